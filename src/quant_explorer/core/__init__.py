@@ -1,0 +1,1 @@
+"""The nouns of quant-explorer; importable without torch and without any runtime."""

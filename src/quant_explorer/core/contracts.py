@@ -1,0 +1,102 @@
+"""What a technique, a runtime and a session promise. N techniques + M runtimes, never N x M."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant_explorer.core.measurement import Executed
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.recipe import ParameterValue
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Batch = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A float model on its way to a runtime, and the precision asked for so far."""
+
+    model: nn.Module
+    spec: QuantSpec
+
+
+class FineTune(Protocol):
+    """Trains `model` in place on the run's training images, for `epochs` at most at `learning_rate`."""
+
+    def __call__(self, model: nn.Module, *, epochs: int, learning_rate: float, label: str) -> None:
+        """`label` is what the progress bar says."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a technique may use: calibration batches (float32, NCHW) and the run's own training loop."""
+
+    calibration: Sequence[Batch]
+    fine_tune: FineTune
+
+
+class Technique(Protocol):
+    """Changes the float model or adds to the QuantSpec. It knows nothing of runtimes.
+
+    An instance is a frozen dataclass whose fields are the technique's parameters.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    trains: ClassVar[bool]
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """Return why this candidate cannot be treated, in words a person can act on, or None."""
+
+    def apply(self, candidate: Candidate, workbench: Workbench) -> Candidate:
+        """Return a new candidate; the model given is left untouched."""
+
+
+class Session(Protocol):
+    """An opened artifact. Takes and returns NumPy arrays."""
+
+    def run(self, batch: Batch) -> Batch:
+        """Map images (n, channels, height, width) to logits (n, classes)."""
+
+    def executed(self, batch: Batch) -> Executed:
+        """Run `batch` once and report what precision its multiply-accumulates were executed in."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What a runtime says of the files it wrote: notes for the report, libraries with versions."""
+
+    notes: tuple[str, ...]
+    options: tuple[tuple[str, ParameterValue], ...]
+
+
+class Runtime(Protocol):
+    """Lowers a float model and a QuantSpec to files, and opens such files. Knows no technique."""
+
+    name: ClassVar[str]
+
+    def unavailable(self) -> str | None:
+        """Return why the runtime cannot be used here (a missing library), or None."""
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """Return why the candidate cannot be lowered, in words a person can act on, or None."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the libraries that decide an artifact's bytes or its speed."""
+
+    def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
+        """Write the artifact's files to `folder`; the model given is left untouched."""
+
+    def load_libraries(self, threads: int) -> None:
+        """Import what `open` needs and set the runtime's own thread count, spinning off."""
+
+    def open(self, folder: Path) -> Session:
+        """Open the files of an artifact; called after `load_libraries`, in a fresh process."""

@@ -1,0 +1,65 @@
+"""Everything quant-explorer raises on purpose.
+
+Each message says what was wrong, where, and what is allowed. Only `quant_explorer.cli` turns one
+into a line on the terminal and an exit code; a bug is not one of these and propagates.
+"""
+
+
+class QuantExplorerError(Exception):
+    """Base of all errors a user can act on. `exit_code` is what the command line returns for it."""
+
+    exit_code = 2
+
+
+class UnknownNameError(QuantExplorerError):
+    """A name that no registry holds; the message lists what is allowed and the nearest."""
+
+
+class SettingsError(QuantExplorerError):
+    """An option outside its range, or one that contradicts the run folder it is used on."""
+
+
+class DataError(QuantExplorerError):
+    """A data set that is missing, unreadable, or not a classification data set."""
+
+
+class ModelError(QuantExplorerError):
+    """A model that cannot be loaded, or weights that do not fit it."""
+
+
+class TrainingError(QuantExplorerError):
+    """Training that cannot go on, for instance because the loss is no longer finite."""
+
+
+class StudyError(QuantExplorerError):
+    """A study, manifest or results file that cannot be read, or is of another schema version."""
+
+
+class RunBusyError(QuantExplorerError):
+    """Another process works on the same run folder."""
+
+    exit_code = 3
+
+
+class StorageError(QuantExplorerError):
+    """The disk is full or a path cannot be written."""
+
+
+class UnsupportedError(QuantExplorerError):
+    """What was asked cannot be done by this technique or runtime; the message is the reason."""
+
+
+class BuildError(QuantExplorerError):
+    """A variant could not be built, or what was built is not what its name says."""
+
+
+class WorkerError(QuantExplorerError):
+    """A variant's worker process reported a failure."""
+
+
+class WorkerDiedError(WorkerError):
+    """A variant's worker process ended by itself (a crash, a kill, out of memory)."""
+
+
+class WorkerTimeoutError(WorkerError):
+    """A variant's worker process did not answer in time and was ended."""

@@ -1,0 +1,174 @@
+"""Measurement and Environment: raw values as they were observed. Statistics are derived, never stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How a variant's build and measurement ended."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"
+    BUILD_FAILED = "build_failed"
+    FAILED = "failed"
+    DIED = "died"
+    TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and settings a measurement was taken in. Different environments are never ranked together.
+
+    `versions` are those of everything that matters to a figure; `memory_bytes` is the machine's.
+    """
+
+    digest: str
+    cpu: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    threads: int
+    os: str
+    python: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration on one runtime for one model. `digest` names its artifact and its results."""
+
+    name: str
+    config: str
+    runtime: str
+    model: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class FileSize:
+    """One file a deployment needs, relative to the artifact's folder."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Executed:
+    """Multiply-accumulates of one image by the precision they ran in, from what was executed.
+
+    `macs` maps a precision ("fp32", "bf16", "fp16", "int8") to a count. `kernels` names what ran
+    (operators or kernels) with their counts of calls.
+    """
+
+    macs: dict[str, int]
+    kernels: dict[str, int]
+
+    def fraction(self, precision: str) -> float:
+        """Share of the multiply-accumulates in `precision`; 0.0 for a model without any."""
+        total = sum(self.macs.values())
+        return self.macs.get(precision, 0) / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Resident memory of the variant's own process at one batch size.
+
+    `floor_bytes` after the runtime is imported, `loaded_bytes` after open, `peak_bytes` the high-water
+    mark during inference. The reported figure is `peak_bytes - floor_bytes`.
+    """
+
+    batch_size: int
+    floor_bytes: int
+    loaded_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs over the report split, in the order of `positions` (positions in that split).
+
+    `top1` is the predicted class of every image, `top5_hits` how many images had their label among
+    the five largest logits. `trained` is False for a model that was not trained on these classes: it
+    has no accuracy, only agreement with FP32. `sqnr_db` compares the logits with the FP32 baseline's:
+    10 log10(sum of squares of the reference / sum of squares of the difference); None for the
+    baseline itself and where the two are equal.
+    """
+
+    positions: tuple[int, ...]
+    top1: tuple[int, ...]
+    top5_hits: int
+    trained: bool
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found of one variant in one environment: everything but latency, which is comparative.
+
+    With a status other than OK, `reason` says why, and the figures that were not reached are None.
+    """
+
+    variant: Variant
+    environment: str
+    split: str
+    status: Status
+    reason: str | None = None
+    files: tuple[FileSize, ...] = ()
+    executed: Executed | None = None
+    memory: tuple[PeakMemory, ...] = ()
+    memory_reason: str | None = None
+    cold_start_s: tuple[float, ...] = ()
+    predictions: Predictions | None = None
+    notes: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Round:
+    """One interleaved round: every variant of a group timed once, in the order given.
+
+    `calls_ns` maps a digest to the durations of its timed calls. The baseline's A/A twin has the key
+    `twin_key(digest)`. `group` names the variants timed together; groups share baseline and twin.
+    """
+
+    environment: str
+    group: str
+    batch_size: int
+    number: int
+    order: tuple[str, ...]
+    calls_ns: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class TimingEnd:
+    """Why the rounds of one group at one batch size ended.
+
+    `stopped_by` is "precision" (every open variant's interval is narrow enough), "time_limit" or
+    "rounds" (as many as were allowed). `settled` are the digests that stopped being timed early,
+    because something better on every axis dominates them beyond their intervals.
+    """
+
+
+    environment: str
+    group: str
+    batch_size: int
+    baseline: str
+    stopped_by: str
+    settled: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class ReportSplit:
+    """The labels of the report split, once a study."""
+
+    digest: str
+    data: str
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def twin_key(digest: str) -> str:
+    """Return the key of the A/A twin of the variant `digest` in Round.calls_ns."""
+    return f"{digest}#twin"

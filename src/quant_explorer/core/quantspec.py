@@ -1,0 +1,42 @@
+"""QuantSpec: which precision a technique asks a runtime for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Activations = Literal["float", "static", "dynamic"]
+Granularity = Literal["per_tensor", "per_channel"]
+Observer = Literal["histogram", "minmax"]
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """The range one activation was fake-quantized with during quantization-aware training.
+
+    `layer` is the float model's qualified name of the (last fused) layer whose output it is, or the
+    name of the model's input. `low` and `high` are in the units of the activation and include 0.
+    """
+
+    layer: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """What a runtime is asked to lower a float model to.
+
+    `activations` is "static" (ranges fixed before deployment), "dynamic" (ranges taken at run time)
+    or "float" (not quantized). `granularity` is that of the weights; activations have one scale
+    a tensor. `float_layers` are qualified names that stay in floating point. `activation_ranges`
+    are those learned in training; where there are none, a static runtime calibrates.
+    """
+
+    precision: Precision = "fp32"
+    activations: Activations = "float"
+    granularity: Granularity = "per_channel"
+    observer: Observer = "histogram"
+    float_layers: tuple[str, ...] = ()
+    activation_ranges: tuple[ActivationRange, ...] = ()

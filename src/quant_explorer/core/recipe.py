@@ -1,0 +1,93 @@
+"""Recipe: what is done to a float model, for which runtime. Frozen, canonical, named by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ParameterValue = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One technique with its parameters.
+
+    `parameters` holds only those that differ from the technique's defaults, sorted by name, so that a
+    new parameter with a no-op default changes no digest. A changed default bumps `version`.
+    """
+
+    technique: str
+    version: int = 1
+    parameters: tuple[tuple[str, ParameterValue], ...] = ()
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a recipe starts from: all that decides the bytes of an artifact beside the steps.
+
+    `weights` and `calibration` are SHA-256 digests of the float weights and of the calibration
+    images, `training` one of the images, the seed and the schedule that fine-tuning uses (empty for a recipe that does not
+    train), `versions` the libraries that make the artifact.
+    """
+
+    model: str
+    weights: str
+    calibration: str
+    training: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named configuration (`config`) of steps for one runtime, with that runtime's own options."""
+
+    config: str
+    steps: tuple[Step, ...]
+    runtime: str
+    options: tuple[tuple[str, ParameterValue], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The variant's name, `<config>@<runtime>`."""
+        return f"{self.config}@{self.runtime}"
+
+    def digest(self, provenance: Provenance) -> str:
+        """SHA-256 (first 16 hex digits) of the steps, runtime, options and provenance.
+
+        The config's name is left out: two names for the same steps are the same artifact.
+        """
+        return digest_of(
+            {
+                "steps": [canonical_step(step) for step in self.steps],
+                "runtime": self.runtime,
+                "options": dict(self.options),
+                "provenance": canonical_provenance(provenance),
+            }
+        )
+
+
+def canonical_step(step: Step) -> dict[str, object]:
+    """Return the JSON form of a step that digests are taken of."""
+    return {"technique": step.technique, "version": step.version, "parameters": dict(step.parameters)}
+
+
+def canonical_provenance(provenance: Provenance) -> dict[str, object]:
+    """Return the JSON form of a provenance, without fields at their default."""
+    fields: dict[str, object] = {
+        "model": provenance.model,
+        "weights": provenance.weights,
+        "calibration": provenance.calibration,
+    }
+    if provenance.training:
+        fields["training"] = provenance.training
+    if provenance.versions:
+        fields["versions"] = dict(provenance.versions)
+    return fields
+
+
+def digest_of(content: Mapping[str, object]) -> str:
+    """SHA-256 (first 16 hex digits) of the canonical JSON of `content`: sorted keys, no spaces."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

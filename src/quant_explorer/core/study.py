@@ -1,0 +1,140 @@
+"""Study: everything that was observed, append-only, one JSON object a line, resumable by digest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Round, Status, TimingEnd
+
+SCHEMA_VERSION = 1
+
+Record = Environment | ReportSplit | Measurement | Round | TimingEnd
+_KINDS: dict[str, type[Record]] = {
+    "environment": Environment,
+    "split": ReportSplit,
+    "measurement": Measurement,
+    "round": Round,
+    "timing_end": TimingEnd,
+}
+_NAMES = {record: kind for kind, record in _KINDS.items()}
+
+
+@dataclass
+class Study:
+    """The records of one study file, in the order they were observed.
+
+    Only this class writes the file. A line is written whole or, when the process is killed while
+    writing, dropped at the next load.
+    """
+
+    path: Path
+    records: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> Study:
+        """Read a study; a missing file is an empty study.
+
+        Raises StudyError with the line number for a record that cannot be read or is of another schema version.
+        """
+        study = cls(path)
+        if not path.exists():
+            return study
+        content = path.read_bytes()
+        complete, _, torn = content.rpartition(b"\n")
+        if torn:
+            os.truncate(path, len(content) - len(torn))
+        for number, line in enumerate(complete.splitlines(), start=1):
+            study.records.append(_decode(line, f"{path}:{number}"))
+        return study
+
+    def append(self, record: Record) -> None:
+        """Add a record and see it on disk before returning; raises StorageError when the disk is full."""
+        line = _encode(record)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written ({error.strerror}); what was recorded before is kept") from error
+        self.records.append(record)
+
+    def merge(self, others: Iterable[Study]) -> None:
+        """Append every record of `others` that this study does not hold yet."""
+        for other in others:
+            for record in other.records:
+                if record not in self.records:
+                    self.append(record)
+
+    @property
+    def environments(self) -> dict[str, Environment]:
+        """Environments by digest."""
+        return {record.digest: record for record in self.records if isinstance(record, Environment)}
+
+    @property
+    def splits(self) -> dict[str, ReportSplit]:
+        """Labels of the report splits by digest."""
+        return {record.digest: record for record in self.records if isinstance(record, ReportSplit)}
+
+    def measurements(self, environment: str) -> dict[str, Measurement]:
+        """The latest measurement of each variant by digest, in the order first seen."""
+        return {
+            record.variant.digest: record
+            for record in self.records
+            if isinstance(record, Measurement) and record.environment == environment
+        }
+
+    def finished(self, environment: str) -> set[str]:
+        """Digests that need not be measured again: a failure is never cached as a result."""
+        return {
+            digest
+            for digest, measurement in self.measurements(environment).items()
+            if measurement.status is Status.OK
+        }
+
+    def rounds(self, environment: str, batch_size: int) -> list[Round]:
+        """The rounds at one batch size, in order."""
+        return [
+            record
+            for record in self.records
+            if isinstance(record, Round)
+            and record.environment == environment
+            and record.batch_size == batch_size
+        ]
+
+    def timing_ends(self, environment: str) -> list[TimingEnd]:
+        """How the rounds of each group and batch size ended."""
+        return [
+            record
+            for record in self.records
+            if isinstance(record, TimingEnd) and record.environment == environment
+        ]
+
+
+def _encode(record: Record) -> bytes:
+    wrapped = {"schema_version": SCHEMA_VERSION, "kind": _NAMES[type(record)], "record": record}
+    return msgspec.json.encode(wrapped) + b"\n"
+
+
+def _decode(line: bytes, where: str) -> Record:
+    try:
+        wrapped = json.loads(line)
+        version, kind, content = wrapped["schema_version"], wrapped["kind"], wrapped["record"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{where}: not a study record ({error})") from error
+    if version != SCHEMA_VERSION:
+        raise StudyError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}")
+    if kind not in _KINDS:
+        raise StudyError(f"{where}: unknown kind {kind!r}. Allowed: {', '.join(_KINDS)}.")
+    try:
+        return msgspec.convert(content, type=_KINDS[kind])
+    except msgspec.ValidationError as error:
+        raise StudyError(f"{where}: {error}") from error

@@ -1,0 +1,24 @@
+"""Formatting at the edge. Inside, everything is in seconds (`_s`) and bytes (`_bytes`)."""
+
+
+def format_kb(size_bytes: float) -> str:
+    """Format bytes as kilobytes of 1,000 bytes with one decimal."""
+    return f"{size_bytes / 1e3:,.1f}"
+
+
+def format_mb(size_bytes: float) -> str:
+    """Format bytes as megabytes of 1,000,000 bytes with one decimal."""
+    return f"{size_bytes / 1e6:,.1f}"
+
+
+def format_ms(duration_s: float) -> str:
+    """Format seconds as milliseconds with three significant digits."""
+    milliseconds = duration_s * 1e3
+    if milliseconds >= 100:
+        return f"{milliseconds:,.0f}"
+    return f"{milliseconds:.2f}" if milliseconds >= 10 else f"{milliseconds:.3f}"
+
+
+def format_percent(share: float) -> str:
+    """Format a share in [0, 1] as a percentage with two decimals."""
+    return f"{share * 100:.2f}"
