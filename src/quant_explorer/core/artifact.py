@@ -77,7 +77,9 @@ class Artifact:
         for file in self.manifest.files:
             path = self.folder / file.path
             if not path.is_file() or sha256_of(path) != file.sha256:
-                raise StudyError(f"{path}: missing or changed since it was built; delete {self.folder} to rebuild")
+                raise StudyError(
+                    f"{path}: missing or changed since it was built; delete {self.folder} to rebuild"
+                )
 
 
 @contextmanager

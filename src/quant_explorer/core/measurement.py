@@ -150,7 +150,6 @@ class TimingEnd:
     because something better on every axis dominates them beyond their intervals.
     """
 
-
     environment: str
     group: str
     batch_size: int

@@ -41,7 +41,8 @@ class Study:
     def load(cls, path: Path) -> Study:
         """Read a study; a missing file is an empty study.
 
-        Raises StudyError with the line number for a record that cannot be read or is of another schema version.
+        Raises StudyError with the line number for a record that cannot be read or has another schema
+        version.
         """
         study = cls(path)
         if not path.exists():
@@ -64,7 +65,8 @@ class Study:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written ({error.strerror}); what was recorded before is kept") from error
+            reason = f"cannot be written ({error.strerror}); what was recorded before is kept"
+            raise StorageError(f"{self.path}: {reason}") from error
         self.records.append(record)
 
     def merge(self, others: Iterable[Study]) -> None:

@@ -1,0 +1,46 @@
+"""How long work tells that it goes on. Only the command line draws; everything else reports through this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One bar."""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Move the bar by `amount`; `note` replaces the text behind it (loss, accuracy, ...)."""
+
+
+class Progress(Protocol):
+    """Where bars come from."""
+
+    @contextmanager
+    def task(self, label: str, total: int | None) -> Iterator[Task]:
+        """Open a bar of `total` units, or one that only moves when `total` is None."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Report one line of what was decided or found."""
+
+
+@dataclass(frozen=True)
+class _Silence:
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Draw nothing."""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A Progress that shows nothing, for tests and for use as a library."""
+
+    @contextmanager
+    def task(self, label: str, total: int | None) -> Iterator[Task]:
+        """Open no bar."""
+        yield _Silence()
+
+    def say(self, message: str) -> None:
+        """Say nothing."""
