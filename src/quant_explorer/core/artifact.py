@@ -16,7 +16,8 @@ import msgspec
 from quant_explorer.core.dataset import InputSpec
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import FileSize
-from quant_explorer.core.recipe import Provenance, Recipe
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.recipe import ParameterValue, Provenance, Recipe
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -39,10 +40,11 @@ class Manifest:
     digest: str
     recipe: Recipe
     provenance: Provenance
+    spec: QuantSpec
     input: InputSpec
     classes: tuple[str, ...]
     files: tuple[File, ...]
-    options: tuple[tuple[str, str | int | float | bool], ...] = ()
+    options: tuple[tuple[str, ParameterValue], ...] = ()
     notes: tuple[str, ...] = ()
 
 

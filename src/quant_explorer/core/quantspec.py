@@ -15,8 +15,8 @@ Observer = Literal["histogram", "minmax"]
 class ActivationRange:
     """The range one activation was fake-quantized with during quantization-aware training.
 
-    `layer` is the float model's qualified name of the (last fused) layer whose output it is, or the
-    name of the model's input. `low` and `high` are in the units of the activation and include 0.
+    `layer` is the name that torch.fx gives, in the traced float model, to the (last fused) call whose
+    output it is: the qualified name with underscores, numbered where a layer is called again. `low` and `high` are in the units of the activation and include 0.
     """
 
     layer: str

@@ -22,14 +22,19 @@ class Step:
     version: int = 1
     parameters: tuple[tuple[str, ParameterValue], ...] = ()
 
+    def describe(self) -> str:
+        """Return the step as a reader would write it, for instance `qat(epochs=2)`."""
+        inside = ", ".join(f"{name}={value}" for name, value in self.parameters)
+        return f"{self.technique}({inside})"
+
 
 @dataclass(frozen=True)
 class Provenance:
     """What a recipe starts from: all that decides the bytes of an artifact beside the steps.
 
     `weights` and `calibration` are SHA-256 digests of the float weights and of the calibration
-    images, `training` one of the images, the seed and the schedule that fine-tuning uses (empty for a recipe that does not
-    train), `versions` the libraries that make the artifact.
+    images, `training` one of the images, the seed and the schedule that fine-tuning uses (empty for a
+    recipe that does not train), `versions` the libraries that make the artifact.
     """
 
     model: str

@@ -1,0 +1,65 @@
+"""Source: where the images of a data set come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant_explorer.core.progress import Progress
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A source being read: all images of one size, training images first, then test images.
+
+    `labels` (int64, shape (N,)) index `classes`; the first `train_count` are training images. `shape`
+    is (height, width, channels), channels being 1 or 3. `chunks` yields the pixels in the order of
+    `labels`: uint8 arrays of shape (k, height, width, channels), any k.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    train_count: int
+    shape: tuple[int, int, int]
+    chunks: Iterator[NDArray[np.uint8]]
+
+
+class Source(Protocol):
+    """One way to get images. Its files live below a root: the data folder, or the path in the name."""
+
+    @property
+    def name(self) -> str:
+        """What `--data` calls it."""
+
+    @property
+    def description(self) -> str:
+        """One line for the list of data sets."""
+
+    @property
+    def flip(self) -> bool:
+        """Whether a mirrored image is still of its class."""
+
+    @property
+    def takes_path(self) -> bool:
+        """Whether it is named `NAME:PATH`, and reads PATH instead of the data folder."""
+
+    def find(self, root: Path, progress: Progress) -> str:
+        """Return a key that changes whenever the files do; cheap, for it is asked at every start.
+
+        Fetches the files first where that is possible. Raises DataError when they are missing or are
+        not a classification data set, StorageError when they cannot be written.
+        """
+
+    def read(self, root: Path, progress: Progress) -> Reading:
+        """Open the files that `find` has seen; raises DataError, also while `chunks` is consumed."""
+
+
+def slices(pixels: NDArray[np.uint8], size: int = 4096) -> Iterator[NDArray[np.uint8]]:
+    """Yield an array that is in memory already in chunks of `size` images."""
+    for start in range(0, len(pixels), size):
+        yield pixels[start : start + size]

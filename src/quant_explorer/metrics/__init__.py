@@ -1,0 +1,1 @@
+"""Metrics: what is found out about a session, an artifact's files, and outputs. One file each."""

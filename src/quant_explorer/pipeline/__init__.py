@@ -1,0 +1,1 @@
+"""The verbs: what to try, train, build, measure, explore."""

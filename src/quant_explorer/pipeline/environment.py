@@ -1,0 +1,99 @@
+"""The machine and settings that a measurement is taken in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from quant_explorer.core.measurement import Environment
+from quant_explorer.core.recipe import digest_of
+
+# What decides how fast this field's kernels are.
+INSTRUCTION_SETS = (
+    *("avx", "avx2", "f16c", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
+)
+
+
+def describe_environment(*, threads: int, packages: Iterable[str]) -> Environment:
+    """Return this machine as it matters to a figure, with the installed versions of `packages`."""
+    versions = {name: version for name in sorted(packages) if (version := installed_version(name))}
+    fields: dict[str, object] = {
+        "cpu": cpu_model(),
+        "instruction_sets": list(instruction_sets()),
+        "cores": available_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "threads": threads,
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    return Environment(
+        digest=digest_of(fields),
+        cpu=cpu_model(),
+        instruction_sets=instruction_sets(),
+        cores=available_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        threads=threads,
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        versions=versions,
+    )
+
+
+def installed_version(package: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(core_numbers())
+
+
+def core_numbers() -> tuple[int, ...]:
+    """Return the cores this process may use, in order."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def measuring_cores(threads: int) -> tuple[int, ...]:
+    """Return the `threads` highest-numbered cores: the lowest one serves interrupts on most machines."""
+    return core_numbers()[-threads:]
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Return those of INSTRUCTION_SETS that the processor has."""
+    flags = set((_cpu_field("flags") or _cpu_field("Features") or "").split())
+    return tuple(name for name in INSTRUCTION_SETS if name in flags)
+
+
+def has_bfloat16() -> bool:
+    """Say whether the processor multiplies bfloat16 in hardware; elsewhere it is emulated and slow."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_sets()))
+
+
+def _cpu_field(field: str) -> str | None:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return None
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return None

@@ -1,0 +1,153 @@
+"""The one loop over build and measure. Commands differ only in the recipes they give it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError
+from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
+from quant_explorer.core.recipe import Recipe
+from quant_explorer.core.study import Study
+from quant_explorer.metrics.accuracy import Scored
+from quant_explorer.pipeline.build import build, create_runtime, provenance_of
+from quant_explorer.pipeline.measure import measure
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.timing import Contender, time_variants
+
+logger = logging.getLogger(__name__)
+
+
+class Until(IntEnum):
+    """How far an exploration goes: files, what one worker finds, or latency as well."""
+
+    BUILT = 1
+    MEASURED = 2
+    TIMED = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the recipes, and what went wrong while timing."""
+
+    contenders: tuple[Contender, ...]
+    failures: tuple[Measurement, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything went wrong; what cannot be done at all (unsupported) did not go wrong."""
+        return bool(self.problems) or any(
+            failure.status is not Status.UNSUPPORTED for failure in self.failures
+        )
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Builds, measures and times variants of one subject, recording as it goes.
+
+    What the study holds is not done again; a failure is tried again. A variant that fails becomes a
+    record with a status and a reason, and the others go on.
+    """
+
+    subject: Subject
+    run: RunFolder
+    study: Study
+    environment: Environment
+    protocol: Protocol
+    runtimes: Mapping[str, type[Runtime]]
+
+    def explore(self, recipes: Sequence[Recipe], *, until: Until = Until.TIMED) -> Outcome:
+        """Take every recipe as far as `until`; the first is the baseline of the others."""
+        for record in (self.environment, self.subject.split):
+            if record not in self.study.records:
+                self.study.append(record)
+        contenders: list[Contender] = []
+        failures: list[Measurement] = []
+        baseline: str | None = None
+        with self.subject.progress.task("variants", len(recipes)) as bar:
+            for recipe in recipes:
+                bar.advance(0, recipe.name)
+                result = self._explore_one(recipe, baseline, until)
+                if isinstance(result, Contender):
+                    contenders.append(result)
+                else:
+                    failures.append(result)
+                baseline = baseline or self._blank(recipe).variant.digest
+                bar.advance()
+        problems: tuple[str, ...] = ()
+        if until is Until.TIMED and contenders and contenders[0].digest == baseline:
+            problems = time_variants(
+                contenders[0], contenders[1:], self.subject, self.run, self.study, self.protocol
+            )
+        return Outcome(tuple(contenders), tuple(failures), problems)
+
+    def _explore_one(self, recipe: Recipe, baseline: str | None, until: Until) -> Contender | Measurement:
+        blank = self._blank(recipe)
+        runtime = create_runtime(recipe, self.runtimes)
+        artifact = self._build(recipe, blank, runtime)
+        if isinstance(artifact, Measurement):
+            self.study.append(artifact)
+            return artifact
+        if until is Until.BUILT:
+            return Contender(artifact, runtime, blank)
+        digest = blank.variant.digest
+        found = self.study.measurements(self.environment.digest).get(digest)
+        if found is None or found.status is not Status.OK:
+            reference = self._read_outputs(baseline) if baseline else None
+            found, scored = measure(
+                artifact, blank, self.subject, self.run, runtime, self.protocol, reference
+            )
+            if scored is not None:
+                self._write_outputs(digest, scored)
+            self.study.append(found)
+        return Contender(artifact, runtime, found) if found.status is Status.OK else found
+
+    def _blank(self, recipe: Recipe) -> Measurement:
+        runtime = create_runtime(recipe, self.runtimes)
+        digest = recipe.digest(provenance_of(recipe, self.subject, runtime))
+        return Measurement(
+            variant=Variant(recipe.name, recipe.config, recipe.runtime, self.subject.model_name, digest),
+            environment=self.environment.digest,
+            split=self.subject.split.digest,
+            status=Status.OK,
+            steps=tuple(step.describe() for step in recipe.steps),
+        )
+
+    def _build(self, recipe: Recipe, blank: Measurement, runtime: Runtime) -> Artifact | Measurement:
+        try:
+            return build(recipe, self.subject, self.run, runtime)
+        except UnsupportedError as error:
+            return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
+        except OSError as error:
+            raise StorageError(f"{self.run.path}: cannot be written ({error})") from error
+        except StorageError:
+            raise
+        except QuantExplorerError as error:
+            return replace(blank, status=Status.BUILD_FAILED, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a library may raise anything; recorded with its reason
+            logger.exception("building %s failed", recipe.name)
+            return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
+
+    def _outputs_path(self, digest: str) -> Path:
+        return self.run.outputs / f"{digest}.npz"
+
+    def _write_outputs(self, digest: str, scored: Scored) -> None:
+        self.run.outputs.mkdir(exist_ok=True)
+        np.savez(self._outputs_path(digest), positions=scored.positions, logits=scored.logits)
+
+    def _read_outputs(self, digest: str) -> Scored | None:
+        path = self._outputs_path(digest)
+        if not path.exists():
+            return None
+        with np.load(path) as stored:
+            return Scored(stored["positions"], stored["logits"])

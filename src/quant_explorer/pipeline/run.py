@@ -1,0 +1,138 @@
+"""A run folder: one study with its weights, artifacts, report and log. One process at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import msgspec
+
+from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of one run lies."""
+
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        """Raw observations, JSON Lines."""
+        return self.path / "study.jsonl"
+
+    @property
+    def settings(self) -> Path:
+        """What the run was asked to do."""
+        return self.path / "run.json"
+
+    @property
+    def weights(self) -> Path:
+        """Trained and fine-tuned float weights, by digest."""
+        return self.path / "weights"
+
+    @property
+    def artifacts(self) -> Path:
+        """Artifacts, a folder a digest."""
+        return self.path / "artifacts"
+
+    @property
+    def outputs(self) -> Path:
+        """Logits over the report split, by digest: the reference that SQNR needs on resuming."""
+        return self.path / "outputs"
+
+    @property
+    def report(self) -> Path:
+        """What is written for people and for other programs."""
+        return self.path / "report"
+
+    @property
+    def log(self) -> Path:
+        """What the libraries had to say."""
+        return self.path / "log.txt"
+
+    def load_study(self) -> Study:
+        """Read the study, empty when the run is new."""
+        return Study.load(self.study)
+
+    def read_settings(self) -> Settings | None:
+        """Return what the folder was made with, None for a new one; raises StudyError if unreadable."""
+        if not self.settings.exists():
+            return None
+        try:
+            return msgspec.json.decode(self.settings.read_bytes(), type=Settings, dec_hook=_decode_path)
+        except msgspec.DecodeError as error:
+            raise StudyError(f"{self.settings}: not a readable run description ({error})") from error
+
+    def claim(self, settings: Settings) -> None:
+        """Write `settings`, or check that the folder was made with the same ones.
+
+        Raises SettingsError listing the options that differ.
+        """
+        earlier = self.read_settings()
+        if earlier is None:
+            content = msgspec.json.encode(settings, enc_hook=str)
+            write_atomically(self.settings, msgspec.json.format(content, indent=2) + b"\n")
+            return
+        differing = [
+            f"--{name.replace('_', '-')} {getattr(earlier, name)} (now {getattr(settings, name)})"
+            for name in Settings.__dataclass_fields__
+            if getattr(earlier, name) != getattr(settings, name)
+        ]
+        if differing:
+            raise SettingsError(
+                f"{self.path} was made with {', '.join(differing)}. Use another --run-dir, or the same options."
+            )
+
+
+@contextmanager
+def open_run(path: Path) -> Iterator[RunFolder]:
+    """Lock and yield a run folder; its log receives what libraries log and warn meanwhile.
+
+    Raises RunBusyError when another process works on it, StorageError when it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunBusyError(
+            f"{path} is in use by another quant-explorer process; wait for it, or use another --run-dir"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        run = RunFolder(path)
+        with log_to(run.log):
+            yield run
+    finally:
+        lock.release()
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send the log and the warnings of all libraries to a file inside the block."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(kind)

@@ -1,0 +1,77 @@
+"""What a run is asked to do. Every option of the command line that decides a figure is a field here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from quant_explorer.core.errors import SettingsError
+
+DEFAULT_BATCH_SIZES = (1, 8, 32)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the weights and artifacts of a run.
+
+    `weights` are the user's own (nothing is trained then). Subsets are numbers of images, balanced
+    over classes. `engine` is PyTorch's quantized engine; empty chooses.
+    """
+
+    data: str
+    model: str
+    data_dir: Path
+    weights: Path | None = None
+    seed: int = 0
+    epochs: int = 5
+    fine_tune_epochs: int = 1
+    label_smoothing: float = 0.0
+    train_subset: int | None = None
+    test_subset: int | None = None
+    engine: str = ""
+
+    def __post_init__(self) -> None:
+        _require("--epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
+        _require(
+            "--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 up to but not 1"
+        )
+        for option, value in (("--train-subset", self.train_subset), ("--test-subset", self.test_subset)):
+            _require(option, value, value is None or value >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How variants are measured (see docs/methodology.md).
+
+    `rounds` is the least number of interleaved rounds; more follow until the 95 % interval of every
+    ratio is within +-`precision`, or `time_limit_s` is used up (per batch size; it also bounds the
+    scoring of one variant). `answer_timeout_s` is how long a worker may be silent before it is ended.
+    """
+
+    threads: int = 1
+    batch_sizes: tuple[int, ...] = DEFAULT_BATCH_SIZES
+    rounds: int = 10
+    precision: float = 0.02
+    time_limit_s: float = 60.0
+    answer_timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        from quant_explorer.pipeline.environment import available_cores
+
+        cores = available_cores()
+        _require("--threads", self.threads, 1 <= self.threads <= cores, f"1 to {cores} (cores here)")
+        _require(
+            "--batch-sizes",
+            self.batch_sizes,
+            1 in self.batch_sizes and min(self.batch_sizes) >= 1,
+            "positive numbers, 1 among them (the frontier is drawn at batch 1)",
+        )
+        _require("--rounds", self.rounds, self.rounds >= 2, "at least 2")
+        _require("--precision", self.precision, 0 < self.precision < 1, "above 0 and below 1")
+        _require("--time-limit", self.time_limit_s, self.time_limit_s > 0, "more than 0 seconds")
+
+
+def _require(option: str, value: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise SettingsError(f"{option} {value} is out of range. Allowed: {allowed}.")

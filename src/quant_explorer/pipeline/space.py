@@ -1,0 +1,78 @@
+"""What to try: named configurations, and the recipes a command makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.recipe import ParameterValue, Recipe, Step
+from quant_explorer.core.registry import Registry
+from quant_explorer.pipeline.settings import Settings
+from quant_explorer.techniques import create_step
+
+BASELINE_CONFIG = "fp32_baseline"
+BASELINE_RUNTIME = "eager"
+
+
+def _fp32_baseline(settings: Settings) -> tuple[Step, ...]:
+    """FP32 as trained: the reference."""
+    return ()
+
+
+def _dynamic_int8(settings: Settings) -> tuple[Step, ...]:
+    """INT8 weights of linear layers, activations quantized at run time."""
+    return (create_step("dynamic_int8"),)
+
+
+def _static_int8_per_tensor(settings: Settings) -> tuple[Step, ...]:
+    """INT8 weights and activations, one scale a weight tensor."""
+    return (create_step("static_int8", granularity="per_tensor"),)
+
+
+def _static_int8_per_channel(settings: Settings) -> tuple[Step, ...]:
+    """INT8 weights and activations, one scale an output channel."""
+    return (create_step("static_int8", granularity="per_channel"),)
+
+
+def _qat_int8(settings: Settings) -> tuple[Step, ...]:
+    """INT8 per channel after fine-tuning with fake quantization."""
+    return (*_static_int8_per_channel(settings), create_step("qat", epochs=settings.fine_tune_epochs))
+
+
+def _fp32_finetune(settings: Settings) -> tuple[Step, ...]:
+    """FP32 fine-tuned for as long: the control of qat_int8."""
+    return (create_step("fine_tune", epochs=settings.fine_tune_epochs),)
+
+
+CONFIGURATIONS: Registry[Callable[[Settings], tuple[Step, ...]]] = Registry(
+    "configuration",
+    {
+        "fp32_baseline": _fp32_baseline,
+        "dynamic_int8": _dynamic_int8,
+        "static_int8_per_tensor": _static_int8_per_tensor,
+        "static_int8_per_channel": _static_int8_per_channel,
+        "qat_int8": _qat_int8,
+        "fp32_finetune": _fp32_finetune,
+    },
+)
+
+
+def describe(config: str) -> str:
+    """Return the one line that `list` and the help show for a configuration."""
+    return (CONFIGURATIONS[config].__doc__ or "").strip()
+
+
+def recipes(
+    configs: Iterable[str], runtimes: Mapping[str, type[Runtime]], settings: Settings
+) -> tuple[Recipe, ...]:
+    """Return every configuration on every runtime, the baseline first whether it was named or not."""
+    pairs = [(BASELINE_CONFIG, BASELINE_RUNTIME)]
+    pairs += [(config, runtime) for config in configs for runtime in runtimes]
+    return tuple(
+        Recipe(config, CONFIGURATIONS[config](settings), runtime, _options(runtime, settings))
+        for config, runtime in dict.fromkeys(pairs)
+    )
+
+
+def _options(runtime: str, settings: Settings) -> tuple[tuple[str, ParameterValue], ...]:
+    return (("engine", settings.engine),) if runtime == "eager" and settings.engine else ()

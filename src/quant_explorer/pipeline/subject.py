@@ -1,0 +1,175 @@
+"""The subject of a run: a trained float model with its data, which variants are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quant_explorer.core.contracts import Batch, Workbench
+from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.measurement import ReportSplit
+from quant_explorer.core.progress import Progress
+from quant_explorer.core.recipe import digest_of
+from quant_explorer.datasets import input_spec, load_dataset, prepare
+from quant_explorer.models import LoadedModel, load_model, load_weights, parameter_digest, save_weights
+from quant_explorer.pipeline.environment import installed_version
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CALIBRATION_BATCH = 32
+FINE_TUNE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float model in evaluation mode, and the data it is calibrated, fine-tuned and scored on.
+
+    `weights_digest` is the SHA-256 of the float weights.
+    """
+
+    model_name: str
+    model: nn.Module
+    spec: InputSpec
+    dataset: Dataset
+    trained: bool
+    weights_digest: str
+    settings: Settings
+    progress: Progress
+
+    @property
+    def training_digest(self) -> str:
+        """Names all that decides the outcome of fine-tuning beside its own parameters."""
+        return digest_of({"data": self.dataset.digest, "seed": self.settings.seed, "batch": FINE_TUNE_BATCH})
+
+    @property
+    def split(self) -> ReportSplit:
+        """The labels of the report split."""
+        dataset = self.dataset
+        return ReportSplit(
+            dataset.digest, dataset.name, dataset.classes, tuple(dataset.report.labels.tolist())
+        )
+
+    @cached_property
+    def calibration(self) -> Sequence[Batch]:
+        """The calibration images as batches of float32 (n, channels, height, width)."""
+        images = self.dataset.calibrate
+        return tuple(
+            prepare(images.take(slice(start, start + _CALIBRATION_BATCH)), self.spec)
+            for start in range(0, len(images), _CALIBRATION_BATCH)
+        )
+
+    def batch(self, size: int) -> Batch:
+        """Return `size` real images to time and to measure memory with; never of the report split."""
+        images = self.dataset.calibrate
+        return prepare(images.take(np.arange(size, dtype=np.int64) % len(images)), self.spec)
+
+    def workbench(self) -> Workbench:
+        """Return what techniques may use: the calibration batches and the training loop."""
+        return Workbench(self.calibration, self._fine_tune)
+
+    def _fine_tune(self, model: nn.Module, *, epochs: int, learning_rate: float, label: str) -> None:
+        from quant_explorer.pipeline.training import Schedule, Trainer
+
+        # Float32 throughout: fake quantization and its control must differ in nothing else.
+        schedule = Schedule(
+            epochs, learning_rate, batch_size=FINE_TUNE_BATCH, warmup_share=0.1, autocast=False
+        )
+        trainer = Trainer(self.dataset, self.spec, self.settings.seed + 1, self.progress)
+        trainer.fit(model, schedule, label=label)
+
+
+def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, train: bool = True) -> Subject:
+    """Load the data and the model, and train it unless it came with weights or `train` is False.
+
+    An untrained model has its batch norms set from the calibration images: with the statistics
+    they are born with, the activations of a deep network vanish and nothing could be compared.
+    """
+    dataset = load_dataset(
+        settings.data,
+        data_dir=settings.data_dir,
+        seed=settings.seed,
+        train_subset=settings.train_subset,
+        test_subset=settings.test_subset,
+        progress=progress,
+    )
+    loaded = load_model(
+        settings.model,
+        weights=settings.weights,
+        classes=len(dataset.classes),
+        image_shape=dataset.image_shape,
+        seed=settings.seed,
+    )
+    spec = input_spec(dataset, loaded.input_shape)
+    if not loaded.trained and train:
+        _train(loaded, dataset, spec, settings, run, progress)
+    subject = Subject(
+        model_name=loaded.name,
+        model=loaded.module,
+        spec=spec,
+        dataset=dataset,
+        trained=loaded.trained or train,
+        weights_digest="",
+        settings=settings,
+        progress=progress,
+    )
+    if not subject.trained:
+        _settle_batch_norms(subject.model, subject.calibration)
+    return dataclasses.replace(subject, weights_digest=parameter_digest(subject.model))
+
+
+def _train(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    spec: InputSpec,
+    settings: Settings,
+    run: RunFolder,
+    progress: Progress,
+) -> None:
+    from quant_explorer.pipeline.training import Schedule, Trainer
+
+    schedule = Schedule(settings.epochs, label_smoothing=settings.label_smoothing)
+    digest = digest_of(
+        {
+            "start": parameter_digest(loaded.module),
+            "data": dataset.digest,
+            "seed": settings.seed,
+            "schedule": dataclasses.asdict(schedule),
+            "torch": installed_version("torch") or "",
+        }
+    )
+    path = run.weights / f"baseline-{digest}.safetensors"
+    if path.exists():
+        load_weights(loaded.module, path)
+        return
+    checkpoint = path.with_suffix(".checkpoint")
+    Trainer(dataset, spec, settings.seed, progress).fit(
+        loaded.module, schedule, label=f"train {loaded.name}", checkpoint=checkpoint
+    )
+    save_weights(loaded.module, path)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _settle_batch_norms(model: nn.Module, calibration: Sequence[Batch]) -> None:
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = {module: module.momentum for module in model.modules() if isinstance(module, _BatchNorm)}
+    for norm in norms:
+        norm.reset_running_stats()
+        # None is the plain average over all batches.
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for batch in calibration:
+            model(torch.from_numpy(batch))
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+    model.eval()

@@ -1,0 +1,239 @@
+"""Latency of variants against each other: interleaved rounds with an A/A twin, until the order is known."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.errors import WorkerError
+from quant_explorer.core.measurement import Measurement, Round, TimingEnd, twin_key
+from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.stats import Interval, ratio_interval, round_medians
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.worker import Worker
+
+# Of the memory that is free when timing begins; the rest is for the parent and the system.
+MEMORY_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A built and measured variant that is to be timed."""
+
+    artifact: Artifact
+    runtime: Runtime
+    measurement: Measurement
+
+    @property
+    def digest(self) -> str:
+        """Names the variant."""
+        return self.measurement.variant.digest
+
+    @property
+    def peak_bytes(self) -> int:
+        """Resident memory its worker needs, or the size of its files where that is unknown."""
+        peaks = [peak.peak_bytes for peak in self.measurement.memory]
+        return max(peaks, default=sum(file.bytes for file in self.measurement.files))
+
+
+def time_variants(
+    baseline: Contender,
+    others: Sequence[Contender],
+    subject: Subject,
+    run: RunFolder,
+    study: Study,
+    protocol: Protocol,
+) -> tuple[str, ...]:
+    """Time every contender at every batch size and record each round as it ends.
+
+    Rounds that the study holds are not repeated. Returns what went wrong with a worker meanwhile,
+    a message each; the rounds recorded until then are kept.
+    """
+    problems: list[str] = []
+    pending = [one for one in others if not _is_timed(one.digest, study, baseline, protocol)]
+    if not pending and _is_timed(baseline.digest, study, baseline, protocol):
+        return ()
+    for group in group_by_memory(baseline, pending):
+        try:
+            _Comparison(baseline, group, subject, run, study, protocol).run_all()
+        except WorkerError as error:
+            problems.append(f"timing {', '.join(one.measurement.variant.name for one in group)}: {error}")
+    return tuple(problems)
+
+
+def group_by_memory(baseline: Contender, others: Sequence[Contender]) -> list[list[Contender]]:
+    """Split contenders into groups whose workers fit in memory beside the baseline and its twin."""
+    room = MEMORY_SHARE * psutil.virtual_memory().available - 2 * baseline.peak_bytes
+    groups: list[list[Contender]] = [[]]
+    used = 0
+    for contender in others:
+        if groups[-1] and used + contender.peak_bytes > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(contender)
+        used += contender.peak_bytes
+    return groups
+
+
+def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol) -> bool:
+    environment = baseline.measurement.environment
+    ended = {
+        (end.group, end.batch_size)
+        for end in study.timing_ends(environment)
+        if end.baseline == baseline.digest
+    }
+    return all(
+        any(
+            digest in record.calls_ns and (record.group, size) in ended
+            for record in study.rounds(environment, size)
+        )
+        for size in protocol.batch_sizes
+    )
+
+
+class _Comparison:
+    """One group of workers, open for all batch sizes."""
+
+    def __init__(
+        self,
+        baseline: Contender,
+        group: Sequence[Contender],
+        subject: Subject,
+        run: RunFolder,
+        study: Study,
+        protocol: Protocol,
+    ) -> None:
+        self.baseline = baseline
+        self.contenders: Mapping[str, Contender] = {one.digest: one for one in (baseline, *group)}
+        self.subject, self.run, self.study, self.protocol = subject, run, study, protocol
+        self.environment = baseline.measurement.environment
+        self.group = digest_of({"group": sorted(self.contenders)})
+        self.twin = twin_key(baseline.digest)
+
+    def run_all(self) -> None:
+        with contextlib.ExitStack() as stack:
+            workers = {
+                key: stack.enter_context(
+                    open_worker(contender.artifact, contender.runtime, self.run, self.protocol)
+                )
+                for key, contender in [*self.contenders.items(), (self.twin, self.baseline)]
+            }
+            with self.subject.progress.task("open workers", len(workers)) as bar:
+                for worker in workers.values():
+                    worker.open(self.subject.batch(1))
+                    bar.advance()
+            for size in self.protocol.batch_sizes:
+                self._run_batch_size(size, workers)
+
+    def _run_batch_size(self, size: int, workers: Mapping[str, Worker]) -> None:
+        ends = self.study.timing_ends(self.environment)
+        if any(end.group == self.group and end.batch_size == size for end in ends):
+            return
+        batch = self.subject.batch(size)
+        for worker in workers.values():
+            worker.hold(batch)
+        rounds = [
+            record
+            for record in self.study.rounds(self.environment, size)
+            if record.group == self.group and record.batch_size == size
+        ]
+        settled: set[str] = set()
+        stopped_by: str | None = None
+        start = time.monotonic()
+        limit = self.protocol.time_limit_s
+        with self.subject.progress.task(f"time batch {size}", None) as bar:
+            while stopped_by is None:
+                rounds.append(self._run_round(size, len(rounds), set(workers) - settled, workers))
+                if len(rounds) >= self.protocol.rounds:
+                    ratios = self._ratios(rounds)
+                    settled |= self._newly_settled(ratios)
+                    width = max((_relative_width(ratios[key]) for key in set(ratios) - settled), default=0.0)
+                    stopped_by = self._stop_reason(width, time.monotonic() - start > limit)
+                    bar.advance(1, f"round {len(rounds)}, widest interval +-{width:.1%}")
+                else:
+                    bar.advance(1, f"round {len(rounds)}")
+        self.study.append(
+            TimingEnd(
+                environment=self.environment,
+                group=self.group,
+                batch_size=size,
+                baseline=self.baseline.digest,
+                stopped_by=stopped_by,
+                settled=tuple(sorted(settled)),
+            )
+        )
+
+    def _stop_reason(self, width: float, out_of_time: bool) -> str | None:
+        if width <= self.protocol.precision:
+            return "precision"
+        return "time_limit" if out_of_time else None
+
+    def _run_round(self, size: int, number: int, keys: set[str], workers: Mapping[str, Worker]) -> Round:
+        rng = np.random.default_rng([self.subject.settings.seed, size, number])
+        order = tuple(str(key) for key in rng.permutation(sorted(keys)))
+        calls = {key: workers[key].time() for key in order}
+        record = Round(self.environment, self.group, size, number, order, calls)
+        self.study.append(record)
+        return record
+
+    def _ratios(self, rounds: Sequence[Round]) -> dict[str, Interval]:
+        intervals = {}
+        for key in self.contenders:
+            if key == self.baseline.digest:
+                continue
+            shared = [record for record in rounds if key in record.calls_ns]
+            base = round_medians([record.calls_ns[self.baseline.digest] for record in shared])
+            own = round_medians([record.calls_ns[key] for record in shared])
+            intervals[key] = ratio_interval(base, own)[1]
+        return intervals
+
+    def _newly_settled(self, speedups: Mapping[str, Interval]) -> set[str]:
+        """Variants that something smaller or equal, surely faster and surely more accurate dominates."""
+        return {
+            loser
+            for loser in speedups
+            for winner in speedups
+            if winner != loser
+            and speedups[winner].low > speedups[loser].high
+            and _bytes(self.contenders[winner]) <= _bytes(self.contenders[loser])
+            and self._surely_more_accurate(self.contenders[winner], self.contenders[loser])
+        }
+
+    def _surely_more_accurate(self, winner: Contender, loser: Contender) -> bool:
+        from quant_explorer.core.stats import compare_paired
+
+        labels = self.subject.dataset.report.labels
+        hits = [_correct(one, labels) for one in (winner, loser)]
+        both = ~np.isnan(hits[0]) & ~np.isnan(hits[1])
+        if not both.any():
+            return False
+        return compare_paired(hits[0][both] == 1, hits[1][both] == 1).interval_pp.low > 0
+
+
+def _correct(contender: Contender, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    correct = np.full(len(labels), np.nan)
+    predictions = contender.measurement.predictions
+    if predictions is not None:
+        positions = np.array(predictions.positions)
+        correct[positions] = labels[positions] == np.array(predictions.top1)
+    return correct
+
+
+def _bytes(contender: Contender) -> int:
+    return sum(file.bytes for file in contender.measurement.files)
+
+
+def _relative_width(ratio: Interval) -> float:
+    return (ratio.high - ratio.low) / (ratio.high + ratio.low)

@@ -1,0 +1,204 @@
+"""The training loop: of the FP32 baseline, and of whatever a technique fine-tunes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.dataset import Dataset, Images, InputSpec
+from quant_explorer.core.errors import TrainingError
+from quant_explorer.core.progress import Progress
+from quant_explorer.datasets import prepare
+from quant_explorer.pipeline.environment import has_bfloat16
+
+_PADDING = 4
+_EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD with Nesterov momentum under a one-cycle learning rate.
+
+    Source: Smith and Topin, "Super-Convergence", 2018. `learning_rate` is the peak, reached after
+    `warmup_share` of the steps. `autocast` multiplies in bfloat16 where the processor does so in hardware.
+    """
+
+    epochs: int
+    learning_rate: float = 0.1
+    batch_size: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    warmup_share: float = 0.3
+    autocast: bool = True
+
+
+class _Checkpoint(TypedDict):
+    epoch: int
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, object]
+    scheduler: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains models on one data set. Each epoch draws from its own seed, so a resumed run is the same run."""
+
+    dataset: Dataset
+    spec: InputSpec
+    seed: int
+    progress: Progress
+
+    def fit(
+        self, model: nn.Module, schedule: Schedule, *, label: str, checkpoint: Path | None = None
+    ) -> None:
+        """Train `model` in place and leave it in evaluation mode.
+
+        With `checkpoint`, the state after each epoch is kept there and an earlier one is continued.
+        Raises TrainingError when the loss is not finite.
+        """
+        model.train().to(memory_format=torch.channels_last)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(
+            parameters,
+            schedule.learning_rate,
+            momentum=schedule.momentum,
+            nesterov=True,
+            weight_decay=schedule.weight_decay,
+        )
+        batch_size = min(schedule.batch_size, len(self.dataset.train))
+        steps = len(self.dataset.train) // batch_size
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            schedule.learning_rate,
+            total_steps=max(2, steps * schedule.epochs),
+            pct_start=schedule.warmup_share,
+        )
+        first = _restore(checkpoint, model, optimizer, scheduler)
+        with self.progress.task(label, steps * schedule.epochs) as bar:
+            bar.advance(steps * first)
+            for epoch in range(first, schedule.epochs):
+                note = f"epoch {epoch + 1}/{schedule.epochs}"
+                for batch, labels in self._epoch(epoch, batch_size):
+                    loss = self._step(model, optimizer, schedule, batch, labels)
+                    if not math.isfinite(loss):
+                        raise TrainingError(
+                            f"{label}: the loss is {loss} in epoch {epoch + 1}; use a lower learning rate or "
+                            "check the weights and the data"
+                        )
+                    scheduler.step()
+                    bar.advance(1, f"{note} loss {loss:.3f}")
+                accuracy = self.accuracy(model, self.dataset.search)
+                bar.advance(0, f"{note} loss {loss:.3f} search top-1 {accuracy:.1%}")
+                if checkpoint is not None:
+                    _save(checkpoint, epoch + 1, model, optimizer, scheduler)
+        model.eval().to(memory_format=torch.contiguous_format)
+
+    def accuracy(self, model: nn.Module, images: Images) -> float:
+        """Return the top-1 accuracy of the in-memory model; for progress only, never reported."""
+        if not len(images):
+            return math.nan
+        model.eval()
+        hits = 0
+        with torch.no_grad():
+            for start in range(0, len(images), _EVALUATION_BATCH):
+                part = slice(start, start + _EVALUATION_BATCH)
+                logits = model(self._prepare(images.take(part)))
+                hits += int((logits.argmax(1).numpy() == images.labels[part]).sum())
+        model.train()
+        return hits / len(images)
+
+    def _epoch(self, epoch: int, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        images = self.dataset.train
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(images))
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            chosen = order[start : start + batch_size]
+            pixels = augment(images.take(chosen), rng, flip=self.dataset.flip)
+            yield self._prepare(pixels), torch.from_numpy(images.labels[chosen])
+
+    def _step(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        batch: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        bfloat16 = (
+            torch.autocast("cpu", torch.bfloat16)
+            if schedule.autocast and has_bfloat16()
+            else contextlib.nullcontext()
+        )
+        with bfloat16:
+            loss = F.cross_entropy(model(batch), labels, label_smoothing=schedule.label_smoothing)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    def _prepare(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        batch = torch.from_numpy(prepare(pixels, self.spec))
+        return batch.contiguous(memory_format=torch.channels_last)
+
+
+def augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) -> NDArray[np.uint8]:
+    """Pad by 4 and crop each image at its own place; mirror half of them if `flip`.
+
+    Takes and returns (n, height, width, channels). Source: He et al., "Deep Residual Learning for
+    Image Recognition", 2016, section 4.2.
+    """
+    count, height, width, _ = pixels.shape
+    padded = np.pad(pixels, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    top, left = rng.integers(0, 2 * _PADDING + 1, size=(2, count))
+    cropped = windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
+    if flip:
+        mirrored = rng.random(count) < 0.5
+        cropped = np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
+    return np.ascontiguousarray(cropped)
+
+
+def _save(
+    path: Path,
+    epoch: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    state: _Checkpoint = {
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _restore(
+    path: Path | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    if path is None or not path.exists():
+        return 0
+    state: _Checkpoint = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    return state["epoch"]

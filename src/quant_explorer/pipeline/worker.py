@@ -1,0 +1,294 @@
+"""The only code that runs a variant: a fresh process that opens an artifact from its files alone.
+
+The parent starts it with `subprocess`, never by fork, pinned to the measuring cores with
+every runtime's thread settings in its environment, and blocks on a pipe for each answer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TypeVar
+
+from quant_explorer.core.contracts import Batch, Runtime, Session
+from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.measurement import Executed, PeakMemory
+from quant_explorer.core.recipe import ParameterValue
+from quant_explorer.metrics import latency, memory
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a worker opens: a runtime by its import path and options, the artifact's folder."""
+
+    runtime: str
+    options: tuple[tuple[str, ParameterValue], ...]
+    folder: str
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`cold_start_s` is open plus first call. Memory is resident bytes; None with a reason if unknown."""
+
+    cold_start_s: float
+    floor_bytes: int | None
+    loaded_bytes: int | None
+    memory_reason: str | None
+
+
+@dataclass(frozen=True)
+class Open:
+    """Import the runtime, open the artifact and call it once on `batch`."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Keep `batch` as the one that is timed."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Time:
+    """Time one block of calls on the held batch."""
+
+
+@dataclass(frozen=True)
+class MeasureMemory:
+    """Measure peak memory at this batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Run:
+    """Return the logits of a batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Report the precision that multiply-accumulates ran in, on this batch."""
+
+    batch: Batch
+
+
+T = TypeVar("T")
+Request = Open | Hold | Time | MeasureMemory | Run | Inspect
+Answer = Opened | PeakMemory | Executed | Batch | tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that raised inside the worker."""
+
+    reason: str
+
+
+# Not `python -m`: requests are pickled under this module's own name, not `__main__`.
+_PROGRAM = "from quant_explorer.pipeline import worker; worker.main()"
+
+
+def runtime_path(runtime: type[Runtime]) -> str:
+    """Return where a fresh process imports a runtime from."""
+    return f"{runtime.__module__}:{runtime.__qualname__}"
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the settings that hold each thread pool to `threads` threads that do not spin."""
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "GOMP_SPINCOUNT": "0",
+    }
+
+
+class Worker:
+    """The parent's end of one worker process. Use it as a context manager: leaving ends the process."""
+
+    def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
+        """Start the process; its standard output and error go to the file `log`."""
+        self._timeout_s = timeout_s
+        self._log: IO[bytes] = log.open("ab")
+        child_end, own_end = Pipe()
+        self._connection = own_end
+        environment: Mapping[str, str] = os.environ | thread_environment(len(opening.cores))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(child_end.fileno())],
+            pass_fds=[child_end.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            # Ctrl-C belongs to the parent, which ends its workers in order.
+            start_new_session=True,
+        )
+        child_end.close()
+        self._connection.send(opening)
+
+    @property
+    def pid(self) -> int:
+        """Process number of the worker."""
+        return self._process.pid
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def open(self, batch: Batch) -> Opened:
+        """Open the artifact and run its first call."""
+        return _expect(self._ask(Open(batch)), Opened)
+
+    def hold(self, batch: Batch) -> None:
+        """Give the worker the batch that `time` measures."""
+        self._ask(Hold(batch))
+
+    def time(self) -> tuple[int, ...]:
+        """Return the durations in nanoseconds of one block of calls."""
+        return _expect(self._ask(Time()), tuple)
+
+    def measure_memory(self, batch: Batch) -> PeakMemory:
+        """Return peak memory while running `batch`."""
+        return _expect(self._ask(MeasureMemory(batch)), PeakMemory)
+
+    def executed(self, batch: Batch) -> Executed:
+        """Return the multiply-accumulates of one image by executed precision."""
+        return _expect(self._ask(Inspect(batch)), Executed)
+
+    def run(self, batch: Batch) -> Batch:
+        """Return logits (n, classes)."""
+        answer = self._ask(Run(batch))
+        assert not isinstance(answer, Opened | PeakMemory | Executed | tuple)
+        assert answer is not None
+        return answer
+
+    def _ask(self, request: Request) -> Answer:
+        try:
+            self._connection.send(request)
+            if not self._connection.poll(self._timeout_s):
+                raise WorkerTimeoutError(
+                    f"no answer to {type(request).__name__} within {self._timeout_s:g} s; the worker was ended"
+                )
+            answer = self._connection.recv()
+        except (EOFError, ConnectionError, BrokenPipeError) as error:
+            raise WorkerDiedError(self._describe_death(request)) from error
+        if isinstance(answer, Failure):
+            raise WorkerError(answer.reason)
+        return answer  # type: ignore[no-any-return]
+
+    def _describe_death(self, request: Request) -> str:
+        code = self._process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"the worker process died during {type(request).__name__} ({how})"
+
+
+def _expect(answer: Answer, kind: type[T]) -> T:
+    assert isinstance(answer, kind)
+    return answer
+
+
+@dataclass
+class _Bench:
+    """The worker's own state: one session and at most one batch."""
+
+    session: Session
+    held: Batch
+    floor_bytes: int
+    loaded_bytes: int
+
+    def answer(self, request: Request) -> Answer:
+        match request:
+            case Hold(batch):
+                self.held = batch
+                return None
+            case Time():
+                return latency.time_block(self.session.run, self.held)
+            case MeasureMemory(batch):
+                return memory.measure_peak(
+                    self.session.run,
+                    batch,
+                    floor_bytes=self.floor_bytes,
+                    loaded_bytes=self.loaded_bytes,
+                )
+            case Run(batch):
+                return self.session.run(batch)
+            case Inspect(batch):
+                return self.session.executed(batch)
+            case Open():
+                raise WorkerError("the artifact is open already")
+
+
+def _open(opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
+    module, _, name = opening.runtime.partition(":")
+    kind: type[Runtime] = getattr(importlib.import_module(module), name)
+    runtime = kind(**dict(opening.options))
+    runtime.load_libraries(len(opening.cores))
+    reason = memory.unavailable()
+    floor = 0 if reason else memory.read_resident_bytes()
+    start = time.perf_counter()
+    session = runtime.open(Path(opening.folder))
+    session.run(batch)
+    cold_start_s = time.perf_counter() - start
+    loaded = 0 if reason else memory.read_resident_bytes()
+    opened = Opened(cold_start_s, None if reason else floor, None if reason else loaded, reason)
+    return _Bench(session, batch, floor, loaded), opened
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the parent closes the pipe."""
+    opening: Opening = connection.recv()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, opening.cores)
+    bench: _Bench | None = None
+    while True:
+        try:
+            request: Request = connection.recv()
+        except EOFError:
+            return
+        answer: Answer | Failure
+        try:
+            if bench is None:
+                assert isinstance(request, Open)
+                bench, answer = _open(opening, request.batch)
+            else:
+                answer = bench.answer(request)
+        except Exception as error:  # noqa: BLE001 - recorded by the parent as the variant's status and reason
+            import traceback
+
+            traceback.print_exc()
+            answer = Failure(f"{type(error).__name__}: {error}")
+        connection.send(answer)
+
+
+def main() -> None:
+    """Serve the pipe whose file descriptor is the first argument."""
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,189 @@
+"""The columns of the report's tables, defined once for Markdown and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from quant_explorer.core.measurement import Status
+from quant_explorer.core.stats import Interval
+from quant_explorer.core.units import format_kb, format_mb, format_ms, format_percent
+from quant_explorer.report.results import Results, VariantResult
+
+MISSING = "n/a"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and how a variant's cell reads; `numeric` columns are aligned right."""
+
+    heading: str
+    cell: Callable[[VariantResult], str]
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; `numeric` says which columns are aligned right."""
+
+    title: str
+    headings: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def pareto_table(results: Results, model: str) -> Table:
+    """The main table of one model: the axes of the frontier, each figure with its interval."""
+    measured = _measured(results, model)
+    batch = str(results.run.ranked_batch)
+    trained = any(variant.accuracy for variant in measured) or not any(one.agreement for one in measured)
+    counts = {scored_images(variant) for variant in measured}
+    columns = (
+        _config_column(measured),
+        Column("size_kb", _size),
+        Column("size_ratio", lambda one: MISSING if one.size.ratio is None else f"{one.size.ratio:.3f}"),
+        Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)),
+        Column("latency_speedup", partial(_speedup, batch=batch)),
+        *(ACCURACY_COLUMNS if trained else AGREEMENT_COLUMNS),
+        *((Column("images", lambda one: f"{scored_images(one):,}"),) if len(counts) > 1 else ()),
+        Column("mem_peak_mb", partial(_memory, batch=batch)),
+        Column("pareto_optimal", _optimal, numeric=False),
+    )
+    return _fill(f"Pareto table of {model}", columns, measured)
+
+
+def detail_table(results: Results, model: str) -> Table:
+    """The second table of one model: the other batch sizes, the tail, and what was executed."""
+    measured = _measured(results, model)
+    ranked, largest = results.run.ranked_batch, results.run.largest_batch
+    columns = [_config_column(measured)]
+    for batch in (str(size) for size in sorted(set(results.run.batch_sizes)) if size != ranked):
+        columns.append(Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)))
+        columns.append(Column(f"latency_speedup_b{batch}", partial(_speedup, batch=batch)))
+    columns += [
+        Column(f"p95_lat_ms_b{ranked}", partial(_p95, batch=str(ranked))),
+        Column(f"speedup_same_runtime_b{ranked}", partial(_same_runtime, batch=str(ranked))),
+        Column("cold_start_ms", lambda one: _optional(one.cold_start_s, format_ms)),
+    ]
+    if largest != ranked:
+        columns.append(Column(f"mem_peak_mb_b{largest}", partial(_memory, batch=str(largest))))
+    columns.append(
+        Column("int8_mac_fraction", lambda one: _optional(one.executed.int8_mac_fraction, "{:.3f}".format))
+    )
+    return _fill(f"More figures of {model}", columns, measured)
+
+
+def display_names(variants: Sequence[VariantResult]) -> dict[str, str]:
+    """Map names to what tables and plots call them: the config alone where that is clear."""
+    configs = [variant.config for variant in variants]
+    clear = len(set(configs)) == len(configs) and len({variant.runtime for variant in variants}) <= 1
+    return {variant.name: variant.config if clear else variant.name for variant in variants}
+
+
+def scored_images(variant: VariantResult) -> int:
+    """How many images a variant's accuracy or agreement is of; 0 when it has neither."""
+    scored = variant.accuracy or variant.agreement
+    return scored.images if scored else 0
+
+
+def with_interval(value: float, interval: Interval | None, form: Callable[[float], str]) -> str:
+    """Format a figure with its interval: `0.231 [0.229, 0.234]`."""
+    return form(value) if interval is None else f"{form(value)} [{form(interval.low)}, {form(interval.high)}]"
+
+
+def _measured(results: Results, model: str) -> tuple[VariantResult, ...]:
+    return tuple(one for one in results.of_model(model) if one.status is Status.OK)
+
+
+def _fill(title: str, columns: Sequence[Column], variants: Sequence[VariantResult]) -> Table:
+    return Table(
+        title,
+        tuple(column.heading for column in columns),
+        tuple(column.numeric for column in columns),
+        tuple(tuple(column.cell(variant) for column in columns) for variant in variants),
+    )
+
+
+def _config_column(variants: Sequence[VariantResult]) -> Column:
+    names = display_names(variants)
+    return Column("config", lambda one: names[one.name], numeric=False)
+
+
+def _optional(value: float | None, form: Callable[[float], str]) -> str:
+    return MISSING if value is None else form(value)
+
+
+def _size(variant: VariantResult) -> str:
+    return _optional(variant.size.bytes, format_kb)
+
+
+def _p50(variant: VariantResult, batch: str) -> str:
+    latency = variant.latency.get(batch)
+    if latency is None or latency.p50_s is None:
+        return MISSING
+    return with_interval(latency.p50_s, latency.p50_ci_s, format_ms)
+
+
+def _p95(variant: VariantResult, batch: str) -> str:
+    latency = variant.latency.get(batch)
+    return MISSING if latency is None else _optional(latency.p95_s, format_ms)
+
+
+def _speedup(variant: VariantResult, batch: str) -> str:
+    latency = variant.latency.get(batch)
+    if latency is None or latency.speedup is None:
+        return MISSING
+    return with_interval(latency.speedup, latency.speedup_ci, "{:.2f}".format)
+
+
+def _same_runtime(variant: VariantResult, batch: str) -> str:
+    latency = variant.latency.get(batch)
+    if latency is None or latency.speedup_same_runtime is None:
+        return MISSING
+    return with_interval(latency.speedup_same_runtime, latency.speedup_same_runtime_ci, "{:.2f}".format)
+
+
+def _memory(variant: VariantResult, batch: str) -> str:
+    return _optional((variant.memory.peak_bytes or {}).get(batch), format_mb)
+
+
+def _top1(variant: VariantResult) -> str:
+    accuracy = variant.accuracy
+    if accuracy is None:
+        return MISSING
+    return with_interval(accuracy.top1, accuracy.top1_ci, format_percent)
+
+
+def _difference(variant: VariantResult) -> str:
+    accuracy = variant.accuracy
+    if accuracy is None or accuracy.diff_pp is None:
+        return MISSING
+    return f"{with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, _signed)} {accuracy.verdict}"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+def _agreement(variant: VariantResult) -> str:
+    if variant.agreement is None:
+        return MISSING
+    agreement = variant.agreement
+    return with_interval(agreement.top1_agreement, agreement.top1_agreement_ci, format_percent)
+
+
+def _sqnr(variant: VariantResult) -> str:
+    return MISSING if variant.agreement is None else _optional(variant.agreement.sqnr_db, "{:.1f}".format)
+
+
+def _optimal(variant: VariantResult) -> str:
+    place = variant.frontier
+    if place.on_frontier is None:
+        return "not ranked"
+    return f"{'yes' if place.on_frontier else 'no'} ({place.probability or 0.0:.2f})"
+
+
+ACCURACY_COLUMNS = (Column("top1_acc", _top1), Column("acc_diff_pp", _difference))
+AGREEMENT_COLUMNS = (Column("top1_agreement_with_fp32", _agreement), Column("sqnr_db", _sqnr))

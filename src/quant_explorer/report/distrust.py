@@ -1,0 +1,161 @@
+"""What to distrust on this machine: sentences derived from the figures, for the reader of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from quant_explorer.core.measurement import Status
+from quant_explorer.report.columns import scored_images
+from quant_explorer.report.results import Latency, RunInfo, TwinCheck, VariantResult
+
+FEW_ROUNDS = 10
+EMULATION_WORDS = ("bf16", "bfloat16", "fp16", "float16", "emulat")
+
+
+def list_distrust(
+    variants: Sequence[VariantResult], aa: Sequence[TwinCheck], run: RunInfo, environments: int
+) -> tuple[str, ...]:
+    """Return the sentences, most damaging first; empty when nothing speaks against the figures."""
+    sources = (
+        _environments(environments),
+        _twins(aa),
+        _failures(variants),
+        _unranked(variants),
+        _ends(variants, aa, run.precision),
+        _few_rounds(variants),
+        _subsets(variants),
+        _tails(variants),
+        _memory(variants),
+        _emulation(variants),
+    )
+    return tuple(sentence for source in sources for sentence in source)
+
+
+def label(variant: VariantResult) -> str:
+    """Name a variant with its model, as sentences do."""
+    return f"{variant.name} ({variant.model})"
+
+
+def _environments(count: int) -> Iterator[str]:
+    if count > 1:
+        yield (
+            f"The study holds measurements of {count} environments (machine, settings or library versions "
+            "differ). Each has its own table: figures of different environments are not comparable."
+        )
+
+
+def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
+    checked = [check for check in aa if check.separable is not None]
+    for check in checked:
+        if check.separable and check.ratio is not None and check.ratio_ci is not None:
+            interval = f"{check.ratio:.3f} [{check.ratio_ci.low:.3f}, {check.ratio_ci.high:.3f}]"
+            yield (
+                f"{_comparison(check)}: this machine was too noisy for this comparison. The baseline and its "
+                f"A/A twin, the same files opened twice, came out different ({interval} over {check.rounds} "
+                "rounds), so latency differences of that order mean nothing."
+            )
+    for check in aa:
+        if check.separable is None:
+            reason = check.reasons.get("ratio", "not timed")
+            yield f"{_comparison(check)}: there is no A/A control ({reason})."
+    quiet = sum(not check.separable for check in checked)
+    if checked and quiet == len(checked):
+        yield (
+            f"The A/A twin was not separable from the baseline in any of the {quiet} comparisons, as it "
+            "should be. (By chance alone about one in twenty is.)"
+        )
+
+
+def _comparison(check: TwinCheck) -> str:
+    return f"{check.model}, batch {check.batch_size}, group {check.group}"
+
+
+def _failures(variants: Sequence[VariantResult]) -> Iterator[str]:
+    failed = [variant for variant in variants if variant.status is not Status.OK]
+    if failed:
+        names = _listed(f"{label(variant)} {variant.status}" for variant in failed)
+        yield f"Not everything was measured: {names}. The reasons are below."
+
+
+def _unranked(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for variant in variants:
+        if variant.status is Status.OK and variant.frontier.reason:
+            yield f"{label(variant)} is not ranked: {variant.frontier.reason}."
+
+
+def _ends(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
+    for check in aa:
+        if check.stopped_by == "precision":
+            continue
+        why = {"time_limit": "stopped by the time limit", "rounds": "stopped at the allowed number of rounds"}
+        stopped = why.get(check.stopped_by or "", "did not run to an end")
+        wide = [
+            f"{label(variant)} ±{_half_width(latency):.1%}"
+            for variant in variants
+            if variant.model == check.model
+            and (latency := variant.latency.get(str(check.batch_size))) is not None
+            and _half_width(latency) > precision
+        ]
+        detail = f"; wider than the ±{precision:.0%} asked for: {_listed(wide)}" if wide else ""
+        yield f"{_comparison(check)}: timing {stopped} after {check.rounds} rounds{detail}."
+
+
+def _half_width(latency: Latency) -> float:
+    if latency.speedup is None or latency.speedup_ci is None:
+        return 0.0
+    return latency.speedup_ci.half_width / latency.speedup
+
+
+def _few_rounds(variants: Sequence[VariantResult]) -> Iterator[str]:
+    few = [
+        f"{label(variant)} at batch {batch} ({latency.rounds}{', settled early' if latency.settled else ''})"
+        for variant in variants
+        for batch, latency in variant.latency.items()
+        if 0 < latency.rounds < FEW_ROUNDS
+    ]
+    if few:
+        yield f"Fewer than {FEW_ROUNDS} rounds, so the intervals are rough: {_listed(few)}."
+
+
+def _subsets(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for variant in variants:
+        images = scored_images(variant)
+        whole = max((scored_images(one) for one in variants if one.model == variant.model), default=0)
+        if 0 < images < whole:
+            yield (
+                f"{label(variant)} was too slow to be scored in full: its accuracy is of {images:,} of "
+                f"{whole:,} images, compared with the baseline on those, and it is ranked by the baseline's "
+                "accuracy plus that difference."
+            )
+
+
+def _tails(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for figure in ("p95_s", "p99_s"):
+        missing: dict[str, int] = {}
+        for variant in variants:
+            for batch, latency in variant.latency.items():
+                if latency.rounds and figure in latency.reasons:
+                    missing[batch] = missing.get(batch, 0) + 1
+        if missing:
+            counts = _listed(f"{count} variants at batch {batch}" for batch, count in missing.items())
+            yield f"{figure.removesuffix('_s')} is not given, for want of calls, for {counts}."
+
+
+def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for variant in variants:
+        if variant.status is Status.OK and "peak_bytes" in variant.memory.reasons:
+            reasons.setdefault(variant.memory.reasons["peak_bytes"], []).append(label(variant))
+    for reason, names in reasons.items():
+        yield f"Peak memory is not available for {_listed(names)}: {reason}."
+
+
+def _emulation(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for variant in variants:
+        for note in variant.notes:
+            if any(word in note.lower() for word in EMULATION_WORDS):
+                yield f"{label(variant)}: {note.rstrip('.')}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

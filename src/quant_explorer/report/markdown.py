@@ -1,0 +1,134 @@
+"""Markdown: the Pareto table, the picks, what to distrust, what failed, and the remaining figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quant_explorer.core.measurement import Status
+from quant_explorer.core.units import format_mb
+from quant_explorer.report.columns import Table, detail_table, display_names, pareto_table
+from quant_explorer.report.results import Pick, Results, VariantResult
+
+LEGEND = (
+    "Figures are `point [95 % interval]`. size_kb: all files a deployment needs, in 1,000 bytes; size_ratio: "
+    "to the baseline's. p50_lat_ms: median of the rounds' median calls. latency_speedup: baseline over "
+    "variant, paired within rounds. top1_acc in per cent; acc_diff_pp: paired difference to the baseline in "
+    "percentage points, a tie when its interval holds 0. mem_peak_mb: peak resident memory above that of the "
+    "empty runtime. pareto_optimal: on the frontier of size, latency and accuracy, with the share of joint "
+    "resamplings in which it is."
+)
+
+
+def render_pareto(results: Results) -> str:
+    """Return `pareto.md`: every model and every environment of a run, each environment by itself."""
+    return _render(results, "Pareto report")
+
+
+def render_multi_pareto(results: Results) -> str:
+    """Return `multi_pareto.md`: the same for several models, with the frontier within each model."""
+    return _render(results, "Pareto report per model")
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table as Markdown; bars and line breaks in cells are escaped."""
+    aligned = ["---:" if numeric else ":---" for numeric in table.numeric]
+    rows = [table.headings, tuple(aligned), *(tuple(escape(cell) for cell in row) for row in table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def escape(text: str) -> str:
+    """Make text safe for one line of Markdown, in a table or in a list."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _render(results: Results, title: str) -> str:
+    blocks = [f"# {title}"]
+    if not results.others:
+        blocks += _environment(results, "##")
+    for one in (results, *results.others) if results.others else ():
+        blocks.append(f"## Environment {escape(one.environment.digest)}")
+        blocks += _environment(one, "###")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _environment(results: Results, level: str) -> Iterator[str]:
+    yield _setting(results)
+    for model in results.models:
+        yield f"{level} {escape(model)}"
+        table = pareto_table(results, model)
+        yield markdown_table(table) if table.rows else "No variant was measured."
+        yield from _dominance(results.of_model(model))
+        yield from _picks(results, model)
+    yield LEGEND
+    yield f"{level} What to distrust on this machine"
+    sentences = results.distrust or ("Nothing was found that speaks against these figures.",)
+    yield "\n".join(f"- {escape(sentence)}" for sentence in sentences)
+    yield from _failures(results, level)
+    yield f"{level} More figures"
+    for model in results.models:
+        table = detail_table(results, model)
+        if table.rows:
+            yield f"{escape(model)}:"
+            yield markdown_table(table)
+    yield from _notes(results, level)
+
+
+def _setting(results: Results) -> str:
+    run, machine = results.run, results.environment
+    facts = [
+        f"- Data: {run.data}; seed {run.seed}" + (f"; quantized engine {run.engine}" if run.engine else ""),
+        f"- Machine: {machine.cpu}, {machine.cores} cores, {format_mb(machine.memory_bytes)} MB",
+        f"- Threads: {machine.threads}; system: {machine.os}",
+        f"- Versions: Python {machine.python}, "
+        + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
+    ]
+    return "\n".join(escape(fact) for fact in facts)
+
+
+def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
+    names = display_names([variant for variant in variants if variant.status is Status.OK])
+    lines = [
+        f"- {names[variant.name]} is dominated by {', '.join(names[one] for one in better)}"
+        for variant in variants
+        if (better := variant.frontier.dominated_by)
+    ]
+    if lines:
+        yield "\n".join(escape(line) for line in lines)
+
+
+def _picks(results: Results, model: str) -> Iterator[str]:
+    variants = [one for one in results.of_model(model) if one.status is Status.OK]
+    names = display_names(variants)
+    trained = not any(one.agreement for one in variants)
+    picks = [pick for pick in results.picks if pick.model == model]
+    lines = [f"- {describe_pick(pick, names, trained=trained)}" for pick in picks]
+    if lines:
+        yield "Picks, on the frontier:"
+        yield "\n".join(escape(line) for line in lines)
+
+
+def describe_pick(pick: Pick, names: dict[str, str], *, trained: bool) -> str:
+    """Return a pick as a sentence; `names` maps variants to what the tables call them.
+
+    A model that is not `trained` has no accuracy: its most accurate variant is the one closest to FP32.
+    """
+    kind = pick.kind if trained or pick.kind != "most accurate" else "closest to FP32"
+    called = [names[name] for name in pick.names]
+    if len(called) == 1:
+        return f"{kind}: {called[0]}"
+    return f"{kind}: a tie of {', '.join(called[:-1])} and {called[-1]}"
+
+
+def _failures(results: Results, level: str) -> Iterator[str]:
+    failed = [variant for variant in results.variants if variant.status is not Status.OK]
+    if failed:
+        rows = tuple((one.name, one.model, str(one.status), one.reason or "no reason") for one in failed)
+        yield f"{level} Failed or unsupported"
+        yield markdown_table(Table("", ("variant", "model", "status", "reason"), (False,) * 4, rows))
+
+
+def _notes(results: Results, level: str) -> Iterator[str]:
+    lines = [f"- {one.name} ({one.model}): {note}" for one in results.variants for note in one.notes]
+    if lines:
+        yield f"{level} Notes"
+        yield "\n".join(escape(line) for line in lines)

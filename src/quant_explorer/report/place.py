@@ -1,0 +1,73 @@
+"""Places on the frontier: exact dominance on the points, and how sure it is under joint resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant_explorer.core.frontier import (
+    Objective,
+    dominated_by,
+    draw_accuracy,
+    draw_latency,
+    frontier_probability,
+    on_frontier,
+)
+from quant_explorer.report.results import Place
+
+SEED = 20_240_607
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A variant with its figures on every axis.
+
+    `round_medians_s` has shape (rounds,), NaN where it was not timed; the mean of `right`, shape
+    (images,), is its accuracy. Contenders of one ranking share both shapes.
+    """
+
+    name: str
+    size_bytes: int
+    latency_s: float
+    round_medians_s: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def default_objectives(batch_size: int, *, trained: bool) -> tuple[Objective, ...]:
+    """Return the axes a ranking uses: size, latency at `batch_size`, and accuracy or agreement."""
+    return (
+        Objective("size_bytes", "minimize", "bytes"),
+        Objective(f"latency_p50_s_b{batch_size}", "minimize", "s"),
+        Objective("top1" if trained else "top1_agreement", "maximize", "share"),
+    )
+
+
+def find_places(
+    contenders: Sequence[Contender], objectives: Sequence[Objective], draws: int
+) -> tuple[Place, ...]:
+    """Rank the contenders of one model; sizes are known exactly, rounds and images are resampled jointly."""
+    if not contenders:
+        return ()
+    sizes = np.array([one.size_bytes for one in contenders], dtype=np.float64)
+    latencies = np.array([one.latency_s for one in contenders])
+    right = np.stack([one.right for one in contenders])
+    # A value of `ranked_values` may be below 0, which an accuracy never is: shift, draw, shift back.
+    lowest = min(float(right.min()), 0.0)
+    points = np.column_stack([sizes, latencies, right.mean(axis=1)])
+    drawn = np.stack(
+        [
+            np.broadcast_to(sizes, (draws, len(sizes))),
+            draw_latency(np.column_stack([one.round_medians_s for one in contenders]), draws, SEED),
+            draw_accuracy(right - lowest, draws, SEED + 1) + lowest,
+        ],
+        axis=2,
+    )
+    probability = frontier_probability(drawn, objectives)
+    best, dominators = on_frontier(points, objectives), dominated_by(points, objectives)
+    return tuple(
+        Place(bool(best[i]), float(probability[i]), tuple(contenders[int(j)].name for j in dominators[i]))
+        for i in range(len(contenders))
+    )

@@ -1,0 +1,164 @@
+"""The plot: accuracy against latency, marker area by size, error bars, and the frontier."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quant_explorer.core.frontier import Objective, on_frontier
+from quant_explorer.core.units import format_kb
+from quant_explorer.report.annotate import INK, Panel, Point, drawable_points, label_points, marker_area
+from quant_explorer.report.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, distinct for all common forms of colour blindness and by lightness in print.
+ON_FRONTIER, DOMINATED, LINE = "#0072B2", "#FFFFFF", "#D55E00"
+LOG_RANGE = 5.0
+DPI = 150
+
+
+def draw_pareto(results: Results) -> bytes:
+    """Return a PNG with a panel for every model (and every environment); the same results, the same bytes."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [(one, model) for one in (results, *results.others) for model in one.models]
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    with mpl.rc_context(
+        {**mpl.rcParamsDefault, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(7.2 * columns, 5.4 * rows), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        drawn = [
+            _draw_panel(axes, one, model, several=bool(results.others))
+            for axes, (one, model) in zip(grid.flat, panels, strict=False)
+        ]
+        figure.draw_without_rendering()
+        # Labels are placed in pixels, so the layout has to stand before and must not move after.
+        figure.set_layout_engine("none")
+        for axes, panel in zip(grid.flat, drawn, strict=False):
+            label_points(axes, panel, figure.dpi)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> Panel:
+    points = drawable_points(results, model)
+    data = results.run.data
+    axes.set_title(f"{model} on {data}" + (f"\nenvironment {results.environment.digest}" if several else ""))
+    if not points:
+        axes.set_axis_off()
+        message = "No variant has size, latency and accuracy."
+        axes.text(0.5, 0.5, message, ha="center", va="center", transform=axes.transAxes)
+        return Panel((), ())
+    untrained = any(variant.agreement for variant in results.of_model(model))
+    axes.set_ylabel("top-1 agreement with FP32, %" if untrained else "top-1 accuracy, %")
+    axes.set_xlabel(f"median latency at batch {results.run.ranked_batch}, ms")
+    axes.grid(visible=True, color="#E5E5E5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _draw_points(axes, points)
+    _set_limits(axes, points)
+    line = _frontier_line(axes, points)
+    xs, ys = zip(*line, strict=True)
+    axes.plot(xs, ys, color=LINE, linestyle="--", linewidth=1.3, zorder=2)
+    _draw_legend(axes, points)
+    return Panel(points, tuple(line))
+
+
+def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
+    for point in points:
+        axes.errorbar(
+            point.latency_ms,
+            point.accuracy,
+            xerr=_error(point.latency_ms, point.latency_ci_ms),
+            yerr=_error(point.accuracy, point.accuracy_ci),
+            fmt="none",
+            ecolor=INK,
+            elinewidth=0.9,
+            capsize=2,
+            zorder=4,
+        )
+        axes.scatter(
+            point.latency_ms,
+            point.accuracy,
+            s=marker_area(point, points),
+            marker="o",
+            facecolor=ON_FRONTIER if point.on_frontier else DOMINATED,
+            edgecolor=INK,
+            linewidth=0.9,
+            alpha=0.85,
+            zorder=3,
+        )
+
+
+def _error(value: float, interval: tuple[float, float]) -> list[list[float]]:
+    return [[max(value - interval[0], 0.0)], [max(interval[1] - value, 0.0)]]
+
+
+def _set_limits(axes: Axes, points: Sequence[Point]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    latencies = [value for point in points for value in point.latency_ci_ms]
+    low, high = min(latencies), max(latencies)
+    if high / low > LOG_RANGE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / (high / low) ** 0.18, high * (high / low) ** 0.18)
+    else:
+        room = 0.2 * (high - low) or 0.2 * low
+        axes.set_xlim(max(low - room, 0.0), high + room)
+    accuracies = [value for point in points for value in point.accuracy_ci]
+    room = 0.25 * (max(accuracies) - min(accuracies)) or 1.0
+    axes.set_ylim(min(accuracies) - room, max(accuracies) + room)
+    # There is room for labels above 100 %, but nothing to read there.
+    axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= 100])
+
+
+def _frontier_line(axes: Axes, points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Return the corners of the boundary of what is dominated on the two axes: right of it and below it."""
+    axis = (Objective("latency", "minimize", "ms"), Objective("accuracy", "maximize", "%"))
+    best = on_frontier(np.array([[point.latency_ms, point.accuracy] for point in points]), axis)
+    corners = sorted((points[i].latency_ms, points[i].accuracy) for i in np.flatnonzero(best).tolist())
+    (_, right), (bottom, _) = axes.get_xlim(), axes.get_ylim()
+    line = [(corners[0][0], bottom), corners[0]]
+    for (_, level), corner in pairwise(corners):
+        line += [(corner[0], level), corner]
+    return [*line, (right, corners[-1][1])]
+
+
+def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
+    from matplotlib.lines import Line2D
+
+    def marker(face: str, area: float, text: str) -> Line2D:
+        return Line2D(
+            [], [], linestyle="", marker="o", markerfacecolor=face, markeredgecolor=INK,
+            markersize=math.sqrt(area), label=text,
+        )  # fmt: skip
+
+    sizes = sorted({point.size_bytes: point for point in points}.items())
+    shown = [sizes[0], sizes[-1]] if len(sizes) > 1 else sizes
+    handles = [
+        marker(ON_FRONTIER, 60, "on the frontier of size, latency and accuracy"),
+        marker(DOMINATED, 60, "dominated or not ranked"),
+        Line2D([], [], color=LINE, linestyle="--", linewidth=1.3, label="frontier of the two axes drawn"),
+        *(marker("#BBBBBB", marker_area(point, points), f"{format_kb(size)} kB") for size, point in shown),
+    ]
+    axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8,
+        handletextpad=1.0, labelspacing=1.3,
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""Study -> Results: pure and deterministic; one Results an environment, ranked within each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quant_explorer.core.errors import StudyError
+from quant_explorer.core.frontier import Objective
+from quant_explorer.core.measurement import Measurement, Status
+from quant_explorer.core.study import Study
+from quant_explorer.report.accuracy import ranked_values
+from quant_explorer.report.distrust import list_distrust
+from quant_explorer.report.evidence import Evidence, gather
+from quant_explorer.report.latency import check_twins
+from quant_explorer.report.picks import pick
+from quant_explorer.report.place import Contender, default_objectives, find_places
+from quant_explorer.report.results import SCHEMA_VERSION, Place, Results, RunInfo, VariantResult
+from quant_explorer.report.variant import describe_variant
+
+
+def summarize(
+    study: Study, run: RunInfo, *, baseline_config: str = "fp32_baseline", draws: int = 2000
+) -> tuple[Results, ...]:
+    """Derive every figure of the report from what was recorded.
+
+    Returns one Results an environment, because different environments are never ranked together: the one
+    with the most variants that succeeded first, the newest of those first. `draws` is how often rounds and
+    images are resampled for the frontier probabilities. Raises StudyError for a study without
+    measurements, and for one that measured in an environment it does not describe.
+    """
+    successes: dict[str, int] = {}
+    newest: dict[str, int] = {}
+    for index, record in enumerate(study.records):
+        if isinstance(record, Measurement):
+            successes[record.environment] = len(study.finished(record.environment))
+            newest[record.environment] = index
+    if not newest:
+        raise StudyError(f"{study.path}: no measurements; run a pipeline or bench on this run folder first")
+    unknown = sorted(set(newest) - set(study.environments))
+    if unknown:
+        raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
+    order = sorted(newest, key=lambda digest: (-successes[digest], -newest[digest]))
+    return tuple(
+        _summarize_environment(study, digest, run, baseline_config, draws, len(order)) for digest in order
+    )
+
+
+def _summarize_environment(
+    study: Study, environment: str, run: RunInfo, baseline_config: str, draws: int, environments: int
+) -> Results:
+    gathered = gather(study, environment, baseline_config, run.batch_sizes)
+    variants: list[VariantResult] = []
+    objectives: dict[Objective, None] = {}
+    for evidence in gathered:
+        axes = default_objectives(run.ranked_batch, trained=evidence.trained)
+        objectives |= dict.fromkeys(axes)
+        places = _rank(evidence, axes, run.ranked_batch, draws)
+        variants += [
+            describe_variant(evidence, one, places[one.variant.digest]) for one in evidence.measurements
+        ]
+    aa = tuple(
+        check
+        for evidence in gathered
+        for batch, timings in evidence.timings.items()
+        if evidence.baseline
+        for check in check_twins(timings, evidence.model, batch, evidence.ends)
+    )
+    picks = tuple(
+        one
+        for evidence in gathered
+        for one in pick(
+            [variant for variant in variants if variant.model == evidence.model], evidence, run.ranked_batch
+        )
+    )
+    return Results(
+        schema_version=SCHEMA_VERSION,
+        run=run,
+        environment=study.environments[environment],
+        objectives=tuple(objectives),
+        variants=tuple(variants),
+        aa=aa,
+        picks=picks,
+        distrust=list_distrust(variants, aa, run, environments),
+    )
+
+
+def _rank(evidence: Evidence, objectives: Sequence[Objective], batch: int, draws: int) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    contenders: dict[str, Contender] = {}
+    for measurement in evidence.measurements:
+        contender = _enter(evidence, measurement, batch)
+        if isinstance(contender, str):
+            places[measurement.variant.digest] = Place(reason=contender)
+        else:
+            contenders[measurement.variant.digest] = contender
+    found = find_places(list(contenders.values()), objectives, draws)
+    return places | dict(zip(contenders, found, strict=True))
+
+
+def _enter(evidence: Evidence, measurement: Measurement, batch: int) -> Contender | str:
+    """Return the variant with its figures on every axis, or why it cannot be ranked."""
+    digest = measurement.variant.digest
+    if measurement.status is not Status.OK:
+        return f"{measurement.status}: {measurement.reason or 'no reason was recorded'}"
+    if evidence.baseline is None:
+        return f"{evidence.no_baseline}, and variants compare through it"
+    described = describe_variant(evidence, measurement, Place())
+    size_bytes = described.size.bytes
+    if size_bytes is None:
+        return f"no size: {described.size.reasons['bytes']}"
+    latency = described.latency[str(batch)]
+    if latency.p50_s is None:
+        return f"no latency at batch {batch}: {latency.reasons['p50_s']}"
+    hits, reference = evidence.hits.get(digest), evidence.baseline_hits
+    if hits is None or reference is None:
+        return f"no accuracy: {described.reasons.get('agreement', 'the baseline was not scored')}"
+    right = ranked_values(hits, reference) if evidence.same_split(measurement) else None
+    if right is None:
+        return "no comparable accuracy: it was scored on other images than the baseline"
+    medians = evidence.timings[batch].comparable(digest)
+    return Contender(described.name, size_bytes, latency.p50_s, medians, right)

@@ -1,0 +1,70 @@
+"""Results -> files: JSON, Markdown and the plot of a run, each replaced atomically."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.study import Study
+from quant_explorer.report.markdown import render_multi_pareto, render_pareto
+from quant_explorer.report.plot import draw_pareto
+from quant_explorer.report.rank import summarize
+from quant_explorer.report.results import SCHEMA_VERSION, Results, RunInfo
+
+
+class _Header(msgspec.Struct):
+    schema_version: int
+
+
+def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws: int = 2000) -> Results:
+    """Write the report of a study to `folder` and return the results of its first environment.
+
+    Files: `full_results.json`, `pareto.md`, `pareto.png`, or with `multi` the same of several models as
+    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`. Results of other environments are in
+    `others`. Raises StudyError for a study without measurements, StorageError when a file cannot be written.
+    """
+    first, *others = summarize(study, run, draws=draws)
+    results = replace(first, others=tuple(others))
+    files = {
+        "multi_results.json" if multi else "full_results.json": encode_results(results),
+        "multi_pareto.md" if multi else "pareto.md": _markdown(results, multi=multi).encode(),
+        "multi_pareto.png" if multi else "pareto.png": draw_pareto(results),
+    }
+    for name, content in files.items():
+        try:
+            write_atomically(folder / name, content)
+        except OSError as error:
+            raise StorageError(f"{folder / name}: cannot be written ({error.strerror})") from error
+    return results
+
+
+def encode_results(results: Results) -> bytes:
+    """Return the results as indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
+
+
+def load_results(path: Path) -> Results:
+    """Read `full_results.json` or `multi_results.json`.
+
+    Raises StudyError naming the file when it is missing, is not JSON, lacks a field, or is of another
+    schema version.
+    """
+    try:
+        content = path.read_bytes()
+        version = msgspec.json.decode(content, type=_Header).schema_version
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StudyError(f"{path}: not a readable results file ({error})") from error
+    if version != SCHEMA_VERSION:
+        raise StudyError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}")
+    try:
+        return msgspec.json.decode(content, type=Results)
+    except msgspec.MsgspecError as error:
+        raise StudyError(f"{path}: not a results document ({error})") from error
+
+
+def _markdown(results: Results, *, multi: bool) -> str:
+    return render_multi_pareto(results) if multi else render_pareto(results)

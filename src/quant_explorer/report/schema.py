@@ -1,0 +1,27 @@
+"""The JSON Schema of the results document, committed beside this file as `full_results.schema.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from quant_explorer.core.artifact import write_atomically
+from quant_explorer.report.results import Results
+
+SCHEMA_PATH = Path(__file__).with_name("full_results.schema.json")
+
+
+def schema_json() -> bytes:
+    """Return the JSON Schema of `full_results.json` and `multi_results.json`."""
+    schema = msgspec.json.encode(msgspec.json.schema(Results), order="sorted")
+    return msgspec.json.format(schema, indent=2) + b"\n"
+
+
+def write_schema() -> None:
+    """Bring the committed schema up to date: `python -m quant_explorer.report.schema`."""
+    write_atomically(SCHEMA_PATH, schema_json())
+
+
+if __name__ == "__main__":
+    write_schema()

@@ -1,0 +1,115 @@
+"""One variant's figures, derived from the evidence of its model."""
+
+from __future__ import annotations
+
+import statistics
+
+from quant_explorer.core.measurement import Measurement, Status
+from quant_explorer.report.accuracy import accuracy_of, agreement_of, why_unscored
+from quant_explorer.report.evidence import Evidence
+from quant_explorer.report.latency import latency_of
+from quant_explorer.report.results import (
+    Accuracy,
+    Agreement,
+    ExecutedMacs,
+    Latency,
+    Memory,
+    Place,
+    Reasons,
+    Size,
+    VariantResult,
+)
+
+
+def describe_variant(evidence: Evidence, measurement: Measurement, place: Place) -> VariantResult:
+    """Derive everything the report says of one variant; `place` is its place on the frontier."""
+    variant = measurement.variant
+    accuracy, agreement, reasons = _accuracy(evidence, measurement)
+    cold_start_s = statistics.median(measurement.cold_start_s) if measurement.cold_start_s else None
+    if cold_start_s is None:
+        reasons["cold_start_s"] = _why_missing(measurement, "no cold start was recorded")
+    return VariantResult(
+        name=variant.name,
+        config=variant.config,
+        runtime=variant.runtime,
+        model=variant.model,
+        digest=variant.digest,
+        status=measurement.status,
+        reason=measurement.reason,
+        size=size_of(evidence, measurement),
+        latency=_latency(evidence, measurement),
+        memory=_memory(measurement),
+        cold_start_s=cold_start_s,
+        accuracy=accuracy,
+        agreement=agreement,
+        executed=_executed(measurement),
+        frontier=place,
+        notes=measurement.notes,
+        steps=measurement.steps,
+        reasons=reasons,
+    )
+
+
+def size_of(evidence: Evidence, measurement: Measurement) -> Size:
+    """Add up the files a deployment needs, and compare with the baseline's."""
+    if not measurement.files:
+        reason = _why_missing(measurement, "no files were recorded")
+        return Size(reasons={"bytes": reason, "ratio": reason})
+    total = sum(file.bytes for file in measurement.files)
+    reference = sum(file.bytes for file in evidence.baseline.files) if evidence.baseline else 0
+    if not reference:
+        reason = evidence.no_baseline or "the baseline has no size"
+        return Size(total, None, measurement.files, {"ratio": reason})
+    return Size(total, total / reference, measurement.files)
+
+
+def _latency(evidence: Evidence, measurement: Measurement) -> dict[str, Latency]:
+    digest = measurement.variant.digest
+    reference = evidence.fp32_digest(measurement.variant.runtime)
+    settled = {(end.batch_size, one) for end in evidence.ends for one in end.settled}
+    return {
+        str(batch): latency_of(timings, digest, reference, settled=(batch, digest) in settled)
+        for batch, timings in evidence.timings.items()
+    }
+
+
+def _memory(measurement: Measurement) -> Memory:
+    if not measurement.memory:
+        missing = measurement.memory_reason or _why_missing(measurement, "no peak memory was recorded")
+        return Memory(reasons={"peak_bytes": missing})
+    return Memory({str(one.batch_size): one.peak_bytes - one.floor_bytes for one in measurement.memory})
+
+
+def _executed(measurement: Measurement) -> ExecutedMacs:
+    if measurement.executed is None:
+        reason = _why_missing(measurement, "the runtime reported nothing of what it executed")
+        return ExecutedMacs(reasons={"int8_mac_fraction": reason, "macs": reason})
+    return ExecutedMacs(measurement.executed.fraction("int8"), dict(measurement.executed.macs))
+
+
+def _accuracy(
+    evidence: Evidence, measurement: Measurement
+) -> tuple[Accuracy | None, Agreement | None, Reasons]:
+    unscored = why_unscored(measurement, evidence.splits)
+    predictions, hits = measurement.predictions, evidence.hits.get(measurement.variant.digest)
+    if unscored is not None or predictions is None:
+        reason = unscored or _why_missing(measurement, "no images were scored")
+        return None, None, {"accuracy": reason, "agreement": reason}
+    is_baseline = evidence.is_baseline(measurement)
+    untrained = f"{measurement.variant.model} was not trained on these classes: it has no accuracy"
+    if hits is None:
+        missing = evidence.no_baseline or "it shares no image with the baseline"
+        return None, None, {"accuracy": untrained, "agreement": missing}
+    if not predictions.trained:
+        agreement = agreement_of(hits, predictions.sqnr_db, is_baseline=is_baseline)
+        return None, agreement, {"accuracy": untrained}
+    reference = evidence.baseline_hits if evidence.same_split(measurement) else None
+    split = evidence.splits[measurement.split]
+    accuracy = accuracy_of(hits, predictions.top5_hits, split, reference, is_baseline=is_baseline)
+    return accuracy, None, {"agreement": "a trained model has an accuracy instead"}
+
+
+def _why_missing(measurement: Measurement, otherwise: str) -> str:
+    if measurement.status is Status.OK:
+        return otherwise
+    return f"{measurement.status}: {measurement.reason or 'no reason was recorded'}"

@@ -1,0 +1,119 @@
+"""PyTorch eager: modules called one by one, INT8 by FX graph mode quantization.
+
+Artifact: `model.py` (generated, readable) and `weights.pt` (a state dict that `weights_only=True` loads).
+Source of the method: PyTorch, "FX graph mode quantization",
+https://docs.pytorch.org/docs/2.9/quantization.html.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.errors import SettingsError, UnsupportedError
+from quant_explorer.core.measurement import Executed
+from quant_explorer.core.registry import unknown_name_message
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Eager:
+    """The `eager` runtime. `engine` is PyTorch's quantized engine; empty chooses the one for this CPU."""
+
+    engine: str = ""
+    name: ClassVar[str] = "eager"
+
+    def unavailable(self) -> str | None:
+        """Eager is PyTorch itself, which this package requires."""
+        return None
+
+    def versions(self) -> dict[str, str]:
+        """Return PyTorch's version, with its build (`+cpu`, `+cu130`)."""
+        import torch
+
+        return {"torch": str(torch.__version__)}
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """Half precision is not lowered by this runtime yet; INT8 needs a quantized engine."""
+        if candidate.spec.precision not in ("fp32", "int8"):
+            return f"eager lowers fp32 and int8, not {candidate.spec.precision}"
+        return None
+
+    def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
+        """Fuse, quantize as the spec asks, and write `model.py` and `weights.pt`.
+
+        Raises UnsupportedError when the model cannot be traced to a graph.
+        """
+        from quant_explorer.runtimes import fx, program
+
+        example = calibration[0][:1]
+        if candidate.spec.precision == "fp32":
+            program.write(fx.fuse(candidate.model), folder, example, engine=None)
+            return Lowering(notes=(), options=())
+        engine = select_engine(self.engine)
+        with fx.quantized_engine(engine):
+            lowered = fx.quantize(candidate, calibration, engine)
+            program.write(lowered.module, folder, example, engine=engine)
+        return Lowering(notes=lowered.notes, options=(("engine", engine),))
+
+    def load_libraries(self, threads: int) -> None:
+        """Import PyTorch with its quantized modules, and give it `threads` threads."""
+        import torch
+        import torch.ao.nn.intrinsic.quantized
+        import torch.ao.nn.quantized.dynamic
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+
+    def open(self, folder: Path) -> EagerSession:
+        """Load the generated module and its weights."""
+        from quant_explorer.runtimes import program
+
+        return EagerSession(program.read(folder))
+
+
+@dataclass(frozen=True)
+class EagerSession:
+    """A loaded module, called without gradients."""
+
+    module: nn.Module
+
+    def run(self, batch: Batch) -> Batch:
+        """Map float32 images (n, channels, height, width) to float32 logits (n, classes)."""
+        import torch
+
+        with torch.inference_mode():
+            logits: Batch = self.module(torch.from_numpy(batch)).numpy()
+        return logits
+
+    def executed(self, batch: Batch) -> Executed:
+        """Count the multiply-accumulates of the operators that PyTorch dispatched, by their precision."""
+        from quant_explorer.runtimes.torch_macs import count_macs
+
+        return count_macs(self.module, batch)
+
+
+def select_engine(engine: str) -> str:
+    """Return the quantized engine to use: the one asked for, or the one that suits this CPU.
+
+    Raises SettingsError with the engines this build of PyTorch has for an unknown one, and
+    UnsupportedError when it has none.
+    """
+    import torch
+
+    engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
+    if engine:
+        if engine not in engines:
+            raise SettingsError(unknown_name_message("quantized engine", engine, engines))
+        return engine
+    suited = "qnnpack" if platform.machine().lower() in ("aarch64", "arm64", "armv7l") else "x86"
+    for name in (suited, "fbgemm", "qnnpack"):
+        if name in engines:
+            return name
+    raise UnsupportedError("this build of PyTorch has no quantized engine")

@@ -1,0 +1,169 @@
+"""A traced PyTorch module as files: `model.py`, plain generated Python, and `weights.pt`, its state dict.
+
+The two are all a deployment needs, with PyTorch alone:
+
+    from model import Model
+    model = Model()
+    model.load_state_dict(torch.load("weights.pt", weights_only=True))
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import BuildError, UnsupportedError
+
+MODEL_FILE = "model.py"
+WEIGHTS_FILE = "weights.pt"
+
+_HEADER = '''"""Generated from a traced model. Load it with:
+
+    model = Model()
+    model.load_state_dict(torch.load("weights.pt", weights_only=True))
+    model.eval()
+"""
+
+import torch
+'''
+
+_ATTACH = """
+
+def _owner(root, name):
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        if not hasattr(root, parent):
+            root.add_module(parent, torch.nn.Module())
+        root = getattr(root, parent)
+    return root, leaf
+
+
+def _module(root, name, module):
+    owner, leaf = _owner(root, name)
+    owner.add_module(leaf, module)
+
+
+def _buffer(root, name, shape, dtype):
+    owner, leaf = _owner(root, name)
+    owner.register_buffer(leaf, torch.empty(shape, dtype=dtype))
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+"""
+
+
+def write(graph: torch.fx.GraphModule, folder: Path, example: Batch, *, engine: str | None) -> None:
+    """Write `graph` as source and state dict, and prove that they give its outputs to the last bit.
+
+    `engine` is the quantized engine that the weights are packed for when they are loaded. Raises
+    UnsupportedError for a layer whose constructor cannot be reproduced, BuildError when the files
+    do not compute what `graph` computes.
+    """
+    (folder / MODEL_FILE).write_text(_source(graph, engine))
+    torch.save(graph.state_dict(), folder / WEIGHTS_FILE)
+    images = torch.from_numpy(example)
+    with torch.inference_mode():
+        expected, loaded = graph(images), read(folder)(images)
+    if not torch.equal(expected, loaded):
+        raise BuildError(f"{folder / MODEL_FILE} does not compute what the traced model computes")
+
+
+def read(folder: Path) -> nn.Module:
+    """Load what `write` wrote, in evaluation mode."""
+    module: nn.Module = _import(folder / MODEL_FILE).Model()
+    module.load_state_dict(torch.load(folder / WEIGHTS_FILE, weights_only=True))
+    return module.eval()
+
+
+def _import(path: Path) -> ModuleType:
+    # Not by importlib: an artifact is a closed set of files, without a __pycache__ beside them.
+    module = ModuleType("quant_explorer_artifact")
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    return module
+
+
+def _source(graph: torch.fx.GraphModule, engine: str | None) -> str:
+    code = graph.graph.python_code("self")
+    lines: list[str] = []
+    imports: set[str] = set()
+    for name in dict.fromkeys(_called(graph)):
+        expression = _constructor(graph.get_submodule(name), name, imports)
+        lines.append(f"        _module(self, {name!r}, {expression})")
+    for name, tensor in _own_tensors(graph).items():
+        lines.append(f"        _buffer(self, {name!r}, {tuple(tensor.shape)!r}, {tensor.dtype})")
+    imports.update(
+        _import_line(name, value)
+        for name, value in code.globals.items()
+        if name != "torch" and re.search(rf"\b{name}\b", code.src)
+    )
+    pack = f"\ntorch.backends.quantized.engine = {engine!r}\n" if engine else ""
+    forward = "".join(f"    {line}\n" if line else "\n" for line in code.src.strip("\n").splitlines())
+    body = "\n".join(lines) or "        pass"
+    return f"{_HEADER}{''.join(sorted(imports))}{pack}{_ATTACH}{body}\n\n{forward}"
+
+
+def _called(graph: torch.fx.GraphModule) -> list[str]:
+    return [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+
+
+def _own_tensors(graph: torch.fx.GraphModule) -> dict[str, torch.Tensor]:
+    inside = tuple(f"{name}." for name in _called(graph))
+    return {
+        name: value
+        for name, value in graph.state_dict().items()
+        if isinstance(value, torch.Tensor) and not name.startswith(inside)
+    }
+
+
+def _constructor(module: nn.Module, name: str, imports: set[str]) -> str:
+    kind = type(module)
+    imports.add(f"import {kind.__module__}\n")
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(module, nn.Sequential):
+        children = ", ".join(_constructor(child, name, imports) for child in module.children())
+        return f"{path}({children})"
+    arguments = []
+    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
+        if parameter.name in ("device", "dtype") or not hasattr(module, parameter.name):
+            continue
+        value = _literal(getattr(module, parameter.name), parameter.name)
+        if value is None:
+            raise UnsupportedError(
+                f"layer {name!r} ({path}) has a setting {parameter.name!r} that cannot be written as source"
+            )
+        arguments.append(f"{parameter.name}={value}")
+    return f"{path}({', '.join(arguments)})"
+
+
+def _literal(value: object, name: str) -> str | None:
+    if name == "bias":
+        # Parameter, None, bool, or (quantized layers) a method; all mean "is there one".
+        present = value() is not None if callable(value) else value is not None and value is not False
+        return repr(present)
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return repr(value.item())
+    plain = (bool, int, float, str, type(None))
+    if isinstance(value, plain) or (
+        isinstance(value, tuple | list) and all(isinstance(item, plain) for item in value)
+    ):
+        return repr(value)
+    return None
+
+
+def _import_line(name: str, value: object) -> str:
+    if isinstance(value, ModuleType):
+        return f"import {value.__name__} as {name}\n"
+    if isinstance(value, float):
+        return f"{name} = float({str(value)!r})\n"
+    module, qualified = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if module is None or qualified is None:
+        raise UnsupportedError(f"the traced model refers to {value!r}, which cannot be imported by name")
+    return f"from {module} import {qualified} as {name}\n"

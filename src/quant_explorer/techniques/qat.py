@@ -1,0 +1,179 @@
+"""Quantization-aware training: fine-tune with the rounding of the asked-for INT8 in the forward pass.
+
+Weights are fake-quantized at every step with gradients passed straight through; activation ranges
+are observed first, on the calibration images with the same observer as post-training quantization,
+and then held, as in Wu et al., "Integer Quantization for Deep Learning Inference", 2020 (section 5.2).
+The result is a float model with the trained weights, and the ranges, so that any runtime can lower it.
+Source: Jacob et al., CVPR 2018; PyTorch, `prepare_qat_fx`,
+https://docs.pytorch.org/docs/2.9/quantization.html.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from quant_explorer.core.contracts import Candidate, Workbench
+from quant_explorer.core.errors import BuildError, UnsupportedError
+from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.ao import quantization
+
+
+@dataclass(frozen=True)
+class QuantizationAwareTraining:
+    """Train `epochs` with fake quantization at a peak of `learning_rate`."""
+
+    epochs: int = 1
+    learning_rate: float = 0.005
+    name: ClassVar[str] = "qat"
+    version: ClassVar[int] = 1
+    trains: ClassVar[bool] = True
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """The precision to train for must have been asked for by an earlier step."""
+        if candidate.spec.activations != "static":
+            return "quantization-aware training needs a static INT8 step before it"
+        return None
+
+    def apply(self, candidate: Candidate, workbench: Workbench) -> Candidate:
+        """Return a float model with the trained weights and a spec with the activation ranges.
+
+        Raises UnsupportedError when the model cannot be traced.
+        """
+        import torch
+        from torch.ao.quantization import quantize_fx
+
+        example = torch.from_numpy(workbench.calibration[0])
+        try:
+            prepared = quantize_fx.prepare_qat_fx(
+                copy.deepcopy(candidate.model).train(), qat_mapping(candidate.spec), (example,)
+            )
+        except (torch.fx.proxy.TraceError, NotImplementedError, TypeError) as error:
+            raise UnsupportedError(f"the model cannot be traced to a graph by torch.fx ({error})") from error
+        observe_activations(prepared, workbench)
+        workbench.fine_tune(
+            prepared, epochs=self.epochs, learning_rate=self.learning_rate, label="fine-tune INT8 (QAT)"
+        )
+        spec = dataclasses.replace(candidate.spec, activation_ranges=tuple(activation_ranges(prepared)))
+        return Candidate(restore_float(prepared, candidate.model), spec)
+
+
+def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
+    """Fake quantization with the spec's granularity and observer, 8 bits."""
+    import torch
+    from torch.ao import quantization
+
+    observer = {
+        "histogram": quantization.HistogramObserver,
+        "minmax": quantization.MinMaxObserver,
+    }[spec.observer]
+    activation = quantization.FakeQuantize.with_args(
+        observer=observer,
+        quant_min=0,
+        quant_max=255,
+        dtype=torch.quint8,
+        qscheme=torch.per_tensor_affine,
+        reduce_range=False,
+    )
+    per_channel = spec.granularity == "per_channel"
+    weight = quantization.FakeQuantize.with_args(
+        observer=quantization.MovingAveragePerChannelMinMaxObserver
+        if per_channel
+        else quantization.MovingAverageMinMaxObserver,
+        # The range of the weights as they are now, which is what conversion will use.
+        averaging_constant=1.0,
+        quant_min=-128,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+        **({"ch_axis": 0} if per_channel else {}),
+    )
+    mapping = quantization.get_default_qat_qconfig_mapping("qnnpack")
+    mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
+    for layer in spec.float_layers:
+        mapping.set_module_name(layer, None)
+    return mapping
+
+
+def observe_activations(prepared: torch.fx.GraphModule, workbench: Workbench) -> None:
+    """Set every activation's range from the calibration images, then hold it while weights train."""
+    import torch
+    from torch.ao import quantization
+
+    prepared.eval()
+    prepared.apply(quantization.disable_fake_quant)
+    prepared.apply(quantization.enable_observer)
+    with torch.no_grad():
+        for batch in workbench.calibration:
+            prepared(torch.from_numpy(batch))
+    prepared.apply(quantization.enable_fake_quant)
+    for _, fake_quantize in _activation_quantizers(prepared):
+        fake_quantize.disable_observer()
+    prepared.train()
+
+
+def activation_ranges(prepared: torch.fx.GraphModule) -> Iterator[ActivationRange]:
+    """Yield the held range of every observed layer, by the float model's name of it."""
+    for layer, fake_quantize in _activation_quantizers(prepared):
+        scale, zero_point = float(fake_quantize.scale), int(fake_quantize.zero_point)
+        yield ActivationRange(
+            layer,
+            low=(fake_quantize.quant_min - zero_point) * scale,
+            high=(fake_quantize.quant_max - zero_point) * scale,
+        )
+
+
+def restore_float(prepared: torch.fx.GraphModule, model: nn.Module) -> nn.Module:
+    """Return a copy of `model` with the weights and batch norms that were trained inside `prepared`.
+
+    Raises BuildError naming a parameter of the model that training lost.
+    """
+    import torch
+
+    trained = prepared.state_dict()
+    inside = {norm: f"{convolution}.bn" for convolution, norm in _batch_norms(model)}
+    restored: dict[str, torch.Tensor] = {}
+    for name in model.state_dict():
+        layer, _, parameter = name.rpartition(".")
+        source = name if name in trained else f"{inside.get(layer, layer)}.{parameter}"
+        if source not in trained:
+            raise BuildError(f"quantization-aware training lost the parameter {name!r} of the model")
+        restored[name] = trained[source]
+    result = copy.deepcopy(model)
+    result.load_state_dict(restored)
+    return result
+
+
+def _activation_quantizers(
+    prepared: torch.fx.GraphModule,
+) -> Iterator[tuple[str, quantization.FakeQuantize]]:
+    from torch.ao import quantization
+
+    for node in prepared.graph.nodes:
+        if node.op != "call_module":
+            continue
+        module = prepared.get_submodule(node.target)
+        if isinstance(module, quantization.FakeQuantize) and not isinstance(
+            module, quantization.FixedQParamsFakeQuantize
+        ):
+            yield str(node.args[0].name), module
+
+
+def _batch_norms(model: nn.Module) -> Iterator[tuple[str, str]]:
+    from torch import fx, nn
+
+    graph = fx.symbolic_trace(model)
+    for node in graph.graph.nodes:
+        if node.op == "call_module" and isinstance(
+            graph.get_submodule(node.target), nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+        ):
+            producer = node.args[0]
+            if producer.op == "call_module":
+                yield str(producer.target), str(node.target)

@@ -1,0 +1,174 @@
+"""Recorded runs without a machine: a study with a known truth, for tests of whatever reads studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quant_explorer.core.measurement import (
+    Environment,
+    Executed,
+    FileSize,
+    Measurement,
+    PeakMemory,
+    Predictions,
+    ReportSplit,
+    Round,
+    Status,
+    TimingEnd,
+    Variant,
+    twin_key,
+)
+from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.study import Study
+
+CLASSES = ("cat", "dog", "frog", "ship")
+FLOOR_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Played:
+    """The truth about one variant.
+
+    `slowness` is its latency relative to the baseline's. `wrong` is how many images it gets wrong, of
+    those given by `images` (all when None), the last ones first, so that errors of two variants nest.
+    `latency` False leaves it out of every round.
+    """
+
+    config: str
+    slowness: float = 1.0
+    wrong: int = 0
+    size_bytes: int = 1_000_000
+    runtime: str = "eager"
+    model: str = "small_cnn"
+    group: str = "all"
+    images: int | None = None
+    int8_macs: int = 0
+    memory_bytes: int | None = 50_000_000
+    status: Status = Status.OK
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+    latency: bool = True
+
+    @property
+    def variant(self) -> Variant:
+        """The variant as a study records it."""
+        name = f"{self.config}@{self.runtime}"
+        digest = digest_of({"name": name, "model": self.model})
+        return Variant(name, self.config, self.runtime, self.model, digest)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How a study is played: seeded, so that the same scene gives the same records.
+
+    `base_s` is the baseline's latency of one image, `noise` the relative spread of calls, `drift` the
+    relative spread that all variants of one round share, `twin` the twin's latency relative to the
+    baseline's, and a variant of model "x" takes `base_s` times the batch size times its slowness.
+    """
+
+    environment: str = "env-a"
+    images: int = 400
+    rounds: int = 12
+    calls: int = 5
+    batch_sizes: tuple[int, ...] = (1, 8)
+    base_s: float = 1e-3
+    noise: float = 0.004
+    drift: float = 0.0
+    twin: float = 1.0
+    trained: bool = True
+    stopped_by: str = "precision"
+    seed: int = 0
+
+
+def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> Study:
+    """Append the records of `played` to the study at `path` and return it.
+
+    The first `Played` of each model is that model's baseline; it and its twin are timed in every group.
+    """
+    scene = scene or Scene()
+    study = Study.load(path)
+    study.append(environment(scene.environment))
+    study.append(split(scene.images))
+    for one in played:
+        study.append(measurement(one, scene))
+    generator = np.random.default_rng(scene.seed)
+    for model in dict.fromkeys(one.model for one in played):
+        _play_rounds(study, [one for one in played if one.model == model], scene, generator)
+    return study
+
+
+def environment(digest: str) -> Environment:
+    """Return a machine that is the same for every digest but in name."""
+    return Environment(
+        digest, f"CPU of {digest}", ("avx2",), 2, 8_000_000_000, 1, "Linux", "3.11", {"torch": "2.14"}
+    )
+
+
+def split(images: int) -> ReportSplit:
+    """Return a balanced report split of `images` images."""
+    return ReportSplit("split", "toy", CLASSES, tuple(position % len(CLASSES) for position in range(images)))
+
+
+def measurement(one: Played, scene: Scene) -> Measurement:
+    """Return what a study records of one variant; a failed one has no figures."""
+    if one.status is not Status.OK:
+        return Measurement(one.variant, scene.environment, "split", one.status, one.reason, notes=one.notes)
+    memory = tuple(
+        PeakMemory(batch, FLOOR_BYTES, FLOOR_BYTES + 1, FLOOR_BYTES + one.memory_bytes * batch)
+        for batch in (min(scene.batch_sizes), max(scene.batch_sizes))
+        if one.memory_bytes is not None
+    )
+    return Measurement(
+        one.variant,
+        scene.environment,
+        "split",
+        one.status,
+        files=(FileSize("model.pt", one.size_bytes),),
+        executed=Executed({"int8": one.int8_macs, "fp32": 1000 - one.int8_macs}, {"conv": 6}),
+        memory=memory,
+        memory_reason=None if memory else "this kernel cannot reset the high-water mark",
+        cold_start_s=(0.2, 0.1, 0.3),
+        predictions=_predictions(one, scene),
+        notes=one.notes,
+    )
+
+
+def _predictions(one: Played, scene: Scene) -> Predictions:
+    count = scene.images if one.images is None else one.images
+    labels = [position % len(CLASSES) for position in range(count)]
+    top1 = tuple(
+        (label + 1) % len(CLASSES) if position >= count - one.wrong else label
+        for position, label in enumerate(labels)
+    )
+    sqnr_db = None if one.config == "fp32_baseline" else 30.0
+    return Predictions(tuple(range(count)), top1, count, scene.trained, sqnr_db)
+
+
+def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np.random.Generator) -> None:
+    baseline = played[0]
+    for group in dict.fromkeys(one.group for one in played):
+        timed = [one for one in played if one.latency and one.status is Status.OK and one.group == group]
+        slowness = {baseline.variant.digest: 1.0, twin_key(baseline.variant.digest): scene.twin}
+        slowness |= {one.variant.digest: one.slowness for one in timed if one is not baseline}
+        # Each group runs at a speed of its own, so that only ratios to the baseline compare across groups.
+        pace = 1.0 if group == baseline.group else 1.5
+        for batch in scene.batch_sizes:
+            for number in range(scene.rounds):
+                level = scene.base_s * batch * pace * (1 + scene.drift * generator.standard_normal())
+                calls = {
+                    digest: _calls(level * factor, scene, generator) for digest, factor in slowness.items()
+                }
+                order = tuple(generator.permutation(list(calls)).tolist())
+                study.append(Round(scene.environment, group, batch, number, order, calls))
+            study.append(
+                TimingEnd(scene.environment, group, batch, baseline.variant.digest, scene.stopped_by)
+            )
+
+
+def _calls(level_s: float, scene: Scene, generator: np.random.Generator) -> tuple[int, ...]:
+    factors = 1 + scene.noise * np.abs(generator.standard_normal(scene.calls))
+    return tuple(int(value) for value in level_s * 1e9 * factors)

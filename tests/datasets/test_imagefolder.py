@@ -1,0 +1,209 @@
+import itertools
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_trees import Recorder, make_tree, two_classes
+from PIL import Image, ImageFile
+
+from quant_explorer.core.dataset import Dataset
+from quant_explorer.core.errors import DataError
+from quant_explorer.core.progress import Progress, Silent
+from quant_explorer.datasets import load_dataset
+from quant_explorer.datasets.imagefolder import ImageFolder
+
+SOUND = {"cat": 3, "dog": 3}
+
+
+def load(root: Path, cache: Path, progress: Progress | None = None) -> Dataset:
+    return load_dataset(
+        f"imagefolder:{root}", data_dir=root, cache_dir=cache, seed=0, progress=progress or Silent()
+    )
+
+
+def test_pixels_labels_and_classes_are_those_of_the_files(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    recorder = Recorder()
+    dataset = load(root, tmp_path / "cache", recorder)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.image_shape == (3, 10, 12)
+    assert dataset.flip
+    assert dataset.report.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = np.asarray(Image.open(root / "test" / "dog" / "000.png"))
+    assert (dataset.report.take(np.array([3]))[0] == expected).all()
+    assert len(dataset.train) + len(dataset.search) == 12
+    assert recorder.bars == {"Decoding images": 18}
+
+
+def test_second_load_decodes_nothing_and_a_touched_file_decodes_again(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    first = load(root, tmp_path / "cache")
+    again = Recorder()
+    assert load(root, tmp_path / "cache", again).digest == first.digest
+    assert again.bars == {}
+    Image.new("RGB", (12, 10)).save(root / "train" / "cat" / "000.png")
+    changed = Recorder()
+    assert load(root, tmp_path / "cache", changed).digest != first.digest
+    assert changed.bars == {"Decoding images": 18}
+
+
+def test_key_does_not_depend_on_where_the_tree_lies(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    key = ImageFolder().find(root, Silent())
+    moved = root.rename(tmp_path / "moved")
+    assert ImageFolder().find(moved, Silent()) == key
+    (moved / "train" / "cat" / "000.png").rename(moved / "train" / "cat" / "zzz.png")
+    assert ImageFolder().find(moved, Silent()) != key
+
+
+def test_val_stands_in_for_test(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", {"train": SOUND, "val": {"cat": 2, "dog": 2}})
+    assert len(load(root, tmp_path / "cache").report) == 4
+
+
+def test_other_sizes_are_brought_to_the_most_common_and_it_is_said(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 18:42] = 200
+    Image.fromarray(wide).save(root / "test" / "dog" / "000.png")
+    recorder = Recorder()
+    dataset = load(root, tmp_path / "cache", recorder)
+    assert dataset.image_shape == (3, 10, 12)
+    assert recorder.said[0] == "1 of 18 images were resized and cropped to 12 x 10"
+    # Of 60 x 20 the centre 24 x 20 has the aspect of 12 x 10, and it is all 200.
+    assert (dataset.report.take(np.array([3]))[0] == 200).all()
+
+
+def test_large_images_are_capped_at_224(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", {"train": SOUND, "test": {"cat": 1, "dog": 1}}, size=(300, 100))
+    assert load(root, tmp_path / "cache").image_shape == (3, 100, 224)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "test" / "cat" / "000.png").unlink()
+    Image.new("RGB", (12, 10), "white").convert(mode).save(root / "test" / "cat" / "000.tif")
+    assert (load(root, tmp_path / "cache").report.take(np.array([0])) == 255).all()
+
+
+def test_files_that_are_no_images_and_hidden_ones_are_left_out(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "train" / "cat" / "notes.txt").write_text("x")
+    (root / "train" / "cat" / ".hidden.png").write_text("x")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "train" / "loose.png").write_text("x")
+    assert len(load(root, tmp_path / "cache").report) == 6
+
+
+def test_images_in_subfolders_of_a_class_count(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "test" / "cat" / "deep").mkdir()
+    Image.new("RGB", (12, 10)).save(root / "test" / "cat" / "deep" / "x.PNG")
+    assert len(load(root, tmp_path / "cache").report) == 7
+
+
+@pytest.mark.parametrize(("suffix", "allow"), itertools.product([".jpg", ".png"], [False, True]))
+def test_a_truncated_image_names_its_file_whatever_pillow_was_told(
+    tmp_path: Path, suffix: str, allow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", allow)
+    root = two_classes(tmp_path / "tree")
+    path = root / "train" / "dog" / f"broken{suffix}"
+    noise = np.random.default_rng(1).integers(0, 256, (10, 12, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(DataError, match=rf"train/dog/broken\{suffix}: not a readable image"):
+        load(root, tmp_path / "cache")
+    assert allow is ImageFile.LOAD_TRUNCATED_IMAGES, "the host program's setting was changed"
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image at all", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+def test_an_unreadable_image_names_its_file(tmp_path: Path, content: bytes) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "test" / "cat" / "001.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"test/cat/001\.png: not a readable image"):
+        load(root, tmp_path / "cache")
+
+
+def test_a_broken_link_names_its_file(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "test" / "cat" / "link.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"link\.png: cannot be read"):
+        load(root, tmp_path / "cache")
+
+
+def test_sixteen_bits_are_refused_not_clipped(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    deep = np.full((10, 12), 40000, np.uint16)
+    Image.fromarray(deep).save(root / "test" / "cat" / "001.png")
+    with pytest.raises(DataError, match=r"001\.png.*more than 8 bits a channel"):
+        load(root, tmp_path / "cache")
+
+
+def test_missing_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder\. Expected: PATH/train/<class>"):
+        load(tmp_path / "nowhere", tmp_path / "cache")
+    root = make_tree(tmp_path / "tree", {"train": SOUND})
+    with pytest.raises(DataError, match="tree/test: no such folder"):
+        load(root, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ({"cat": 2}, {"cat": 2}, r"only one class \(cat\); at least 2"),
+        ({"cat": 2, "dog": 0}, {"cat": 2, "dog": 1}, "train: no images for dog"),
+        ({"cat": 2, "dog": 2}, {"cat": 0, "dog": 0}, "test: no images for cat, dog"),
+        (
+            {"cat": 2, "dog": 2},
+            {"cat": 2, "cow": 1, "emu": 1},
+            "different classes; only in .*train: dog; only in .*test: cow, emu",
+        ),
+        ({"cat": 2, "dog": 2}, {"cat": 2}, "different classes; only in .*train: dog$"),
+    ],
+)
+def test_trees_that_are_no_classification_data_set(
+    tmp_path: Path, train: dict[str, int], test: dict[str, int], message: str
+) -> None:
+    root = make_tree(tmp_path / "tree", {"train": train, "test": test})
+    with pytest.raises(DataError, match=message):
+        load(root, tmp_path / "cache")
+
+
+def test_no_classes_at_all(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    (root / "train").mkdir(parents=True)
+    (root / "test").mkdir()
+    with pytest.raises(DataError, match="train: no class folders, so no images"):
+        load(root, tmp_path / "cache")
+
+
+ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.gz"
+
+
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="the CIFAR-10 JPEG archive is not beside the repository")
+def test_a_part_of_real_cifar10(tmp_path: Path) -> None:
+    with tarfile.open(ARCHIVE) as archive:
+        train = itertools.islice(
+            (member for member in archive if member.name.startswith("train/") and int_name(member) < 40), 400
+        )
+        archive.extractall(tmp_path, members=list(train), filter="data")
+    # The archive lists train/ first; test images taken from it too keep this test short.
+    for folder in (tmp_path / "train").iterdir():
+        (tmp_path / "test" / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[30:]:
+            path.rename(tmp_path / "test" / folder.name / path.name)
+    dataset = load(tmp_path, tmp_path / "cache")
+    assert dataset.image_shape == (3, 32, 32)
+    assert len(dataset.classes) == 10
+    assert np.bincount(dataset.report.labels).tolist() == [10] * 10
+    # CIFAR-10's published channel means are 0.491, 0.482, 0.447.
+    assert np.allclose(dataset.mean, (0.491, 0.482, 0.447), atol=0.04)
+
+
+def int_name(member: tarfile.TarInfo) -> int:
+    stem = Path(member.name).stem
+    return int(stem) if member.isfile() else 10**6
