@@ -3,12 +3,11 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pytest
-from image_trees import Recorder
 from numpy.typing import NDArray
 
 from quant_explorer.core.errors import DataError, StorageError
@@ -118,7 +117,7 @@ def test_a_damaged_cache_is_decoded_again(tmp_path: Path, file: str) -> None:
 
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StorageError, match="No space left on device.*XDG_CACHE_HOME"):
+    with pytest.raises(StorageError, match=r"No space left on device.*XDG_CACHE_HOME"):
         decode_once(tmp_path / "entry", lambda: reading(broken_chunks(full)), Silent())
     assert not (tmp_path / "entry").exists()
 
@@ -152,28 +151,42 @@ def test_files_that_do_not_fit_together(tmp_path: Path, wrong: Reading) -> None:
     assert not (tmp_path / "entry").exists()
 
 
-def hold_lock(path: Path, entry: Path, held: Path) -> None:
-    with filelock.FileLock(path):
+def decode_while_another_waits(entry: Path, held: Path, waiting: Path) -> None:
+    def chunks() -> Iterator[NDArray[np.uint8]]:
         held.touch()
-        time.sleep(1)
-        decode_in_place = entry.with_name("other")
-        decode_once(decode_in_place, reading, Silent())
-        decode_in_place.rename(entry)
+        wait_for(waiting)
+        yield PIXELS
+
+    decode_once(entry, lambda: reading(chunks()), Silent())
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Signal(Silent):
+    """A Progress that makes a file when something is said."""
+
+    path: Path
+
+    def say(self, message: str) -> None:
+        self.path.write_text(message)
 
 
 def test_a_second_process_waits_and_uses_what_the_first_decoded(tmp_path: Path) -> None:
-    lock, entry, held = tmp_path / "entry.lock", tmp_path / "entry", tmp_path / "held"
-    process = multiprocessing.get_context("spawn").Process(target=hold_lock, args=(lock, entry, held))
+    entry, held, waiting = tmp_path / "entry", tmp_path / "held", tmp_path / "waiting"
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=decode_while_another_waits, args=(entry, held, waiting))
     process.start()
-    while not held.exists() and process.is_alive():
-        time.sleep(0.01)
-    recorder = Recorder()
-    decoded = decode_once(entry, refuse, recorder)
+    wait_for(held)
+    decoded = decode_once(entry, refuse, Signal(waiting))
     process.join(120)
     assert process.exitcode == 0
     assert (decoded.pixels == PIXELS).all()
-    assert len(recorder.said) == 1
-    assert "another process" in recorder.said[0]
+    assert "another process" in waiting.read_text()
 
 
 def test_default_cache_dir_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

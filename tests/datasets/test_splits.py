@@ -14,7 +14,7 @@ def balanced(train_per_class: int, test_per_class: int, classes: int = 10) -> tu
 
 
 def counts(labels: Indices, indices: Indices) -> list[int]:
-    return np.bincount(labels[indices]).tolist()
+    return [int(count) for count in np.bincount(labels[indices])]
 
 
 def test_whole_set_as_the_protocol_asks() -> None:
@@ -37,7 +37,7 @@ def test_splits_are_disjoint_and_complete(
     sizes: list[tuple[int, int]], seed: int, data: st.DataObject
 ) -> None:
     classes = np.arange(len(sizes))
-    labels = np.concatenate([np.repeat(classes, [train for train, _ in sizes])] + [np.repeat(classes, 8)])
+    labels = np.concatenate([np.repeat(classes, [train for train, _ in sizes]), np.repeat(classes, 8)])
     train_count = sum(train for train, _ in sizes)
     subset = data.draw(st.integers(2, train_count))
     splits = split(labels, train_count, seed=seed, train_subset=subset)

@@ -1,7 +1,12 @@
 import errno
+import functools
+import gzip
 import hashlib
+import http.server
 import struct
+import threading
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,25 +103,49 @@ def test_a_full_disk_while_downloading(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
-    with pytest.raises(StorageError, match="cifar10 cannot be stored .*No space left"):
+    with pytest.raises(StorageError, match=r"cifar10 cannot be stored .*No space left"):
         load("cifar10", tmp_path)
 
 
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the terminal free for what the test looks at."""
+
+
+@pytest.fixture
+def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve the small IDX files, gzipped, on this machine, in the place of MNIST's mirrors."""
+    folder = tmp_path / "origin"
+    write_idx(folder)
+    for path in list(folder.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        resources = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in folder.iterdir()]
+        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+        monkeypatch.setattr(
+            torchvision.datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"]
+        )
+        monkeypatch.setenv("no_proxy", "*")
+        yield folder
+        server.shutdown()
+
+
 def test_a_download_reports_to_progress_and_not_to_the_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, origin: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    origin = tmp_path / "origin"
-    write_idx(origin)
-    resources = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in origin.iterdir()]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
-
-    def fetch(url: str, download_root: str, filename: str, md5: str) -> None:
-        utils._urlretrieve((origin / filename).as_uri(), Path(download_root) / filename)
-
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fetch)
     recorder = Recorder()
-    load("mnist", tmp_path / "data", recorder)
-    total = sum(path.stat().st_size for path in origin.iterdir())
-    assert recorder.bars["Downloading mnist"] == total
+    dataset = load("mnist", tmp_path / "data", recorder)
+    assert len(dataset.report) == 20
+    assert recorder.bars["Downloading mnist"] == sum(path.stat().st_size for path in origin.iterdir())
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_download_that_is_not_what_was_asked_for(tmp_path: Path, origin: Path) -> None:
+    path = origin / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DataError, match=r"data set mnist: not in .* and cannot be downloaded"):
+        load("mnist", tmp_path / "data")

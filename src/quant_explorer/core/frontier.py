@@ -85,17 +85,17 @@ def hypervolume(
 def draw_accuracy(correct: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
     """Bootstrap the accuracy of all variants over the same resampled images, shape (draws, n_variants).
 
-    `correct` (n_variants, n_images) is 1 where a variant got an image right, 0 where not and NaN where
-    it did not see it. A variant that saw none of the images of a draw gets its overall accuracy there.
-    Images that fared alike with every variant are exchangeable, so that the multinomial draw is one of
-    outcomes, not of images. Raises ValueError for another shape, values that are infinite or negative, and
-    a variant that saw no image. Source: Efron (1979), Ann. Stat. 7(1).
+    `correct` (n_variants, n_images) is 1 where a variant got an image right, 0 where not (or any other
+    score of an image) and NaN where it did not see it. A variant that saw none of the images of a draw
+    gets its overall accuracy there. Images that fared alike with every variant are exchangeable, so that
+    the multinomial draw is one of outcomes, not of images. Raises ValueError for another shape, infinite values and a variant that saw
+    no image. Source: Efron (1979), Ann. Stat. 7(1).
     """
     _require_observed(correct.T)
     overall = np.nanmean(correct, axis=1)
-    outcomes, images = np.unique(np.where(np.isnan(correct), -1.0, correct), axis=1, return_counts=True)
-    seen = (outcomes >= 0).astype(np.float64).T
-    right = np.where(outcomes >= 0, outcomes, 0.0).T
+    outcomes, images = np.unique(np.where(np.isnan(correct), np.inf, correct), axis=1, return_counts=True)
+    seen = np.isfinite(outcomes).astype(np.float64).T
+    right = np.where(np.isfinite(outcomes), outcomes, 0.0).T
     rng = np.random.default_rng(seed)
     drawn = np.empty((draws, len(correct)), dtype=np.float64)
     for start in range(0, draws, _DRAWS_AT_ONCE):
@@ -113,8 +113,8 @@ def draw_latency(medians: NDArray[np.float64], draws: int, seed: int) -> NDArray
     `medians` (n_rounds, n_variants) are the rounds' medians, NaN where a variant was not timed in a round.
     A variant without a round in a draw gets its overall median there. Where variants were not timed in the
     same rounds, give each round's medians relative to its baseline's: else drift between the rounds counts
-    as a difference between variants. Raises ValueError for another shape, values that are infinite or
-    negative, and a variant that was never timed. Source: Efron (1979), Ann. Stat. 7(1).
+    as a difference between variants. Raises ValueError for another shape, infinite values and a variant
+    that was never timed. Source: Efron (1979), Ann. Stat. 7(1).
     """
     _require_observed(medians)
     overall = np.nanmedian(medians, axis=0)
@@ -141,7 +141,7 @@ def _require_points(points: NDArray[np.float64], objectives: Sequence[Objective]
 
 
 def _require_observed(values: NDArray[np.float64]) -> None:
-    if values.ndim != 2 or values.size == 0 or np.any(np.isinf(values)) or np.any(values < 0):
-        raise ValueError(f"need a 2-D array of values >= 0 or NaN, got shape {values.shape}")
+    if values.ndim != 2 or values.size == 0 or np.any(np.isinf(values)):
+        raise ValueError(f"need a 2-D array of finite values or NaN, got shape {values.shape}")
     if np.any(np.all(np.isnan(values), axis=0)):
         raise ValueError("a variant without any observation cannot be resampled")

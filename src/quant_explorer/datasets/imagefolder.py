@@ -40,7 +40,8 @@ class ImageFolder:
     """The layout of torchvision's ImageFolder, as RGB.
 
     Images of different sizes are brought to the most common one (at most 224 a side), and a line says
-    so. Hidden files, and files whose suffix is none of an image, are left out.
+    so. `val/` is used only where there is no `test/`. Hidden files, and files
+    whose suffix is none of an image, are left out.
     """
 
     name: str = "imagefolder"
@@ -124,6 +125,9 @@ def _check(train: _Part, test: _Part) -> None:
         raise DataError(f"{train.folder}: no class folders, so no images. {LAYOUT}")
     if len(train.files) == 1:
         raise DataError(f"{train.folder}: only one class ({next(iter(train.files))}); at least 2 are needed")
+    odd = [repr(name) for name in train.files if not name.isprintable()]
+    if odd:
+        raise DataError(f"{train.folder}: class folders must have printable names, not {', '.join(odd)}")
     for part in (train, test):
         empty = {name for name, files in part.files.items() if not files}
         if empty:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.recipe import digest_of
 
@@ -68,8 +69,14 @@ def core_numbers() -> tuple[int, ...]:
 
 
 def measuring_cores(threads: int) -> tuple[int, ...]:
-    """Return the `threads` highest-numbered cores: the lowest one serves interrupts on most machines."""
-    return core_numbers()[-threads:]
+    """Return the `threads` highest-numbered cores: the lowest one serves interrupts on most machines.
+
+    Raises SettingsError when there are fewer cores than that.
+    """
+    cores = core_numbers()
+    if threads > len(cores):
+        raise SettingsError(f"--threads {threads} is out of range. Allowed: 1 to {len(cores)} (cores here).")
+    return cores[-threads:]
 
 
 def cpu_model() -> str:

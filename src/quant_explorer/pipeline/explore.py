@@ -134,7 +134,7 @@ class Exploration:
             raise
         except QuantExplorerError as error:
             return replace(blank, status=Status.BUILD_FAILED, reason=str(error))
-        except Exception as error:  # noqa: BLE001 - a library may raise anything; recorded with its reason
+        except Exception as error:
             logger.exception("building %s failed", recipe.name)
             return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
 

@@ -14,7 +14,15 @@ import msgspec
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline.settings import Settings
+from quant_explorer.pipeline.settings import Protocol, Settings
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """The content of run.json: what a run was asked to do, and how it was last measured."""
+
+    settings: Settings
+    protocol: Protocol
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class RunFolder:
         return self.path / "study.jsonl"
 
     @property
-    def settings(self) -> Path:
+    def description(self) -> Path:
         """What the run was asked to do."""
         return self.path / "run.json"
 
@@ -62,34 +70,37 @@ class RunFolder:
         """Read the study, empty when the run is new."""
         return Study.load(self.study)
 
-    def read_settings(self) -> Settings | None:
+    def describe(self) -> RunDescription | None:
         """Return what the folder was made with, None for a new one; raises StudyError if unreadable."""
-        if not self.settings.exists():
+        if not self.description.exists():
             return None
         try:
-            return msgspec.json.decode(self.settings.read_bytes(), type=Settings, dec_hook=_decode_path)
-        except msgspec.DecodeError as error:
-            raise StudyError(f"{self.settings}: not a readable run description ({error})") from error
-
-    def claim(self, settings: Settings) -> None:
-        """Write `settings`, or check that the folder was made with the same ones.
-
-        Raises SettingsError listing the options that differ.
-        """
-        earlier = self.read_settings()
-        if earlier is None:
-            content = msgspec.json.encode(settings, enc_hook=str)
-            write_atomically(self.settings, msgspec.json.format(content, indent=2) + b"\n")
-            return
-        differing = [
-            f"--{name.replace('_', '-')} {getattr(earlier, name)} (now {getattr(settings, name)})"
-            for name in Settings.__dataclass_fields__
-            if getattr(earlier, name) != getattr(settings, name)
-        ]
-        if differing:
-            raise SettingsError(
-                f"{self.path} was made with {', '.join(differing)}. Use another --run-dir, or the same options."
+            return msgspec.json.decode(
+                self.description.read_bytes(), type=RunDescription, dec_hook=decode_path
             )
+        except msgspec.DecodeError as error:
+            raise StudyError(f"{self.description}: not a readable run description ({error})") from error
+
+    def claim(self, wanted: RunDescription) -> None:
+        """Write the description, or check that the folder was made with the same settings.
+
+        The protocol may change from command to command. Raises SettingsError listing options that differ.
+        """
+        earlier = self.describe()
+        if earlier is not None:
+            differing = [
+                f"--{name.replace('_', '-')} {getattr(earlier.settings, name)} "
+                f"(now {getattr(wanted.settings, name)})"
+                for name in Settings.__dataclass_fields__
+                if getattr(earlier.settings, name) != getattr(wanted.settings, name)
+            ]
+            if differing:
+                raise SettingsError(
+                    f"{self.path} was made with {', '.join(differing)}. "
+                    "Use another --run-dir, or the same options."
+                )
+        content = msgspec.json.encode(wanted, enc_hook=str)
+        write_atomically(self.description, msgspec.json.format(content, indent=2) + b"\n")
 
 
 @contextmanager
@@ -118,21 +129,20 @@ def open_run(path: Path) -> Iterator[RunFolder]:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Send the log and the warnings of all libraries to a file inside the block."""
+    """Send the log of all libraries to a file inside the block."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
-    logging.captureWarnings(True)
     try:
         yield
     finally:
-        logging.captureWarnings(False)
         root.removeHandler(handler)
         handler.close()
 
 
-def _decode_path(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
+def decode_path(kind: type, value: object) -> object:
+    """Tell msgspec how a path is read (its `dec_hook`)."""
+    if kind is Path and isinstance(value, str | Path):
         return Path(value)
     raise NotImplementedError(kind)

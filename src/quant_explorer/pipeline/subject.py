@@ -16,7 +16,15 @@ from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.datasets import input_spec, load_dataset, prepare
-from quant_explorer.models import LoadedModel, load_model, load_weights, parameter_digest, save_weights
+from quant_explorer.models import (
+    MODELS,
+    LoadedModel,
+    load_model,
+    load_weights,
+    parameter_digest,
+    save_weights,
+)
+from quant_explorer.models.user import parse_user_model
 from quant_explorer.pipeline.environment import installed_version
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Settings
@@ -123,6 +131,12 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     if not subject.trained:
         _settle_batch_norms(subject.model, subject.calibration)
     return dataclasses.replace(subject, weights_digest=parameter_digest(subject.model))
+
+
+def takes_image_size(model: str) -> bool:
+    """Say whether a model takes images of any size as they are; others want 224 pixels."""
+    shape = (3, 32, 32)
+    return (parse_user_model(model) or MODELS[model]).input_shape(shape) == shape
 
 
 def _train(

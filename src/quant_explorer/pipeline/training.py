@@ -166,8 +166,8 @@ def augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) 
     top, left = rng.integers(0, 2 * _PADDING + 1, size=(2, count))
     cropped = windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
     if flip:
-        mirrored = rng.random(count) < 0.5
-        cropped = np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
+        mirrored = rng.integers(0, 2, count, dtype=np.bool_)
+        cropped = np.where(mirrored.reshape(-1, 1, 1, 1), cropped[:, :, ::-1], cropped)
     return np.ascontiguousarray(cropped)
 
 

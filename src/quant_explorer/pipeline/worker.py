@@ -196,7 +196,7 @@ class Worker:
             self._connection.send(request)
             if not self._connection.poll(self._timeout_s):
                 raise WorkerTimeoutError(
-                    f"no answer to {type(request).__name__} within {self._timeout_s:g} s; the worker was ended"
+                    f"no answer to {type(request).__name__} within {self._timeout_s:g} s; worker ended"
                 )
             answer = self._connection.recv()
         except (EOFError, ConnectionError, BrokenPipeError) as error:

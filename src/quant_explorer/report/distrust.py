@@ -96,7 +96,7 @@ def _ends(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision:
             and (latency := variant.latency.get(str(check.batch_size))) is not None
             and _half_width(latency) > precision
         ]
-        detail = f"; wider than the ±{precision:.0%} asked for: {_listed(wide)}" if wide else ""
+        detail = f"; wider than the ±{precision * 100:g}% asked for: {_listed(wide)}" if wide else ""
         yield f"{_comparison(check)}: timing {stopped} after {check.rounds} rounds{detail}."
 
 

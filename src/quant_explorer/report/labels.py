@@ -54,8 +54,10 @@ def place_labels(anchors: Sequence[Anchor], obstacles: Sequence[Box], frame: Box
     taken = [*markers, *obstacles]
     boxes = []
     for anchor in anchors:
+        # Rounded, so that a sliver of rounding error is no reason to go further away; the first is nearest.
         candidates = _candidates(anchor)
-        box = min(candidates, key=lambda one: (round(_cost(one, taken, frame), 3), candidates.index(one)))
+        costs = [round(_cost(one, taken, frame), 3) for one in candidates]
+        box = candidates[costs.index(min(costs))]
         boxes.append(box)
         taken.append(box)
     return tuple(boxes)

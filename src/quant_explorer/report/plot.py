@@ -20,22 +20,21 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, distinct for all common forms of colour blindness and by lightness in print.
 ON_FRONTIER, DOMINATED, LINE = "#0072B2", "#FFFFFF", "#D55E00"
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LOG_RANGE = 5.0
 DPI = 150
 
 
 def draw_pareto(results: Results) -> bytes:
     """Return a PNG with a panel for every model (and every environment); the same results, the same bytes."""
-    import matplotlib as mpl
+    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = [(one, model) for one in (results, *results.others) for model in one.models]
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
-    with mpl.rc_context(
-        {**mpl.rcParamsDefault, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(7.2 * columns, 5.4 * rows), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False)

@@ -34,7 +34,7 @@ def count_macs(module: nn.Module, batch: Batch) -> Executed:
 
 class _MacCounter(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs: Counter[str] = Counter()
         self.kernels: Counter[str] = Counter()
 

@@ -1,8 +1,8 @@
 """Static INT8: weights and activations in INT8, with ranges fixed before deployment.
 
 q = clamp(round(x / s) + z, qmin, qmax), and x is approximated by s (q - z). Weights are symmetric
-(z = 0) with s = max|w| / 127.5 per tensor or per output channel; activations are affine, one s and z a tensor,
-from the range the observer finds on the calibration images.
+(z = 0) with s = max|w| / 127.5 per tensor or per output channel; activations are affine, one s and z
+a tensor, from the range the observer finds on the calibration images.
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
 Only Inference", CVPR 2018; Krishnamoorthi, "Quantizing deep convolutional networks", 2018 (per channel).
 """

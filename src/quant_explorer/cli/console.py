@@ -1,0 +1,133 @@
+"""Terminal: progress bars, tables, messages, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from quant_explorer.core.errors import QuantExplorerError
+from quant_explorer.core.progress import Task
+
+# Figures go to standard output, everything about how they come about to standard error.
+output = Console()
+messages = Console(stderr=True)
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class Verbosity:
+    """-1 quiet, 0 normal, 1 verbose: set by the options of the command being run."""
+
+    level: int = 0
+
+
+verbosity = Verbosity()
+
+
+class ConsoleProgress:
+    """Bars on a terminal; a line at the end of each task elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=messages,
+            transient=True,
+        )
+        self._open = 0
+
+    @contextlib.contextmanager
+    def task(self, label: str, total: int | None) -> Iterator[Task]:
+        """Open a bar of `total` units, or one that only moves when `total` is None."""
+        if verbosity.level < 0:
+            yield _Bar(None, TaskID(0))
+            return
+        if not messages.is_terminal:
+            bar = _Bar(None, TaskID(0))
+            yield bar
+            messages.print(f"{label}: done {bar.note}".rstrip(), highlight=False)
+            return
+        if self._open == 0:
+            self._bars.start()
+        self._open += 1
+        identifier = self._bars.add_task(label, total=total, note="")
+        try:
+            yield _Bar(self._bars, identifier)
+        finally:
+            self._bars.remove_task(identifier)
+            self._open -= 1
+            if self._open == 0:
+                self._bars.stop()
+
+    def say(self, message: str) -> None:
+        """Print one line."""
+        if verbosity.level >= 0:
+            messages.print(message, highlight=False)
+
+
+class _Bar:
+    def __init__(self, bars: Progress | None, identifier: TaskID) -> None:
+        self._bars, self._identifier = bars, identifier
+        self.note = ""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.note = note or self.note
+        if self._bars is not None:
+            self._bars.update(self._identifier, advance=amount, note=self.note)
+
+
+def run_command(command: click.Command, arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code.
+
+    0 done; 1 a variant failed or a gate was not passed; 2 wrong use or input; 3 the run folder is in use; 130
+    interrupted. A traceback is shown for bugs, and for other errors only with -v.
+    """
+    # Warnings of the libraries go to the run's log, not between the user's tables.
+    logging.captureWarnings(True)
+    try:
+        code = command.main(list(arguments), prog_name="quant-explorer", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except QuantExplorerError as error:
+        if verbosity.level > 0:
+            traceback.print_exc()
+        messages.print(f"[bold red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    messages.print("interrupted; what was recorded is kept, and the same command goes on from there")
+    return EXIT_INTERRUPTED
+
+
+def _escape(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,62 @@
+"""`quant-explorer multi-bench`: models x configurations, a frontier within each model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quant_explorer.cli.options import (
+    Value,
+    config_option,
+    json_option,
+    multi_run_options,
+    protocol_options,
+)
+
+# Fine-tuning is left out: it means hours at 224 pixels, and nothing for a model without accuracy.
+CONFIGS = ("fp32_baseline", "dynamic_int8", "static_int8_per_tensor", "static_int8_per_channel")
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="Model; repeatable.  [default: all that `list` shows]",
+)
+@config_option(required=False)
+@protocol_options
+@multi_run_options
+@json_option
+def command(
+    run_dir: Path | None,
+    models: tuple[str, ...],
+    configs: tuple[str, ...],
+    as_json: bool,
+    batch_sizes: tuple[int, ...] | None,
+    **given: Value,
+) -> int:
+    """Build and measure several models, and rank the variants within each.
+
+    A model that takes the data set's own image size is trained on it and has accuracy; one that
+    takes 224 pixels is not, and is compared by its agreement with FP32 on real images. Batch size 1
+    unless --batch-sizes says more.
+    """
+    from quant_explorer.cli.session import exit_code, open_session, write_and_show
+    from quant_explorer.models import MODELS
+    from quant_explorer.pipeline.explore import Until
+    from quant_explorer.pipeline.subject import takes_image_size
+
+    given = {**given, "model": "multi", "batch_sizes": batch_sizes or (1,)}
+    failed = 0
+    with open_session(run_dir, given) as session:
+        for model in models or tuple(MODELS):
+            session.progress.say(f"{model}:")
+            outcome = session.explore(
+                configs or CONFIGS, until=Until.TIMED, model=model, train=takes_image_size(model)
+            )
+            failed = max(failed, exit_code(outcome))
+        write_and_show(session.run, session.study, session.wanted, multi=True, as_json=as_json)
+    return failed

@@ -1,0 +1,40 @@
+"""`quant-explorer pipeline`: the whole job, from a data set to the Pareto report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quant_explorer.cli.options import Value, config_option, json_option, protocol_options, run_options
+
+# About a minute: enough to see every part run, too little to believe a figure.
+TINY: dict[str, Value] = {
+    "train_subset": 200,
+    "test_subset": 200,
+    "epochs": 1,
+    "time_limit_s": 3.0,
+}
+
+
+@click.command()
+@click.option("--tiny", is_flag=True, help="200 images, 1 epoch: does it run here?")
+@config_option(required=False)
+@protocol_options
+@run_options
+@json_option
+def command(run_dir: Path | None, configs: tuple[str, ...], tiny: bool, as_json: bool, **given: Value) -> int:
+    """Train, build every variant, measure each from its files, and write the Pareto report.
+
+    A run that was stopped goes on where it was; what was recorded is not done again.
+    """
+    from quant_explorer.cli.session import exit_code, open_session, write_and_show
+    from quant_explorer.pipeline.explore import Until
+    from quant_explorer.pipeline.space import CONFIGURATIONS
+
+    if tiny:
+        given = {name: TINY.get(name) if value is None else value for name, value in given.items()}
+    with open_session(run_dir, given, suffix="-tiny" if tiny else "") as session:
+        outcome = session.explore(configs or CONFIGURATIONS, until=Until.TIMED)
+        write_and_show(session.run, session.study, session.wanted, multi=False, as_json=as_json)
+    return exit_code(outcome)

@@ -1,0 +1,18 @@
+"""`quant-explorer qat-finetune`: quantization-aware training of this run's own baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quant_explorer.cli.options import Value, json_option, run_options
+from quant_explorer.cli.quantize import build_configs
+
+
+@click.command()
+@run_options
+@json_option
+def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
+    """Fine-tune with fake quantization, and in FP32 for as long as its control; build both."""
+    return build_configs(run_dir, ("qat_int8", "fp32_finetune"), given, as_json=as_json)

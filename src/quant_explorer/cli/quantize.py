@@ -1,0 +1,40 @@
+"""`quant-explorer quantize`: build artifacts, without measuring them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quant_explorer.cli.options import Value, config_option, json_option, run_options
+
+
+@click.command()
+@config_option(required=True)
+@run_options
+@json_option
+def command(run_dir: Path | None, configs: tuple[str, ...], as_json: bool, **given: Value) -> int:
+    """Build the artifacts of configurations (training the baseline first where it is not trained)."""
+    return build_configs(run_dir, configs, given, as_json=as_json)
+
+
+def build_configs(
+    run_dir: Path | None, configs: tuple[str, ...], given: dict[str, Value], *, as_json: bool
+) -> int:
+    """Build and list the artifacts of `configs`."""
+    from quant_explorer.cli.session import exit_code, open_session, print_figures
+    from quant_explorer.pipeline.explore import Until
+
+    with open_session(run_dir, given) as session:
+        outcome = session.explore(configs, until=Until.BUILT)
+        rows = [
+            {
+                "name": contender.measurement.variant.name,
+                "digest": contender.digest,
+                "size_bytes": sum(file.bytes for file in contender.artifact.files),
+                "folder": str(contender.artifact.folder),
+            }
+            for contender in outcome.contenders
+        ]
+        print_figures(rows, as_json=as_json, title="Artifacts")
+    return exit_code(outcome)

@@ -1,0 +1,27 @@
+"""`quant-explorer report`: render a recorded study again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quant_explorer.cli.options import Value, json_option, resolve, run_options
+
+
+@click.command()
+@run_options
+@json_option
+def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
+    """Write the report of what was recorded, on any machine; nothing is built or measured."""
+    from quant_explorer.cli.session import write_and_show
+    from quant_explorer.core.errors import StudyError
+    from quant_explorer.pipeline.run import RunFolder
+
+    path, wanted = resolve(run_dir, given)
+    run = RunFolder(path)
+    if not run.study.exists():
+        raise StudyError(f"{run.study}: there is no study yet; `quant-explorer pipeline` makes one")
+    multi = wanted.settings.model == "multi"
+    write_and_show(run, run.load_study(), wanted, multi=multi, as_json=as_json)
+    return 0

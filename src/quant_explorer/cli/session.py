@@ -1,0 +1,153 @@
+"""What every command that works on a run does first and last: open the run, explore, show the table."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, messages, output
+from quant_explorer.cli.options import Value, resolve
+from quant_explorer.core.measurement import Environment, Status
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
+
+if TYPE_CHECKING:
+    from quant_explorer.pipeline.explore import Outcome, Until
+    from quant_explorer.report.results import Results, RunInfo
+
+# Whose versions decide a figure, beside those of the runtimes.
+_PACKAGES = ("numpy", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Session:
+    """An opened run folder with what it is asked to do."""
+
+    run: RunFolder
+    wanted: RunDescription
+    progress: ConsoleProgress
+    study: Study
+
+    def explore(
+        self, configs: Iterable[str], *, until: Until, model: str | None = None, train: bool = True
+    ) -> Outcome:
+        """Take the configurations of one model as far as `until`; the FP32 baseline always comes along."""
+        from quant_explorer.pipeline.environment import measuring_cores
+        from quant_explorer.pipeline.explore import Exploration
+        from quant_explorer.pipeline.space import recipes
+        from quant_explorer.pipeline.subject import load_subject
+        from quant_explorer.runtimes import RUNTIMES
+
+        settings = self.wanted.settings if model is None else replace(self.wanted.settings, model=model)
+        wanted = recipes(configs, RUNTIMES, settings)
+        measuring_cores(self.wanted.protocol.threads)
+        subject = load_subject(settings, self.run, self.progress, train=train)
+        exploration = Exploration(
+            subject=subject,
+            run=self.run,
+            study=self.study,
+            environment=self.environment,
+            protocol=self.wanted.protocol,
+            runtimes=RUNTIMES,
+        )
+        outcome = exploration.explore(wanted, until=until)
+        for failure in outcome.failures:
+            mark = "not possible" if failure.status is Status.UNSUPPORTED else failure.status.value
+            self.progress.say(f"{failure.variant.name}: {mark}: {failure.reason}")
+        for problem in outcome.problems:
+            self.progress.say(problem)
+        return outcome
+
+    @property
+    def environment(self) -> Environment:
+        """This machine, with the settings of the protocol."""
+        from quant_explorer.pipeline.environment import describe_environment
+
+        return describe_environment(threads=self.wanted.protocol.threads, packages=_PACKAGES)
+
+
+@contextlib.contextmanager
+def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: str = "") -> Iterator[Session]:
+    """Lock the run folder, check that it was made with the same settings, and yield the session."""
+    path, wanted = resolve(run_dir, given, suffix=suffix)
+    with open_run(path) as run:
+        run.claim(wanted)
+        yield Session(run, wanted, ConsoleProgress(), run.load_study())
+
+
+def run_info(study: Study, wanted: RunDescription) -> RunInfo:
+    """Return what a report says of the run."""
+    from quant_explorer import __version__
+    from quant_explorer.report.results import RunInfo
+
+    settings, protocol = wanted.settings, wanted.protocol
+    digests = sorted(study.splits)
+    return RunInfo(
+        data=settings.data,
+        data_digest=", ".join(digests),
+        model=settings.model,
+        weights=str(settings.weights or ""),
+        seed=settings.seed,
+        threads=protocol.threads,
+        epochs=settings.epochs,
+        qat_epochs=settings.fine_tune_epochs,
+        train_subset=settings.train_subset or 0,
+        test_subset=settings.test_subset or 0,
+        batch_sizes=protocol.batch_sizes,
+        rounds=protocol.rounds,
+        precision=protocol.precision,
+        time_limit_s=protocol.time_limit_s,
+        engine=settings.engine,
+        version=__version__,
+    )
+
+
+def write_and_show(
+    run: RunFolder, study: Study, wanted: RunDescription, *, multi: bool, as_json: bool
+) -> Results:
+    """Write the report of a run and print its tables, or its figures as JSON."""
+    from quant_explorer.report.render import encode_results, write_report
+
+    results = write_report(study, run_info(study, wanted), run.report, multi=multi)
+    if as_json:
+        output.file.write(encode_results(results).decode())
+    else:
+        show(results)
+        messages.print(f"Report: {run.report}", highlight=False, soft_wrap=True)
+    return results
+
+
+def show(results: Results) -> None:
+    """Print each model's Pareto table, its picks, and what to distrust."""
+    from quant_explorer.report.terminal import terminal_table
+
+    for model in dict.fromkeys(variant.model for variant in results.variants):
+        output.print(terminal_table(results, model))
+    for sentence in results.distrust:
+        output.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def print_figures(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:
+    """Print rows of the same keys as a table, or as JSON."""
+    if as_json:
+        output.file.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title)
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    output.print(table)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """Return 1 when a variant failed or a comparison broke off, 0 otherwise."""
+    return EXIT_FAILED if outcome.failed else 0

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from quant_explorer.core import errors
+from quant_explorer.core.errors import QuantExplorerError, RunBusyError, WorkerDiedError, WorkerError
+
+RAISED = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, Exception)]
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_every_error_is_of_one_tree_and_fails_the_command(error: type[Exception]) -> None:
+    assert issubclass(error, QuantExplorerError)
+    assert error.exit_code in {2, 3}
+    assert error.__doc__
+
+
+def test_a_busy_run_folder_can_be_told_from_bad_input() -> None:
+    assert RunBusyError.exit_code != QuantExplorerError.exit_code
+
+
+def test_a_dead_worker_is_a_failed_worker() -> None:
+    assert issubclass(WorkerDiedError, WorkerError)
+    assert len(RAISED) > 10

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.measurement import (
+    Environment,
+    Executed,
+    FileSize,
+    Measurement,
+    PeakMemory,
+    Predictions,
+    ReportSplit,
+    Round,
+    Status,
+    TimingEnd,
+    Variant,
+    twin_key,
+)
+from quant_explorer.core.study import Record, Study
+
+ENVIRONMENT = Environment(
+    "e1", "a cpu", ("avx2", "vnni"), 2, 8_000_000_000, 1, "Linux", "3.11", {"torch": "2.14.1"}
+)
+SPLIT = ReportSplit("s1", "mnist5k", ("zero", "one"), (0, 1, 1))
+FLOAT = Variant("fp32_baseline@eager", "fp32_baseline", "eager", "small_cnn", "d1")
+INT8 = Variant("static_int8@eager", "static_int8", "eager", "small_cnn", "d2")
+MEASURED = Measurement(
+    FLOAT,
+    "e1",
+    "s1",
+    Status.OK,
+    files=(FileSize("model.pt", 1_000),),
+    executed=Executed({"fp32": 10}, {"conv2d": 2}),
+    memory=(PeakMemory(1, 100, 200, 300),),
+    cold_start_s=(0.25,),
+    predictions=Predictions((0, 1, 2), (0, 1, 0), 3, trained=True, sqnr_db=31.5),
+    notes=("fused",),
+)
+FAILED = Measurement(INT8, "e1", "s1", Status.DIED, reason="killed by signal 9")
+ROUND = Round("e1", "g1", 8, 0, ("d1", twin_key("d1")), {"d1": (5, 6), twin_key("d1"): (7,)})
+END = TimingEnd("e1", "g1", 8, "d1", "precision", ("d2",))
+ALL: tuple[Record, ...] = (ENVIRONMENT, SPLIT, MEASURED, FAILED, ROUND, END)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "study.jsonl"
+
+
+@pytest.fixture
+def study(path: Path) -> Study:
+    study = Study(path)
+    for record in ALL:
+        study.append(record)
+    return study
+
+
+def test_every_kind_of_record_survives_the_file(study: Study, path: Path) -> None:
+    loaded = Study.load(path)
+    assert loaded.records == list(ALL) == study.records
+    assert path.read_bytes().count(b"\n") == len(ALL)
+
+
+def test_a_missing_file_is_an_empty_study(path: Path) -> None:
+    assert Study.load(path).records == []
+    assert not path.exists()
+
+
+def test_a_loaded_study_goes_on(study: Study, path: Path) -> None:
+    again = replace(ROUND, number=1)
+    Study.load(path).append(again)
+    assert Study.load(path).records == [*ALL, again]
+
+
+@pytest.mark.parametrize("keep", [1, 20, -1])
+def test_a_torn_last_line_is_dropped_and_the_next_append_is_whole(
+    study: Study, path: Path, keep: int
+) -> None:
+    content = path.read_bytes()
+    last = content.splitlines(keepends=True)[-1]
+    path.write_bytes(content[: -len(last)] + last[:keep])
+    resumed = Study.load(path)
+    assert resumed.records == list(ALL[:-1])
+    resumed.append(END)
+    assert path.read_bytes() == content
+
+
+def test_a_file_with_nothing_but_a_torn_line_is_an_empty_study(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b'{"schema_ver')
+    assert Study.load(path).records == []
+    assert path.read_bytes() == b""
+
+
+def wrap(**changes: object) -> bytes:
+    record = {"digest": "s1", "data": "x", "classes": ["a"], "labels": [0]}
+    return json.dumps({"schema_version": 1, "kind": "split", "record": record, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (wrap(schema_version=2), "schema version 2, this program reads 1"),
+        (wrap(schema_version=None), "schema version None"),
+        (wrap(kind="surprise"), "unknown kind 'surprise'. Allowed: environment, split, measurement"),
+        (wrap(record={"digest": "s1"}), "missing required field"),
+        (wrap(record={"digest": 5, "data": "x", "classes": [], "labels": []}), "Expected `str`"),
+        (wrap(record=[]), "Expected `object`"),
+        (b'{"schema_version": 1}', "not a study record"),
+        (b"[1, 2]", "not a study record"),
+        (b"7", "not a study record"),
+        (b"not json", "not a study record"),
+        (b"\xff\xfe", "not a study record"),
+        (b"", "not a study record"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(study: Study, path: Path, line: bytes, message: str) -> None:
+    lines = path.read_bytes().splitlines()
+    lines[2] = line
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(StudyError) as caught:
+        Study.load(path)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert message in str(caught.value)
+
+
+def test_the_lines_of_these_tests_are_otherwise_good(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(wrap() + b"\n")
+    assert Study.load(path).records == [ReportSplit("s1", "x", ("a",), (0,))]
+
+
+def disk_full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("owner_and_name", [(os, "fsync"), (Path, "open"), (Path, "mkdir")])
+def test_a_full_disk_is_told_and_loses_nothing(
+    study: Study, path: Path, monkeypatch: pytest.MonkeyPatch, owner_and_name: tuple[object, str]
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(*owner_and_name, disk_full)
+        with pytest.raises(StorageError) as caught:
+            study.append(replace(ROUND, number=1))
+    assert str(path) in str(caught.value)
+    assert "No space left on device" in str(caught.value)
+    assert study.records == list(ALL)
+    assert Study.load(path).records[: len(ALL)] == list(ALL)
+
+
+def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"study\.jsonl"):
+        Study(tmp_path / "file" / "study.jsonl").append(SPLIT)
+
+
+def test_merge_adds_what_is_new_once_and_on_disk(study: Study, path: Path, tmp_path: Path) -> None:
+    elsewhere = replace(ENVIRONMENT, digest="e2")
+    others = [Study(tmp_path / f"{name}.jsonl") for name in "ab"]
+    for other in others:
+        for record in (SPLIT, elsewhere, MEASURED):
+            other.append(record)
+    study.merge(others)
+    assert study.records == [*ALL, elsewhere]
+    assert Study.load(path).records == [*ALL, elsewhere]
+    assert [len(Study.load(other.path).records) for other in others] == [3, 3]
+
+
+def test_records_are_found_by_what_they_are(study: Study) -> None:
+    assert study.environments == {"e1": ENVIRONMENT}
+    assert study.splits == {"s1": SPLIT}
+    assert study.measurements("e1") == {"d1": MEASURED, "d2": FAILED}
+    assert study.rounds("e1", 8) == [ROUND]
+    assert study.timing_ends("e1") == [END]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda study: study.measurements("e2"),
+        lambda study: study.finished("e2"),
+        lambda study: study.rounds("e2", 8),
+        lambda study: study.rounds("e1", 32),
+        lambda study: study.timing_ends("e2"),
+    ],
+)
+def test_environments_and_batch_sizes_are_never_mixed(
+    study: Study, query: Callable[[Study], list[Record]]
+) -> None:
+    assert len(query(study)) == 0
+
+
+def test_a_failure_is_never_cached_as_a_result(study: Study) -> None:
+    assert study.finished("e1") == {"d1"}
+    study.append(Measurement(INT8, "e1", "s1", Status.OK))
+    assert study.finished("e1") == {"d1", "d2"}
+    assert list(study.measurements("e1")) == ["d1", "d2"]
+    study.append(replace(MEASURED, status=Status.FAILED, reason="wrong shape"))
+    assert study.finished("e1") == {"d2"}

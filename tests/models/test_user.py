@@ -1,0 +1,140 @@
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from quant_explorer.core.errors import ModelError, UnknownNameError
+from quant_explorer.models import LoadedModel, load_model, parameter_digest
+
+SOUND = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+
+def for_classes(num_classes, width=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+class Net(nn.Module):
+    def __init__(self, num_classes=99):
+        super().__init__()
+        self.linear = nn.Linear(3 * 8 * 8, num_classes)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+NUMBER = 3
+"""
+
+
+def load(folder: Path, source: str, function: str, classes: int = 5) -> LoadedModel:
+    path = folder / "mine.py"
+    path.write_text(source)
+    return load_model(f"{path}:{function}", weights=None, classes=classes, image_shape=(3, 8, 8), seed=0)
+
+
+@pytest.mark.parametrize(("function", "classes"), [("make", 5), ("for_classes", 6), ("Net", 7)])
+def test_a_function_or_class_gives_the_model(tmp_path: Path, function: str, classes: int) -> None:
+    loaded = load(tmp_path, SOUND, function, classes)
+    assert isinstance(loaded.module, nn.Module)
+    assert loaded.name == f"{tmp_path / 'mine.py'}:{function}"
+    assert loaded.input_shape == (3, 8, 8)
+    assert not loaded.trained
+
+
+def test_initial_weights_follow_the_seed(tmp_path: Path) -> None:
+    one, two = load(tmp_path, SOUND, "make"), load(tmp_path, SOUND, "make")
+    assert parameter_digest(one.module) == parameter_digest(two.module)
+
+
+def test_its_folder_can_be_imported_from_and_only_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "my_layers_of_this_test.py").write_text(SOUND)
+    before = list(sys.path)
+    loaded = load(tmp_path, "from my_layers_of_this_test import make\n", "make")
+    assert isinstance(loaded.module, nn.Module)
+    assert sys.path == before
+
+
+def test_it_may_use_dataclasses_and_be_found_by_name(tmp_path: Path) -> None:
+    source = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass Config:\n    width: int = 5\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.linear = nn.Linear(192, Config().width)\n"
+        "    def forward(self, images):\n"
+        "        return self.linear(images.flatten(1))\n"
+    )
+    module = load(tmp_path, source, "Net").module
+    assert getattr(sys.modules[type(module).__module__], "Net") is type(module)  # noqa: B009
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no file .*gone\.py"):
+        load_model(f"{tmp_path}/gone.py:make", weights=None, classes=5, image_shape=(3, 8, 8), seed=0)
+
+
+def test_a_missing_function_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"mine\.py: no function 'made'\. It has: make, for_classes, Net\."):
+        load(tmp_path, SOUND, "made")
+    with pytest.raises(ModelError, match="no function 'NUMBER'"):
+        load(tmp_path, SOUND, "NUMBER")
+    with pytest.raises(ModelError, match="It has none"):
+        load(tmp_path, "", "make")
+
+
+@pytest.mark.parametrize("name", ["mine.py", "mine.py:", "a/b/mine.py"])
+def test_a_file_without_a_function(name: str) -> None:
+    with pytest.raises(ModelError, match=r"function is missing\. Allowed: path/to/file\.py:function"):
+        load_model(name, weights=None, classes=5, image_shape=(3, 8, 8), seed=0)
+
+
+def test_another_kind_of_path_is_an_unknown_name() -> None:
+    with pytest.raises(UnknownNameError):
+        load_model("mine.txt:make", weights=None, classes=5, image_shape=(3, 8, 8), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "cause"),
+    [
+        ("def make():\n    raise KeyError('width')\n", r"make\(\) failed with KeyError: 'width'", KeyError),
+        ("def make(width):\n    return None\n", r"make\(\) failed with TypeError: .*'width'", TypeError),
+        ("raise OSError('no such disk')\n", r"importing it failed with OSError: no such disk", OSError),
+        ("import sys\nsys.exit(7)\n", r"importing it failed with SystemExit: 7", SystemExit),
+        ("def make(:\n", r"importing it failed with SyntaxError", SyntaxError),
+        (
+            "import not_there_at_all\n",
+            r"importing it failed with ModuleNotFoundError: .*'not_there",
+            ImportError,
+        ),
+    ],
+)
+def test_what_the_users_code_raises_is_told_and_chained(
+    tmp_path: Path, source: str, message: str, cause: type[BaseException]
+) -> None:
+    with pytest.raises(ModelError, match=rf"mine\.py: {message}") as caught:
+        load(tmp_path, source, "make")
+    assert isinstance(caught.value.__cause__, cause)
+
+
+@pytest.mark.parametrize(("returned", "kind"), [("3", "int"), ("None", "NoneType"), ("nn.Linear", "type")])
+def test_something_else_than_a_module(tmp_path: Path, returned: str, kind: str) -> None:
+    source = f"from torch import nn\ndef make():\n    return {returned}\n"
+    with pytest.raises(ModelError, match=rf"make\(\) returned {kind}, not a torch\.nn\.Module"):
+        load(tmp_path, source, "make")
+
+
+def test_a_model_for_another_number_of_classes(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the data set has 6 classes"):
+        load(tmp_path, SOUND, "make", classes=6)
+
+
+def test_a_model_that_is_not_finite_from_the_start(tmp_path: Path) -> None:
+    source = (
+        SOUND
+        + "\ndef broken():\n    model = make()\n    model[1].bias.data[0] = float('nan')\n    return model\n"
+    )
+    with pytest.raises(ModelError, match=r"mine\.py:broken: NaN or infinite weights in 1\.bias"):
+        load(tmp_path, source, "broken")

@@ -1,0 +1,224 @@
+import errno
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from quant_explorer.core.errors import ModelError, StorageError
+from quant_explorer.models import load_weights, parameter_digest, save_weights
+
+
+def model(seed: int = 0, outputs: int = 5) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, outputs))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved, loaded = model(0), model(1)
+    save_weights(saved, tmp_path / "deep" / "w.safetensors")
+    assert parameter_digest(saved) != parameter_digest(loaded)
+    load_weights(loaded, tmp_path / "deep" / "w.safetensors")
+    assert parameter_digest(saved) == parameter_digest(loaded)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["w.safetensors"]
+
+
+def test_tied_weights_are_saved(tmp_path: Path) -> None:
+    def tied(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        one, two = nn.Linear(4, 4), nn.Linear(4, 4)
+        two.weight = one.weight
+        return nn.Sequential(one, two)
+
+    with torch.random.fork_rng(devices=[]):
+        saved, loaded = tied(0), tied(1)
+    save_weights(saved, tmp_path / "w.safetensors")
+    load_weights(loaded, tmp_path / "w.safetensors")
+    assert parameter_digest(saved) == parameter_digest(loaded)
+
+
+Wrap = Callable[[dict[str, Tensor]], object]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}, lambda state: {"model": state}],
+)
+def test_checkpoints_of_pytorch(tmp_path: Path, suffix: str, wrap: Wrap) -> None:
+    saved, loaded = model(0), model(1)
+    torch.save(wrap(saved.state_dict()), tmp_path / f"w{suffix}")
+    load_weights(loaded, tmp_path / f"w{suffix}")
+    assert parameter_digest(saved) == parameter_digest(loaded)
+
+
+def test_num_batches_tracked_may_be_missing(tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in model().state_dict().items() if "num_batches" not in name}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    load_weights(model(1), tmp_path / "w.safetensors")
+
+
+def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
+    state = dict(model(outputs=7).state_dict())
+    del state["0.bias"]
+    state["9.extra"] = torch.zeros(1)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ModelError) as caught:
+        load_weights(model(), tmp_path / "w.pt")
+    message = str(caught.value)
+    for part in (
+        "w.pt: these weights do not fit",
+        "missing: 0.bias;",
+        "unexpected: 9.extra;",
+        "of another shape: 3.weight (7, 16), model (5, 16), 3.bias (7,), model (5,)",
+    ):
+        assert part in message
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    torch.save({f"extra{number}": torch.zeros(1) for number in range(30)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="extra9 and 20 more"):
+        load_weights(model(), tmp_path / "w.pt")
+
+
+def test_a_wrapped_model_gets_a_hint(tmp_path: Path) -> None:
+    torch.save({f"module.{name}": t for name, t in model().state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"start with 'module\.'"):
+        load_weights(model(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["3.weight", "1.running_var"])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, name: str, value: float) -> None:
+    broken = model()
+    broken.state_dict()[name].view(-1)[1] = value
+    save_weights(broken, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=rf"w\.safetensors: NaN or infinite weights in {name}$"):
+        load_weights(model(), tmp_path / "w.safetensors")
+
+
+def test_a_whole_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.save(model(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"could run code.*torch\.save\(model\.state_dict\(\), path\)"):
+        load_weights(model(), tmp_path / "w.pt")
+
+
+def test_no_code_is_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "executed",)  # type: ignore[return-value]
+
+    torch.save({"state_dict": Evil()}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="could run code"):
+        load_weights(model(), tmp_path / "w.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:'torch.load' received")
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
+    with pytest.raises(ModelError, match=r"w\.pt: not a readable PyTorch checkpoint"):
+        load_weights(model(), tmp_path / "w.pt")
+
+
+def oversized_header() -> bytes:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 torn zip", oversized_header()])
+def test_damaged_files(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"w\{suffix}: (not a readable|holds something else)"):
+        load_weights(model(), path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_truncated_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".pt":
+        torch.save(model().state_dict(), path)
+    else:
+        save_weights(model(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ModelError, match="not a readable"):
+        load_weights(model(), path)
+
+
+def test_missing_file_and_unknown_suffix(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        load_weights(model(), tmp_path / "gone.pt")
+    with pytest.raises(ModelError, match=r"Allowed: \.safetensors, \.pt, \.pth"):
+        load_weights(model(), tmp_path / "w.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "no state dict in it, but a list"),
+        ({}, "no state dict in it"),
+        (torch.zeros(3), "but a Tensor"),
+        ({"epoch": 3, "weights": {}}, "epoch, weights hold no tensors"),
+    ],
+)
+def test_checkpoints_without_a_state_dict(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=message):
+        load_weights(model(), tmp_path / "w.pt")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(model(0), path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"w\.safetensors: weights cannot be written \(No space left"):
+        save_weights(model(1), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parameter_digest_covers_names_dtypes_shapes_and_values() -> None:
+    def holder(name: str, tensor: Tensor) -> nn.Module:
+        module = nn.Module()
+        module.register_buffer(name, tensor)
+        return module
+
+    digests = {
+        parameter_digest(holder(name, tensor))
+        for name, tensor in (
+            ("a", torch.zeros(4)),
+            ("b", torch.zeros(4)),
+            ("a", torch.zeros(2, 2)),
+            ("a", torch.zeros(4, dtype=torch.int32)),
+            ("a", torch.zeros(4, dtype=torch.bfloat16)),
+            ("a", torch.tensor([0.0, 0.0, 0.0, 1e-45])),
+            ("a", torch.tensor(0.0)),
+        )
+    }
+    assert len(digests) == 7
+    assert all(len(digest) == 64 for digest in digests)
+
+
+def test_parameter_digest_is_of_the_values_not_the_memory_layout() -> None:
+    one = model()
+    two = model().to(memory_format=torch.channels_last)
+    assert parameter_digest(one) == parameter_digest(two)
+
+
+def test_parameter_digest_is_stable() -> None:
+    linear = nn.Linear(2, 1)
+    nn.init.constant_(linear.weight, 0.5)
+    nn.init.zeros_(linear.bias)
+    assert parameter_digest(linear) == "948c300be821e9ef996a0ff2bc88dcfe3ed1581cb26c62704afe7fabda6907b6"

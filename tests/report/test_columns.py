@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quant_explorer.core.stats import Interval
+from quant_explorer.report.columns import detail_table, display_names, pareto_table, with_interval
+from quant_explorer.report.results import RunInfo
+from quant_explorer.testing.replay import Played, Scene
+
+from .replayed import BASELINE, BROKEN, ORDINARY, ranked
+
+
+def test_the_columns_are_those_of_the_report(tmp_path: Path) -> None:
+    table = pareto_table(ranked(tmp_path, (*ORDINARY, BROKEN)), "small_cnn")
+    assert table.headings == (
+        "config",
+        "size_kb",
+        "size_ratio",
+        "p50_lat_ms_b1",
+        "latency_speedup",
+        "top1_acc",
+        "acc_diff_pp",
+        "mem_peak_mb",
+        "pareto_optimal",
+    )
+    assert [row[0] for row in table.rows] == [one.config for one in ORDINARY]
+    cells = dict(zip(table.headings, table.rows[2], strict=True))
+    assert cells["size_kb"] == "250.0"
+    assert cells["size_ratio"] == "0.250"
+    assert cells["p50_lat_ms_b1"].startswith("0.251 [0.25")
+    assert cells["latency_speedup"].startswith("4.00 [")
+    assert cells["top1_acc"] == "80.00 [75.80, 83.63]"
+    assert cells["acc_diff_pp"].startswith("-10.00 [")
+    assert cells["acc_diff_pp"].endswith("] loss")
+    assert cells["mem_peak_mb"] == "50.0"
+    assert cells["pareto_optimal"] == "yes (1.00)"
+
+
+def test_an_untrained_model_says_agreement(tmp_path: Path) -> None:
+    headings = pareto_table(ranked(tmp_path, ORDINARY, Scene(trained=False)), "small_cnn").headings
+    assert "top1_agreement_with_fp32" in headings
+    assert "sqnr_db" in headings
+    assert "top1_acc" not in headings
+
+
+def test_images_are_a_column_only_where_they_differ(tmp_path: Path) -> None:
+    table = pareto_table(ranked(tmp_path, (*ORDINARY, Played("slow", images=100))), "small_cnn")
+    assert [row[table.headings.index("images")] for row in table.rows] == ["400"] * 4 + ["100"]
+
+
+def test_missing_figures_are_not_numbers(tmp_path: Path) -> None:
+    odd = Played("odd", latency=False, memory_bytes=None)
+    table = pareto_table(ranked(tmp_path, (*ORDINARY, odd)), "small_cnn")
+    cells = dict(zip(table.headings, table.rows[-1], strict=True))
+    for name in ("p50_lat_ms_b1", "latency_speedup", "mem_peak_mb"):
+        assert cells[name] == "n/a"
+    assert cells["pareto_optimal"] == "not ranked"
+
+
+def test_the_second_table_has_the_other_batch_sizes(tmp_path: Path) -> None:
+    table = detail_table(ranked(tmp_path, ORDINARY), "small_cnn")
+    cells = dict(zip(table.headings, table.rows[2], strict=True))
+    assert cells["p50_lat_ms_b8"].startswith("2.00")
+    assert cells["mem_peak_mb_b8"] == "400.0"
+    assert cells["int8_mac_fraction"] == "0.990"
+    assert "p50_lat_ms_b1" not in cells
+
+
+def test_the_ranked_batch_size_is_in_the_heading(tmp_path: Path) -> None:
+    run = RunInfo("toy", batch_sizes=(4,))
+    results = ranked(tmp_path, ORDINARY, Scene(batch_sizes=(4,)), run)
+    assert "p50_lat_ms_b4" in pareto_table(results, "small_cnn").headings
+    assert results.objectives[1].name == "latency_p50_s_b4"
+
+
+def test_runtimes_are_named_where_the_config_alone_is_not_clear(tmp_path: Path) -> None:
+    results = ranked(tmp_path, (BASELINE, Played("fp32_baseline", runtime="served")))
+    assert display_names(results.variants) == {
+        "fp32_baseline@eager": "fp32_baseline@eager",
+        "fp32_baseline@served": "fp32_baseline@served",
+    }
+    assert display_names(results.variants[:1]) == {"fp32_baseline@eager": "fp32_baseline"}
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [(Interval(0.229, 0.234), "0.231 [0.229, 0.234]"), (None, "0.231")]
+)
+def test_interval_format(interval: Interval | None, expected: str) -> None:
+    assert with_interval(0.231, interval, "{:.3f}".format) == expected

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quant_explorer.report.results import RunInfo
+from quant_explorer.testing.replay import Played, Scene
+
+from .replayed import BASELINE, BROKEN, ORDINARY, ranked
+
+MANY_CALLS = Scene(calls=60)
+
+
+def distrust(folder: Path, played: tuple[Played, ...], scene: Scene, run: RunInfo | None = None) -> str:
+    return "\n".join(ranked(folder, played, scene, run or RunInfo("toy", batch_sizes=(1, 8))).distrust)
+
+
+def test_a_quiet_machine_has_only_its_control_to_report(tmp_path: Path) -> None:
+    text = distrust(tmp_path, ORDINARY, MANY_CALLS)
+    assert text.startswith("The A/A twin was not separable from the baseline in any of the 2 comparisons")
+    assert "\n" not in text
+
+
+def test_a_separable_twin_is_said_first(tmp_path: Path) -> None:
+    text = distrust(tmp_path, ORDINARY, Scene(twin=1.05))
+    assert "small_cnn, batch 1, group all: this machine was too noisy for this comparison" in text
+    assert "as it should" not in text
+
+
+@pytest.mark.parametrize(
+    ("played", "scene", "expected"),
+    [
+        (ORDINARY, Scene(stopped_by="time_limit"), "batch 1, group all: timing stopped by the time limit"),
+        (ORDINARY, Scene(stopped_by="rounds"), "stopped at the allowed number of rounds after 12 rounds"),
+        (ORDINARY, Scene(rounds=5), "Fewer than 10 rounds, so the intervals are rough: fp32_baseline@eager"),
+        (ORDINARY, Scene(), "p95 is not given, for want of calls, for 4 variants at batch 1"),
+        ((*ORDINARY, BROKEN), Scene(), "Not everything was measured: qat_int8@eager (small_cnn) died"),
+        ((*ORDINARY, Played("slow", images=100)), Scene(), "its accuracy is of 100 of 400 images"),
+        ((*ORDINARY, Played("x", memory_bytes=None)), Scene(), "Peak memory is not available for x@eager"),
+        ((*ORDINARY, Played("x", latency=False)), Scene(), "x@eager (small_cnn) is not ranked: no latency"),
+        (
+            (*ORDINARY, Played("x", notes=("bf16 is emulated here.",))),
+            Scene(),
+            "x@eager (small_cnn): bf16 is",
+        ),
+        ((BASELINE,), Scene(rounds=1), "there is no A/A control (needs at least 2 rounds"),
+    ],
+)
+def test_what_speaks_against_the_figures_is_said(
+    tmp_path: Path, played: tuple[Played, ...], scene: Scene, expected: str
+) -> None:
+    assert expected in distrust(tmp_path, played, scene)
+    # The same sentence must not come out where there is no cause for it.
+    assert expected not in distrust(tmp_path / "quiet", ORDINARY, MANY_CALLS)
+
+
+def test_intervals_wider_than_asked_for_are_named(tmp_path: Path) -> None:
+    scene = Scene(stopped_by="time_limit", noise=0.3)
+    text = distrust(tmp_path, ORDINARY, scene, RunInfo("toy", batch_sizes=(1, 8), precision=0.001))
+    assert "wider than the ±0.1% asked for: dynamic_int8@eager (small_cnn) ±" in text

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from quant_explorer.report.columns import pareto_table
+from quant_explorer.report.terminal import terminal_table
+
+from .replayed import ORDINARY, ranked
+
+
+def test_the_terminal_shows_the_table_of_the_report(tmp_path: Path) -> None:
+    results = ranked(tmp_path, ORDINARY)
+    content = pareto_table(results, "small_cnn")
+    console = Console(file=io.StringIO(), width=220)
+    with console.capture() as capture:
+        console.print(terminal_table(results, "small_cnn"))
+    text = capture.get()
+    for cell in (content.title, *content.headings, *(cell for row in content.rows for cell in row)):
+        assert cell in text
+
+
+def test_a_narrow_terminal_folds_and_loses_no_digit(tmp_path: Path) -> None:
+    results = ranked(tmp_path, ORDINARY)
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(terminal_table(results, "small_cnn"))
+    assert "…" not in capture.get()
