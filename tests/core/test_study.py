@@ -96,8 +96,10 @@ def test_a_torn_last_line_is_dropped_and_the_next_append_is_whole(
 def test_a_file_with_nothing_but_a_torn_line_is_an_empty_study(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b'{"schema_ver')
-    assert Study.load(path).records == []
-    assert path.read_bytes() == b""
+    study = Study.load(path)
+    assert study.records == []
+    study.append(ENVIRONMENT)
+    assert Study.load(path).records == [ENVIRONMENT]
 
 
 def wrap(**changes: object) -> bytes:
@@ -205,3 +207,18 @@ def test_a_failure_is_never_cached_as_a_result(study: Study) -> None:
     assert list(study.measurements("e1")) == ["d1", "d2"]
     study.append(replace(MEASURED, status=Status.FAILED, reason="wrong shape"))
     assert study.finished("e1") == {"d2"}
+
+
+def test_a_record_that_was_half_written_does_not_spoil_the_next(
+    study: Study, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_written(descriptor: int) -> None:
+        os.ftruncate(descriptor, path.stat().st_size - 10)
+        disk_full()
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", half_written)
+        with pytest.raises(StorageError):
+            study.append(replace(ROUND, number=1))
+    study.append(replace(ROUND, number=2))
+    assert Study.load(path).records == [*ALL, replace(ROUND, number=2)]

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from quant_explorer.core.errors import StudyError
-from quant_explorer.core.measurement import Measurement, Status
+from quant_explorer.core.measurement import Measurement, ReportSplit, Status
 from quant_explorer.core.study import Study
 from quant_explorer.report.rank import summarize
 from quant_explorer.report.render import encode_results
 from quant_explorer.report.results import Results, RunInfo
-from quant_explorer.testing.replay import Played, Scene, environment, measurement, play
+from quant_explorer.testing.replay import CLASSES, Played, Scene, environment, measurement, play
 
 from .replayed import BASELINE, BROKEN, ORDINARY, RUN, of, ranked
 
@@ -76,9 +76,9 @@ def test_a_variant_without_a_figure_is_listed_and_not_ranked(
 def test_without_size_or_predictions_there_is_no_rank(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
     whole = measurement(ORDINARY[2], Scene())
-    study.append(_without(whole, "files", []))
+    study.append(_with(whole, "files", []))
     assert "no size" in (of(summarize(study, RUN)[0], "static_int8_per_tensor").frontier.reason or "")
-    study.append(_without(whole, "predictions", None))
+    study.append(_with(whole, "predictions", None))
     assert "no accuracy" in (of(summarize(study, RUN)[0], "static_int8_per_tensor").frontier.reason or "")
 
 
@@ -205,7 +205,7 @@ def test_predictions_without_labels_are_no_accuracy(tmp_path: Path) -> None:
     assert "no labels of the report split" in results.variants[0].reasons["accuracy"]
 
 
-def _without(whole: Measurement, name: str, value: object) -> Measurement:
+def _with(whole: Measurement, name: str, value: object) -> Measurement:
     return msgspec.convert({**msgspec.to_builtins(whole), name: value}, Measurement)
 
 
@@ -234,3 +234,13 @@ def test_the_reason_check_can_fail() -> None:
 def test_a_document_is_a_results_value(tmp_path: Path) -> None:
     results = ranked(tmp_path, ORDINARY)
     assert msgspec.json.decode(encode_results(results), type=Results) == results
+
+
+def test_another_report_split_is_not_compared(tmp_path: Path) -> None:
+    study = play(tmp_path / "study.jsonl", ORDINARY)
+    study.append(ReportSplit("elsewhere", "toy", CLASSES, (0,) * 400))
+    study.append(_with(measurement(ORDINARY[2], Scene()), "split", "elsewhere"))
+    moved = of(summarize(study, RUN)[0], "static_int8_per_tensor")
+    assert moved.accuracy is not None
+    assert moved.accuracy.verdict is None
+    assert "other images than the baseline" in (moved.frontier.reason or "")

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.dataset import InputSpec
-from quant_explorer.core.errors import StudyError
+from quant_explorer.core.errors import StorageError, StudyError
 from quant_explorer.core.measurement import FileSize
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import ParameterValue, Provenance, Recipe
@@ -86,14 +86,19 @@ class Artifact:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder` when the block ends well, and vanishes otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    """Yield a temporary folder that becomes `folder` when the block ends well, and vanishes otherwise.
+
+    Raises StorageError when the disk is full or the place cannot be written.
+    """
+    with _explain_storage(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with _explain_storage(folder):
+            temporary.chmod(0o755)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -112,7 +117,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` so that a reader sees the old content or the new, never half of one."""
+    """Replace the file at `path` so that a reader sees the old content or the new, never half of one.
+
+    Raises StorageError when the disk is full or the place cannot be written.
+    """
+    with _explain_storage(path):
+        _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
@@ -124,6 +137,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _explain_storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def sha256_of(path: Path) -> str:

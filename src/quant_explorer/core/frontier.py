@@ -88,8 +88,8 @@ def draw_accuracy(correct: NDArray[np.float64], draws: int, seed: int) -> NDArra
     `correct` (n_variants, n_images) is 1 where a variant got an image right, 0 where not (or any other
     score of an image) and NaN where it did not see it. A variant that saw none of the images of a draw
     gets its overall accuracy there. Images that fared alike with every variant are exchangeable, so that
-    the multinomial draw is one of outcomes, not of images. Raises ValueError for another shape, infinite values and a variant that saw
-    no image. Source: Efron (1979), Ann. Stat. 7(1).
+    the multinomial draw is one of outcomes, not of images. Raises ValueError for another shape, infinite
+    values and a variant that saw no image. Source: Efron (1979), Ann. Stat. 7(1).
     """
     _require_observed(correct.T)
     overall = np.nanmean(correct, axis=1)

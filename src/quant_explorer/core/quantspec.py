@@ -16,7 +16,8 @@ class ActivationRange:
     """The range one activation was fake-quantized with during quantization-aware training.
 
     `layer` is the name that torch.fx gives, in the traced float model, to the (last fused) call whose
-    output it is: the qualified name with underscores, numbered where a layer is called again. `low` and `high` are in the units of the activation and include 0.
+    output it is: the qualified name with underscores, numbered where a layer is called again. `low`
+    and `high` are in the units of the activation and include 0.
     """
 
     layer: str

@@ -36,6 +36,7 @@ class Study:
 
     path: Path
     records: list[Record] = field(default_factory=list)
+    _whole_bytes: int = 0
 
     @classmethod
     def load(cls, path: Path) -> Study:
@@ -47,10 +48,12 @@ class Study:
         study = cls(path)
         if not path.exists():
             return study
-        content = path.read_bytes()
-        complete, _, torn = content.rpartition(b"\n")
-        if torn:
-            os.truncate(path, len(content) - len(torn))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
+        complete, newline, _ = content.rpartition(b"\n")
+        study._whole_bytes = len(complete) + len(newline)
         for number, line in enumerate(complete.splitlines(), start=1):
             study.records.append(_decode(line, f"{path}:{number}"))
         return study
@@ -61,12 +64,15 @@ class Study:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as stream:
+                # What a killed process or a full disk left half-written ends here.
+                stream.truncate(self._whole_bytes)
                 stream.write(line)
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
             reason = f"cannot be written ({error.strerror}); what was recorded before is kept"
             raise StorageError(f"{self.path}: {reason}") from error
+        self._whole_bytes += len(line)
         self.records.append(record)
 
     def merge(self, others: Iterable[Study]) -> None:
@@ -134,7 +140,7 @@ def _decode(line: bytes, where: str) -> Record:
         raise StudyError(f"{where}: not a study record ({error})") from error
     if version != SCHEMA_VERSION:
         raise StudyError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise StudyError(f"{where}: unknown kind {kind!r}. Allowed: {', '.join(_KINDS)}.")
     try:
         return msgspec.convert(content, type=_KINDS[kind])

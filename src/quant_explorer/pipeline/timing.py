@@ -16,7 +16,13 @@ from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, twin_key
 from quant_explorer.core.recipe import digest_of
-from quant_explorer.core.stats import Interval, ratio_interval, round_medians
+from quant_explorer.core.stats import (
+    ROUNDS_AFTER_PRECISION,
+    Interval,
+    compare_paired,
+    ratio_interval,
+    round_medians,
+)
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
@@ -151,19 +157,24 @@ class _Comparison:
         ]
         settled: set[str] = set()
         stopped_by: str | None = None
+        narrow_at: int | None = None
         start = time.monotonic()
-        limit = self.protocol.time_limit_s
         with self.subject.progress.task(f"time batch {size}", None) as bar:
             while stopped_by is None:
                 rounds.append(self._run_round(size, len(rounds), set(workers) - settled, workers))
-                if len(rounds) >= self.protocol.rounds:
-                    ratios = self._ratios(rounds)
-                    settled |= self._newly_settled(ratios)
-                    width = max((_relative_width(ratios[key]) for key in set(ratios) - settled), default=0.0)
-                    stopped_by = self._stop_reason(width, time.monotonic() - start > limit)
-                    bar.advance(1, f"round {len(rounds)}, widest interval +-{width:.1%}")
-                else:
-                    bar.advance(1, f"round {len(rounds)}")
+                bar.advance(1, f"round {len(rounds)}")
+                if len(rounds) < self.protocol.rounds:
+                    continue
+                ratios = self._ratios(rounds)
+                settled |= self._newly_settled(ratios)
+                width = max((_relative_width(ratios[key]) for key in set(ratios) - settled), default=0.0)
+                bar.advance(0, f"round {len(rounds)}, widest interval +-{width:.1%}")
+                if narrow_at is None and width <= self.protocol.precision:
+                    narrow_at = len(rounds)
+                if narrow_at is not None and len(rounds) >= narrow_at + ROUNDS_AFTER_PRECISION:
+                    stopped_by = "precision"
+                elif time.monotonic() - start > self.protocol.time_limit_s:
+                    stopped_by = "time_limit"
         self.study.append(
             TimingEnd(
                 environment=self.environment,
@@ -174,11 +185,6 @@ class _Comparison:
                 settled=tuple(sorted(settled)),
             )
         )
-
-    def _stop_reason(self, width: float, out_of_time: bool) -> str | None:
-        if width <= self.protocol.precision:
-            return "precision"
-        return "time_limit" if out_of_time else None
 
     def _run_round(self, size: int, number: int, keys: set[str], workers: Mapping[str, Worker]) -> Round:
         rng = np.random.default_rng([self.subject.settings.seed, size, number])
@@ -212,8 +218,6 @@ class _Comparison:
         }
 
     def _surely_more_accurate(self, winner: Contender, loser: Contender) -> bool:
-        from quant_explorer.core.stats import compare_paired
-
         labels = self.subject.dataset.report.labels
         hits = [_correct(one, labels) for one in (winner, loser)]
         both = ~np.isnan(hits[0]) & ~np.isnan(hits[1])

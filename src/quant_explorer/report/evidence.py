@@ -53,9 +53,10 @@ class Evidence:
         """Whether `measurement` is the one that all others are compared with."""
         return self.baseline is not None and measurement.variant == self.baseline.variant
 
-    def same_split(self, measurement: Measurement) -> bool:
-        """Whether `measurement` was scored on the images the baseline was scored on."""
-        return self.baseline is not None and measurement.split == self.baseline.split
+    def same_split(self, digest: str) -> bool:
+        """Whether the variant `digest` was scored on the report split the baseline was scored on."""
+        splits = {one.variant.digest: one.split for one in self.measurements}
+        return self.baseline is not None and splits[digest] == self.baseline.split
 
 
 def gather(

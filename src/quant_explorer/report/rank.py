@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.frontier import Objective
@@ -54,10 +55,9 @@ def _summarize_environment(
     for evidence in gathered:
         axes = default_objectives(run.ranked_batch, trained=evidence.trained)
         objectives |= dict.fromkeys(axes)
-        places = _rank(evidence, axes, run.ranked_batch, draws)
-        variants += [
-            describe_variant(evidence, one, places[one.variant.digest]) for one in evidence.measurements
-        ]
+        described = [describe_variant(evidence, one) for one in evidence.measurements]
+        places = _rank(evidence, described, axes, run.ranked_batch, draws)
+        variants += [replace(one, frontier=places[one.digest]) for one in described]
     aa = tuple(
         check
         for evidence in gathered
@@ -84,38 +84,41 @@ def _summarize_environment(
     )
 
 
-def _rank(evidence: Evidence, objectives: Sequence[Objective], batch: int, draws: int) -> dict[str, Place]:
+def _rank(
+    evidence: Evidence,
+    variants: Sequence[VariantResult],
+    objectives: Sequence[Objective],
+    batch: int,
+    draws: int,
+) -> dict[str, Place]:
     places: dict[str, Place] = {}
     contenders: dict[str, Contender] = {}
-    for measurement in evidence.measurements:
-        contender = _enter(evidence, measurement, batch)
+    for variant in variants:
+        contender = _enter(evidence, variant, batch)
         if isinstance(contender, str):
-            places[measurement.variant.digest] = Place(reason=contender)
+            places[variant.digest] = Place(reason=contender)
         else:
-            contenders[measurement.variant.digest] = contender
+            contenders[variant.digest] = contender
     found = find_places(list(contenders.values()), objectives, draws)
     return places | dict(zip(contenders, found, strict=True))
 
 
-def _enter(evidence: Evidence, measurement: Measurement, batch: int) -> Contender | str:
+def _enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
     """Return the variant with its figures on every axis, or why it cannot be ranked."""
-    digest = measurement.variant.digest
-    if measurement.status is not Status.OK:
-        return f"{measurement.status}: {measurement.reason or 'no reason was recorded'}"
+    if variant.status is not Status.OK:
+        return f"{variant.status}: {variant.reason or 'no reason was recorded'}"
     if evidence.baseline is None:
         return f"{evidence.no_baseline}, and variants compare through it"
-    described = describe_variant(evidence, measurement, Place())
-    size_bytes = described.size.bytes
-    if size_bytes is None:
-        return f"no size: {described.size.reasons['bytes']}"
-    latency = described.latency[str(batch)]
+    if variant.size.bytes is None:
+        return f"no size: {variant.size.reasons['bytes']}"
+    latency = variant.latency[str(batch)]
     if latency.p50_s is None:
         return f"no latency at batch {batch}: {latency.reasons['p50_s']}"
-    hits, reference = evidence.hits.get(digest), evidence.baseline_hits
+    hits, reference = evidence.hits.get(variant.digest), evidence.baseline_hits
     if hits is None or reference is None:
-        return f"no accuracy: {described.reasons.get('agreement', 'the baseline was not scored')}"
-    right = ranked_values(hits, reference) if evidence.same_split(measurement) else None
+        return f"no accuracy: {variant.reasons.get('agreement', 'the baseline was not scored')}"
+    right = ranked_values(hits, reference) if evidence.same_split(variant.digest) else None
     if right is None:
         return "no comparable accuracy: it was scored on other images than the baseline"
-    medians = evidence.timings[batch].comparable(digest)
-    return Contender(described.name, size_bytes, latency.p50_s, medians, right)
+    medians = evidence.timings[batch].comparable(variant.digest)
+    return Contender(variant.name, variant.size.bytes, latency.p50_s, medians, right)

@@ -21,8 +21,8 @@ from quant_explorer.report.results import (
 )
 
 
-def describe_variant(evidence: Evidence, measurement: Measurement, place: Place) -> VariantResult:
-    """Derive everything the report says of one variant; `place` is its place on the frontier."""
+def describe_variant(evidence: Evidence, measurement: Measurement) -> VariantResult:
+    """Derive everything the report says of one variant but its place among the others."""
     variant = measurement.variant
     accuracy, agreement, reasons = _accuracy(evidence, measurement)
     cold_start_s = statistics.median(measurement.cold_start_s) if measurement.cold_start_s else None
@@ -36,21 +36,21 @@ def describe_variant(evidence: Evidence, measurement: Measurement, place: Place)
         digest=variant.digest,
         status=measurement.status,
         reason=measurement.reason,
-        size=size_of(evidence, measurement),
+        size=_size(evidence, measurement),
         latency=_latency(evidence, measurement),
         memory=_memory(measurement),
         cold_start_s=cold_start_s,
         accuracy=accuracy,
         agreement=agreement,
         executed=_executed(measurement),
-        frontier=place,
+        frontier=Place(),
         notes=measurement.notes,
         steps=measurement.steps,
         reasons=reasons,
     )
 
 
-def size_of(evidence: Evidence, measurement: Measurement) -> Size:
+def _size(evidence: Evidence, measurement: Measurement) -> Size:
     """Add up the files a deployment needs, and compare with the baseline's."""
     if not measurement.files:
         reason = _why_missing(measurement, "no files were recorded")
@@ -103,7 +103,7 @@ def _accuracy(
     if not predictions.trained:
         agreement = agreement_of(hits, predictions.sqnr_db, is_baseline=is_baseline)
         return None, agreement, {"accuracy": untrained}
-    reference = evidence.baseline_hits if evidence.same_split(measurement) else None
+    reference = evidence.baseline_hits if evidence.same_split(measurement.variant.digest) else None
     split = evidence.splits[measurement.split]
     accuracy = accuracy_of(hits, predictions.top5_hits, split, reference, is_baseline=is_baseline)
     return accuracy, None, {"agreement": "a trained model has an accuracy instead"}

@@ -135,7 +135,6 @@ def restore_float(prepared: torch.fx.GraphModule, model: nn.Module) -> nn.Module
 
     Raises BuildError naming a parameter of the model that training lost.
     """
-    import torch
 
     trained = prepared.state_dict()
     inside = {norm: f"{convolution}.bn" for convolution, norm in _batch_norms(model)}

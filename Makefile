@@ -1,0 +1,53 @@
+# pip and venv; nothing else needs to be there but Python >= 3.11, make and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install pipeline pipeline-tiny test check lint format typecheck bench readme clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+install: $(INSTALLED) ## Create .venv and install the package with all that tests and checks need
+
+pipeline: $(INSTALLED) ## The whole job on the embedded MNIST images: train, build, measure, report
+	$(BIN)/quant-explorer pipeline --data mnist5k
+
+pipeline-tiny: $(INSTALLED) ## The same on 200 images and 1 epoch, to see that it runs
+	$(BIN)/quant-explorer pipeline --tiny
+
+test: $(INSTALLED) ## Every test
+	$(BIN)/pytest
+
+check: lint typecheck ## ruff, mypy --strict and import-linter
+
+lint: $(INSTALLED) ## ruff and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+typecheck: $(INSTALLED) ## mypy --strict
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Speed of training beside a plain loop, and the A/A false-alarm rate (quiet machine!)
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/aa.py
+
+readme: $(INSTALLED) ## Write the committed results' table into README.md
+	$(BIN)/python -m quant_explorer.report.readme results/cifar10-jpeg/full_results.json README.md
+
+clean: ## Remove the virtual environment, caches and runs (data stays)
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

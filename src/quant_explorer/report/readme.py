@@ -1,0 +1,52 @@
+"""Puts the table of committed results into a document: `python -m quant_explorer.report.readme`.
+
+The table stands between two comments in the document, so that a test can tell when it is not current.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from quant_explorer.core.errors import StudyError
+from quant_explorer.report.columns import pareto_table
+from quant_explorer.report.markdown import markdown_table
+from quant_explorer.report.render import load_results
+from quant_explorer.report.results import Results
+
+BEGIN = "<!-- results: begin (written by `make readme`) -->"
+END = "<!-- results: end -->"
+
+
+def insert_table(document: str, results: Results) -> str:
+    """Return `document` with the Pareto tables of `results` between its two marks.
+
+    Raises StudyError when the document has no such marks.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise StudyError(f"the document lacks the line {BEGIN!r} or {END!r}")
+    models = dict.fromkeys(variant.model for variant in results.variants)
+    tables = "\n\n".join(markdown_table(pareto_table(results, model)).strip() for model in models)
+    return f"{before}{begin}\n{_setting(results)}\n\n{tables}\n{end}{after}"
+
+
+def _setting(results: Results) -> str:
+    environment, run = results.environment, results.run
+    sets = ", ".join(environment.instruction_sets)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
+    return (
+        f"Data `{run.data}`, {run.epochs} epochs, seed {run.seed}; {environment.cpu} ({sets}), "
+        f"{run.threads} pinned core(s); Python {environment.python}, {versions}."
+    )
+
+
+def main() -> None:
+    """Rewrite the document named second from the results named first."""
+    results, document = Path(sys.argv[1]), Path(sys.argv[2])
+    document.write_text(insert_table(document.read_text(), load_results(results)))
+
+
+if __name__ == "__main__":
+    main()
