@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_trees import Recorder, make_tree, two_classes
+from .image_trees import Recorder, make_tree, two_classes
 from PIL import Image, ImageFile
 
 from quant_explorer.core.dataset import Dataset

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_trees import Recorder, two_classes
+from .image_trees import Recorder, two_classes
 
 import quant_explorer.datasets
 from quant_explorer.core.dataset import Dataset

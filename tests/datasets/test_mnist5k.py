@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_trees import Recorder
+from .image_trees import Recorder
 
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Silent

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision.datasets
-from image_trees import Recorder
+from .image_trees import Recorder
 from torchvision.datasets import utils
 
 from quant_explorer.core.dataset import Dataset

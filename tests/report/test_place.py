@@ -41,7 +41,7 @@ def test_values_below_zero_are_drawn_about_their_mean() -> None:
     values = np.where(np.arange(100) < 40, -1.0, 1.0)
     shifted = Contender("b", 1, 1.0, ordinary.round_medians_s, values)
     places = find_places([ordinary, shifted], AXES, 200)
-    # A mean of 0.2 against one of 0.5: taken for hits as they are, the negative values would be dropped.
+    # A mean of 0.2 against one of 0.5: were negative values dropped or clipped, the better one.
     assert [place.on_frontier for place in places] == [True, False]
     assert places[1].probability is not None
     assert places[1].probability < 0.05

@@ -244,3 +244,12 @@ def test_another_report_split_is_not_compared(tmp_path: Path) -> None:
     assert moved.accuracy is not None
     assert moved.accuracy.verdict is None
     assert "other images than the baseline" in (moved.frontier.reason or "")
+
+
+def test_agreement_is_of_the_same_images(tmp_path: Path) -> None:
+    study = play(tmp_path / "study.jsonl", ORDINARY, Scene(trained=False))
+    study.append(ReportSplit("elsewhere", "toy", CLASSES, (0,) * 400))
+    study.append(_with(measurement(ORDINARY[2], Scene(trained=False)), "split", "elsewhere"))
+    moved = of(summarize(study, RUN)[0], "static_int8_per_tensor")
+    assert moved.agreement is None
+    assert moved.reasons["agreement"] == "it shares no image with the baseline"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,11 @@ from rich.progress import (
 from quant_explorer.core.errors import QuantExplorerError
 from quant_explorer.core.progress import Task
 
+_UNFOLDED = 250
+
 # Figures go to standard output, everything about how they come about to standard error.
-output = Console()
+# Where nobody looks at a terminal, lines are as long as they need to be.
+output = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
 messages = Console(stderr=True)
 
 EXIT_FAILED = 1
@@ -46,12 +50,12 @@ class ConsoleProgress:
 
     def __init__(self) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=messages,
             transient=True,
         )
@@ -66,7 +70,7 @@ class ConsoleProgress:
         if not messages.is_terminal:
             bar = _Bar(None, TaskID(0))
             yield bar
-            messages.print(f"{label}: done {bar.note}".rstrip(), highlight=False)
+            messages.print(f"{label}: done {bar.note}".rstrip(), highlight=False, markup=False)
             return
         if self._open == 0:
             self._bars.start()
@@ -83,7 +87,7 @@ class ConsoleProgress:
     def say(self, message: str) -> None:
         """Print one line."""
         if verbosity.level >= 0:
-            messages.print(message, highlight=False)
+            messages.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Bar:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import (
+    MULTI,
     Value,
     config_option,
     json_option,
@@ -49,14 +50,13 @@ def command(
     from quant_explorer.pipeline.explore import Until
     from quant_explorer.pipeline.subject import takes_image_size
 
-    given = {**given, "model": "multi", "batch_sizes": batch_sizes or (1,)}
+    trains = {model: takes_image_size(model) for model in models or MODELS}
+    given = {**given, "model": MULTI, "batch_sizes": batch_sizes or (1,)}
     failed = 0
     with open_session(run_dir, given) as session:
-        for model in models or tuple(MODELS):
+        for model, train in trains.items():
             session.progress.say(f"{model}:")
-            outcome = session.explore(
-                configs or CONFIGS, until=Until.TIMED, model=model, train=takes_image_size(model)
-            )
+            outcome = session.explore(configs or CONFIGS, until=Until.TIMED, model=model, train=train)
             failed = max(failed, exit_code(outcome))
         write_and_show(session.run, session.study, session.wanted, multi=True, as_json=as_json)
     return failed

@@ -19,6 +19,8 @@ T = TypeVar("T", Settings, Protocol)
 
 DEFAULT_DATA = "mnist5k"
 DEFAULT_MODEL = "small_cnn"
+# What stands for the model of a run that has several.
+MULTI = "multi"
 Value = str | int | float | Path | tuple[int, ...] | None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, json_option, resolve, run_options
+from quant_explorer.cli.options import MULTI, Value, json_option, resolve, run_options
 
 
 @click.command()
@@ -22,6 +22,6 @@ def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
     run = RunFolder(path)
     if not run.study.exists():
         raise StudyError(f"{run.study}: there is no study yet; `quant-explorer pipeline` makes one")
-    multi = wanted.settings.model == "multi"
+    multi = wanted.settings.model == MULTI
     write_and_show(run, run.load_study(), wanted, multi=multi, as_json=as_json)
     return 0

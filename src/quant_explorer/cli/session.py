@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, messages, output
-from quant_explorer.cli.options import Value, resolve
+from quant_explorer.cli.options import MULTI, Value, resolve
 from quant_explorer.core.measurement import Environment, Status
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
@@ -37,7 +37,6 @@ class Session:
         self, configs: Iterable[str], *, until: Until, model: str | None = None, train: bool = True
     ) -> Outcome:
         """Take the configurations of one model as far as `until`; the FP32 baseline always comes along."""
-        from quant_explorer.pipeline.environment import measuring_cores
         from quant_explorer.pipeline.explore import Exploration
         from quant_explorer.pipeline.space import recipes
         from quant_explorer.pipeline.subject import load_subject
@@ -45,7 +44,6 @@ class Session:
 
         settings = self.wanted.settings if model is None else replace(self.wanted.settings, model=model)
         wanted = recipes(configs, RUNTIMES, settings)
-        measuring_cores(self.wanted.protocol.threads)
         subject = load_subject(settings, self.run, self.progress, train=train)
         exploration = Exploration(
             subject=subject,
@@ -73,11 +71,31 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: str = "") -> Iterator[Session]:
-    """Lock the run folder, check that it was made with the same settings, and yield the session."""
+    """Lock the run folder, check that it was made with the same settings, and yield the session.
+
+    Raises UnknownNameError or SettingsError for a wrong name before anything is written.
+    """
     path, wanted = resolve(run_dir, given, suffix=suffix)
+    _check(wanted)
     with open_run(path) as run:
         run.claim(wanted)
         yield Session(run, wanted, ConsoleProgress(), run.load_study())
+
+
+def _check(wanted: RunDescription) -> None:
+    from quant_explorer.datasets import SOURCES
+    from quant_explorer.pipeline.environment import measuring_cores
+    from quant_explorer.pipeline.subject import takes_image_size
+
+    settings = wanted.settings
+    measuring_cores(wanted.protocol.threads)
+    SOURCES[settings.data.partition(":")[0]]
+    if settings.model != MULTI:
+        takes_image_size(settings.model)
+    if settings.engine:
+        from quant_explorer.runtimes.eager import select_engine
+
+        select_engine(settings.engine)
 
 
 def run_info(study: Study, wanted: RunDescription) -> RunInfo:
@@ -118,16 +136,19 @@ def write_and_show(
         output.file.write(encode_results(results).decode())
     else:
         show(results)
-        messages.print(f"Report: {run.report}", highlight=False, soft_wrap=True)
+        messages.print(f"Report: {run.report}", highlight=False, markup=False, soft_wrap=True)
     return results
 
 
 def show(results: Results) -> None:
     """Print each model's Pareto table, its picks, and what to distrust."""
-    from quant_explorer.report.terminal import terminal_table
+    from quant_explorer.report.terminal import terminal_tables
 
     for model in dict.fromkeys(variant.model for variant in results.variants):
-        output.print(terminal_table(results, model))
+        output.print(*terminal_tables(results, model, output.width))
+        for sentence in describe_picks(results, model):
+            output.print(f"- {sentence}", highlight=False, markup=False)
+    output.print("\nWhat to distrust on this machine:", highlight=False)
     for sentence in results.distrust:
         output.print(f"- {sentence}", highlight=False, markup=False)
 

@@ -21,7 +21,7 @@ def time_block(
 ) -> tuple[int, ...]:
     """Return the duration in nanoseconds of each call of a block that lasts at least `min_block_ns`.
 
-    `warmup_calls` unmeasured calls come first. A call longer than the block is timed once. Garbage
+    `warmup_calls` unmeasured calls come first. At least one call is timed, however long it is. Garbage
     collection is off inside the block, as `timeit` does.
     """
     for _ in range(warmup_calls):
@@ -33,7 +33,7 @@ def time_block(
     try:
         end = clock()
         last = end + min_block_ns
-        while end < last:
+        while not calls or end < last:
             start = clock()
             run(batch)
             end = clock()

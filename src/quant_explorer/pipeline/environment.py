@@ -79,6 +79,19 @@ def measuring_cores(threads: int) -> tuple[int, ...]:
     return cores[-threads:]
 
 
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the settings that hold each thread pool to `threads` threads that do not spin."""
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "GOMP_SPINCOUNT": "0",
+    }
+
+
 def cpu_model() -> str:
     """Return the processor's name."""
     return _cpu_field("model name") or platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.artifact import Artifact, write_atomically
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
@@ -96,7 +97,7 @@ class Exploration:
         runtime = create_runtime(recipe, self.runtimes)
         artifact = self._build(recipe, blank, runtime)
         if isinstance(artifact, Measurement):
-            self.study.append(artifact)
+            self._record(artifact)
             return artifact
         if until is Until.BUILT:
             return Contender(artifact, runtime, blank)
@@ -109,8 +110,13 @@ class Exploration:
             )
             if scored is not None:
                 self._write_outputs(digest, scored)
-            self.study.append(found)
+            self._record(found)
         return Contender(artifact, runtime, found) if found.status is Status.OK else found
+
+    def _record(self, measurement: Measurement) -> None:
+        earlier = self.study.measurements(self.environment.digest)
+        if earlier.get(measurement.variant.digest) != measurement:
+            self.study.append(measurement)
 
     def _blank(self, recipe: Recipe) -> Measurement:
         runtime = create_runtime(recipe, self.runtimes)
@@ -142,8 +148,9 @@ class Exploration:
         return self.run.outputs / f"{digest}.npz"
 
     def _write_outputs(self, digest: str, scored: Scored) -> None:
-        self.run.outputs.mkdir(exist_ok=True)
-        np.savez(self._outputs_path(digest), positions=scored.positions, logits=scored.logits)
+        buffer = io.BytesIO()
+        np.savez(buffer, positions=scored.positions, logits=scored.logits)
+        write_atomically(self._outputs_path(digest), buffer.getvalue())
 
     def _read_outputs(self, digest: str) -> Scored | None:
         path = self._outputs_path(digest)

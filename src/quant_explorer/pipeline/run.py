@@ -84,10 +84,11 @@ class RunFolder:
     def claim(self, wanted: RunDescription) -> None:
         """Write the description, or check that the folder was made with the same settings.
 
-        The protocol may change from command to command. Raises SettingsError listing options that differ.
+        The protocol may change from command to command, and everything may while the folder holds no
+        results yet. Raises SettingsError listing options that differ.
         """
         earlier = self.describe()
-        if earlier is not None:
+        if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
             differing = [
                 f"--{name.replace('_', '-')} {getattr(earlier.settings, name)} "
                 f"(now {getattr(wanted.settings, name)})"
@@ -129,8 +130,11 @@ def open_run(path: Path) -> Iterator[RunFolder]:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Send the log of all libraries to a file inside the block."""
-    handler = logging.FileHandler(path)
+    """Send the log of all libraries to a file inside the block; raises StorageError if there can be none."""
+    try:
+        handler = _LogFile(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -139,6 +143,11 @@ def log_to(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name logging calls
+        """Drop the line: on a full disk the record that matters says so, once."""
 
 
 def decode_path(kind: type, value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from quant_explorer.core.errors import SettingsError
@@ -32,6 +33,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _require("--epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _require("--fine-tune-epochs", self.fine_tune_epochs, self.fine_tune_epochs >= 1, "at least 1")
         _require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         _require(
             "--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 up to but not 1"
@@ -66,7 +68,7 @@ class Protocol:
         )
         _require("--rounds", self.rounds, self.rounds >= 2, "at least 2")
         _require("--precision", self.precision, 0 < self.precision < 1, "above 0 and below 1")
-        _require("--time-limit", self.time_limit_s, self.time_limit_s > 0, "more than 0 seconds")
+        _require("--time-limit", self.time_limit_s, 0 < self.time_limit_s < inf, "more than 0 seconds")
 
 
 def _require(option: str, value: object, holds: bool, allowed: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
@@ -24,7 +24,7 @@ from quant_explorer.core.stats import (
     round_medians,
 )
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.measure import open_worker, status_of
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
@@ -64,19 +64,41 @@ def time_variants(
 ) -> tuple[str, ...]:
     """Time every contender at every batch size and record each round as it ends.
 
-    Rounds that the study holds are not repeated. Returns what went wrong with a worker meanwhile,
-    a message each; the rounds recorded until then are kept.
+    Rounds that the study holds are not repeated. A variant whose worker fails is recorded with a status and
+    a reason, and the rest of its group is timed without it, as a group of its own; the rounds until then
+    are kept. Returns what went wrong, a message each.
     """
     problems: list[str] = []
     pending = [one for one in others if not _is_timed(one.digest, study, baseline, protocol)]
     if not pending and _is_timed(baseline.digest, study, baseline, protocol):
         return ()
     for group in group_by_memory(baseline, pending):
-        try:
-            _Comparison(baseline, group, subject, run, study, protocol).run_all()
-        except WorkerError as error:
-            problems.append(f"timing {', '.join(one.measurement.variant.name for one in group)}: {error}")
+        while True:
+            try:
+                _Comparison(baseline, group, subject, run, study, protocol).run_all()
+                break
+            except _LostWorkerError as lost:
+                problems.append(f"timing {lost.contender.measurement.variant.name}: {lost.error}")
+                if lost.contender is baseline:
+                    return tuple(problems)
+                study.append(lost.measurement)
+                group = [one for one in group if one is not lost.contender]
+                if not group:
+                    break
     return tuple(problems)
+
+
+class _LostWorkerError(Exception):
+    """The worker of one contender failed, died or hung while it was opened or timed."""
+
+    def __init__(self, contender: Contender, error: WorkerError) -> None:
+        super().__init__(str(error))
+        self.contender, self.error = contender, error
+
+    @property
+    def measurement(self) -> Measurement:
+        reason = f"while it was timed: {self.error}"
+        return replace(self.contender.measurement, status=status_of(self.error), reason=reason)
 
 
 def group_by_memory(baseline: Contender, others: Sequence[Contender]) -> list[list[Contender]]:
@@ -137,8 +159,9 @@ class _Comparison:
                 for key, contender in [*self.contenders.items(), (self.twin, self.baseline)]
             }
             with self.subject.progress.task("open workers", len(workers)) as bar:
-                for worker in workers.values():
-                    worker.open(self.subject.batch(1))
+                for key, worker in workers.items():
+                    with self._blame(key):
+                        worker.open(self.subject.batch(1))
                     bar.advance()
             for size in self.protocol.batch_sizes:
                 self._run_batch_size(size, workers)
@@ -148,8 +171,9 @@ class _Comparison:
         if any(end.group == self.group and end.batch_size == size for end in ends):
             return
         batch = self.subject.batch(size)
-        for worker in workers.values():
-            worker.hold(batch)
+        for key, worker in workers.items():
+            with self._blame(key):
+                worker.hold(batch)
         rounds = [
             record
             for record in self.study.rounds(self.environment, size)
@@ -189,10 +213,20 @@ class _Comparison:
     def _run_round(self, size: int, number: int, keys: set[str], workers: Mapping[str, Worker]) -> Round:
         rng = np.random.default_rng([self.subject.settings.seed, size, number])
         order = tuple(str(key) for key in rng.permutation(sorted(keys)))
-        calls = {key: workers[key].time() for key in order}
+        calls: dict[str, tuple[int, ...]] = {}
+        for key in order:
+            with self._blame(key):
+                calls[key] = workers[key].time()
         record = Round(self.environment, self.group, size, number, order, calls)
         self.study.append(record)
         return record
+
+    @contextlib.contextmanager
+    def _blame(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except WorkerError as error:
+            raise _LostWorkerError(self.contenders.get(key, self.baseline), error) from error
 
     def _ratios(self, rounds: Sequence[Round]) -> dict[str, Interval]:
         intervals = {}

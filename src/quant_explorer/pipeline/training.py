@@ -83,13 +83,15 @@ class Trainer:
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             schedule.learning_rate,
-            total_steps=max(2, steps * schedule.epochs),
+            total_steps=_total_steps(steps * schedule.epochs, schedule.warmup_share),
             pct_start=schedule.warmup_share,
         )
         first = _restore(checkpoint, model, optimizer, scheduler)
-        with self.progress.task(label, steps * schedule.epochs) as bar:
+        with self.progress.task(label, steps * schedule.epochs) as bar, torch.random.fork_rng(devices=[]):
             bar.advance(steps * first)
             for epoch in range(first, schedule.epochs):
+                # Of dropout, where a user's model has it.
+                torch.default_generator.manual_seed(_draw_seed(self.seed, epoch))
                 note = f"epoch {epoch + 1}/{schedule.epochs}"
                 for batch, labels in self._epoch(epoch, batch_size):
                     loss = self._step(model, optimizer, schedule, batch, labels)
@@ -169,6 +171,16 @@ def augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) 
         mirrored = rng.integers(0, 2, count, dtype=np.bool_)
         cropped = np.where(mirrored.reshape(-1, 1, 1, 1), cropped[:, :, ::-1], cropped)
     return np.ascontiguousarray(cropped)
+
+
+def _total_steps(steps: int, warmup_share: float) -> int:
+    total = max(2, steps)
+    # OneCycleLR divides by the steps of its warm-up less one.
+    return total + 1 if warmup_share * total == 1 else total
+
+
+def _draw_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 def _save(

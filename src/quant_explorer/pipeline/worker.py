@@ -6,13 +6,14 @@ every runtime's thread settings in its environment, and blocks on a pipe for eac
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -20,11 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
 
+import numpy as np
+
 from quant_explorer.core.contracts import Batch, Runtime, Session
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, PeakMemory
 from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.metrics import latency, memory
+from quant_explorer.pipeline.environment import thread_environment
 
 
 @dataclass(frozen=True)
@@ -99,26 +103,21 @@ class Failure:
     reason: str
 
 
-# Not `python -m`: requests are pickled under this module's own name, not `__main__`.
-_PROGRAM = "from quant_explorer.pipeline import worker; worker.main()"
+# Not `python -m`: requests are pickled under this module's own name, not `__main__`. Pinned before any
+# library is imported, for the threads of its pool keep the cores they are born with.
+_PROGRAM = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, [int(core) for core in sys.argv[2].split(",")])
+from quant_explorer.pipeline import worker
+worker.main()
+"""
+_PR_SET_PDEATHSIG = 1
 
 
 def runtime_path(runtime: type[Runtime]) -> str:
     """Return where a fresh process imports a runtime from."""
     return f"{runtime.__module__}:{runtime.__qualname__}"
-
-
-def thread_environment(threads: int) -> dict[str, str]:
-    """Return the settings that hold each thread pool to `threads` threads that do not spin."""
-    count = str(threads)
-    return {
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "KMP_BLOCKTIME": "0",
-        "GOMP_SPINCOUNT": "0",
-    }
 
 
 class Worker:
@@ -130,19 +129,22 @@ class Worker:
         self._log: IO[bytes] = log.open("ab")
         child_end, own_end = Pipe()
         self._connection = own_end
-        environment: Mapping[str, str] = os.environ | thread_environment(len(opening.cores))
+        cores = ",".join(map(str, opening.cores))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(child_end.fileno())],
+            # -P: a random.py in the user's folder is not the standard library's.
+            [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno()), cores],
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=environment,
+            env=os.environ | thread_environment(len(opening.cores)),
             # Ctrl-C belongs to the parent, which ends its workers in order.
             start_new_session=True,
         )
         child_end.close()
-        self._connection.send(opening)
+        # A process that is dead already is found so by the first question.
+        with contextlib.suppress(ConnectionError):
+            self._connection.send(opening)
 
     @property
     def pid(self) -> int:
@@ -186,15 +188,16 @@ class Worker:
 
     def run(self, batch: Batch) -> Batch:
         """Return logits (n, classes)."""
-        answer = self._ask(Run(batch))
-        assert not isinstance(answer, Opened | PeakMemory | Executed | tuple)
-        assert answer is not None
-        return answer
+        logits = _expect(self._ask(Run(batch)), np.ndarray)
+        if logits.dtype.kind != "f":
+            raise WorkerError(f"outputs are {logits.dtype}, expected floating point")
+        return logits
 
     def _ask(self, request: Request) -> Answer:
         try:
             self._connection.send(request)
             if not self._connection.poll(self._timeout_s):
+                self._process.kill()
                 raise WorkerTimeoutError(
                     f"no answer to {type(request).__name__} within {self._timeout_s:g} s; worker ended"
                 )
@@ -212,7 +215,8 @@ class Worker:
 
 
 def _expect(answer: Answer, kind: type[T]) -> T:
-    assert isinstance(answer, kind)
+    if not isinstance(answer, kind):
+        raise WorkerError(f"the session returned {type(answer).__name__}, expected {kind.__name__}")
     return answer
 
 
@@ -266,8 +270,6 @@ def _open(opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
 def serve(connection: Connection) -> None:
     """Answer requests until the parent closes the pipe."""
     opening: Opening = connection.recv()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, opening.cores)
     bench: _Bench | None = None
     while True:
         try:
@@ -291,4 +293,7 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     """Serve the pipe whose file descriptor is the first argument."""
+    if sys.platform == "linux":
+        # Otherwise a call that hangs would outlive a parent that was killed.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     serve(Connection(int(sys.argv[1])))

@@ -97,14 +97,20 @@ def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 
 def _picks(results: Results, model: str) -> Iterator[str]:
-    variants = [one for one in results.of_model(model) if one.status is Status.OK]
-    names = display_names(variants)
-    trained = not any(one.agreement for one in variants)
-    picks = [pick for pick in results.picks if pick.model == model]
-    lines = [f"- {describe_pick(pick, names, trained=trained)}" for pick in picks]
+    lines = [f"- {sentence}" for sentence in describe_picks(results, model)]
     if lines:
         yield "Picks, on the frontier:"
         yield "\n".join(escape(line) for line in lines)
+
+
+def describe_picks(results: Results, model: str) -> tuple[str, ...]:
+    """Return the picks of a model as sentences, with the names that its table uses."""
+    variants = [one for one in results.of_model(model) if one.status is Status.OK]
+    names = display_names(variants)
+    trained = not any(one.agreement for one in variants)
+    return tuple(
+        describe_pick(pick, names, trained=trained) for pick in results.picks if pick.model == model
+    )
 
 
 def describe_pick(pick: Pick, names: dict[str, str], *, trained: bool) -> str:

@@ -54,14 +54,12 @@ def find_places(
     sizes = np.array([one.size_bytes for one in contenders], dtype=np.float64)
     latencies = np.array([one.latency_s for one in contenders])
     right = np.stack([one.right for one in contenders])
-    # A value of `ranked_values` may be below 0, which an accuracy never is: shift, draw, shift back.
-    lowest = min(float(right.min()), 0.0)
     points = np.column_stack([sizes, latencies, right.mean(axis=1)])
     drawn = np.stack(
         [
             np.broadcast_to(sizes, (draws, len(sizes))),
             draw_latency(np.column_stack([one.round_medians_s for one in contenders]), draws, SEED),
-            draw_accuracy(right - lowest, draws, SEED + 1) + lowest,
+            draw_accuracy(right, draws, SEED + 1),
         ],
         axis=2,
     )

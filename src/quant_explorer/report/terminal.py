@@ -4,25 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quant_explorer.report.columns import pareto_table
+from quant_explorer.report.columns import Table, pareto_table
 
 if TYPE_CHECKING:
     import rich.table
 
     from quant_explorer.report.results import Results
 
+# What Rich draws around a cell: two blanks and a line.
+_FRAME = 3
 
-def terminal_table(results: Results, model: str) -> rich.table.Table:
-    """Return one model's Pareto table for `rich.console.Console.print`."""
-    from rich.table import Table
+
+def terminal_tables(results: Results, model: str, width: int) -> tuple[rich.table.Table, ...]:
+    """Return one model's Pareto table, in as many parts as a terminal of `width` columns needs.
+
+    A cut figure is a wrong figure: columns that do not fit go to a further part, which repeats the first.
+    """
+    content = pareto_table(results, model)
+    return tuple(_draw(content, part) for part in _fit(content, width))
+
+
+def _fit(content: Table, width: int) -> list[list[int]]:
+    needed = [
+        max(len(text) for text in (heading, *(row[column] for row in content.rows))) + _FRAME
+        for column, heading in enumerate(content.headings)
+    ]
+    parts: list[list[int]] = [[0]]
+    for column in range(1, len(needed)):
+        used = sum(needed[one] for one in parts[-1]) + 1
+        if len(parts[-1]) > 1 and used + needed[column] > width:
+            parts.append([0])
+        parts[-1].append(column)
+    return parts
+
+
+def _draw(content: Table, columns: list[int]) -> rich.table.Table:
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    content = pareto_table(results, model)
-    # A cut figure is a wrong figure: cells fold instead.
-    drawn = Table(title=Text(content.title))
-    for heading, numeric in zip(content.headings, content.numeric, strict=True):
-        drawn.add_column(Text(heading), justify="right" if numeric else "left", overflow="fold")
+    drawn = RichTable(title=Text(content.title))
+    for column in columns:
+        justify = "right" if content.numeric[column] else "left"
+        drawn.add_column(Text(content.headings[column]), justify=justify, overflow="fold")
     for row in content.rows:
         # Text, so that no cell is read as markup.
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(row[column]) for column in columns))
     return drawn

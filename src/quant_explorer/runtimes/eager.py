@@ -54,7 +54,7 @@ class Eager:
 
         example = calibration[0][:1]
         if candidate.spec.precision == "fp32":
-            program.write(fx.fuse(candidate.model), folder, example, engine=None)
+            program.write(fx.fuse(candidate.model, example), folder, example, engine=None)
             return Lowering(notes=(), options=())
         engine = select_engine(self.engine)
         with fx.quantized_engine(engine):

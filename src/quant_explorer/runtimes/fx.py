@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import nn
 from torch.ao import quantization
 from torch.ao.nn import intrinsic as nni
 from torch.ao.quantization import quantize_fx
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
@@ -24,6 +26,8 @@ from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 
 FULL_ACTIVATION_BITS = 8
 REDUCED_ACTIVATION_BITS = 7
+# Folding a batch norm only rounds differently; a graph that was joined wrongly is far off.
+FUSION_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,32 @@ def quantized_engine(engine: str) -> Iterator[None]:
         torch.backends.quantized.engine = previous
 
 
-def fuse(model: nn.Module) -> torch.fx.GraphModule:
-    """Fold batch norms into convolutions and join ReLUs; raises UnsupportedError if it cannot be traced."""
-    with _explain_tracing():
-        return quantize_fx.fuse_fx(copy.deepcopy(model).eval())
+def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
+    """Fold batch norms into convolutions and join ReLUs, and check the result on `example` (n, C, H, W).
+
+    Raises UnsupportedError when the model cannot be traced or the fused graph computes something else.
+    """
+    float_model = copy.deepcopy(model).eval()
+    images = torch.from_numpy(example)
+    with torch.no_grad():
+        expected = float_model(images)
+    with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
+        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(float_model)
+    with torch.no_grad():
+        error = (fused(images) - expected).abs().max()
+    if error > FUSION_TOLERANCE * expected.abs().max():
+        raise UnsupportedError(
+            "PyTorch's fusion of convolution, batch norm and ReLU changes what the model computes; give each "
+            f"call a layer of its own (called more than once: {', '.join(_called_again(fused)) or 'none'})"
+        )
+    return fused
+
+
+def _called_again(graph: torch.fx.GraphModule) -> list[str]:
+    calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
+    return [
+        name for name, times in calls.items() if times > 1 and list(graph.get_submodule(name).parameters())
+    ]
 
 
 def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) -> Quantized:
@@ -59,11 +85,13 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     """
     spec = candidate.spec
     notes: tuple[str, ...] = (f"quantized engine: {engine}",)
+    # `prepare_fx` fuses by itself in the same way, but does not check.
+    fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
-        return Quantized(_quantize_linear(fuse(candidate.model), spec), notes)
+        return Quantized(_quantize_linear(fused, spec), notes)
     bits, reason = activation_bits(engine)
     mapping = static_mapping(spec, engine, bits)
-    with _explain_tracing():
+    with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
@@ -73,7 +101,9 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
         with torch.inference_mode():
             for batch in calibration:
                 prepared(torch.from_numpy(batch))
-    return Quantized(quantize_fx.convert_fx(prepared), notes + ((reason,) if reason else ()))
+    with _explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+        converted = quantize_fx.convert_fx(prepared)
+    return Quantized(converted, notes + ((reason,) if reason else ()))
 
 
 def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.GraphModule:
@@ -86,7 +116,10 @@ def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.G
     layers = {
         name: qconfig
         for name, module in graph.named_modules()
-        if isinstance(module, nn.Linear | nni.LinearReLU) and name not in spec.float_layers
+        if isinstance(module, nn.Linear | nni.LinearReLU)
+        # The projection inside nn.MultiheadAttention, whose weight is read and not called.
+        and not isinstance(module, NonDynamicallyQuantizableLinear)
+        and name not in spec.float_layers
     }
     quantized: torch.fx.GraphModule = quantization.quantize_dynamic(graph, layers)
     return quantized
@@ -111,6 +144,10 @@ def static_mapping(spec: QuantSpec, engine: str, bits: int) -> quantization.QCon
         observer, dtype=torch.quint8, qscheme=torch.per_tensor_affine, reduce_range=reduce_range
     )
     mapping = quantization.get_default_qconfig_mapping(engine)
+    default = mapping.global_qconfig
+    for kind, qconfig in mapping.object_type_qconfigs.items():
+        if default and qconfig and qconfig.activation is default.activation:
+            mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
     for layer in spec.float_layers:
         mapping.set_module_name(layer, None)
@@ -190,12 +227,13 @@ def _extreme_linear() -> float:
     return float(torch.ops.quantized.linear(rows, packed, scale, 0).dequantize().min()) / scale
 
 
+_TRACING_ADVICE = "control flow that depends on the input must be moved out of forward()"
+
+
 @contextmanager
-def _explain_tracing() -> Iterator[None]:
+def _explain(what: str, advice: str) -> Iterator[None]:
+    # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
     try:
         yield
-    except (torch.fx.proxy.TraceError, NotImplementedError, TypeError) as error:
-        raise UnsupportedError(
-            f"the model cannot be traced to a graph by torch.fx ({error}); control flow that depends on "
-            "the input must be moved out of forward()"
-        ) from error
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedError(f"{what} ({error}); {advice}") from error

@@ -10,8 +10,10 @@ The two are all a deployment needs, with PyTorch alone:
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 
 import torch
@@ -22,6 +24,8 @@ from quant_explorer.core.errors import BuildError, UnsupportedError
 
 MODEL_FILE = "model.py"
 WEIGHTS_FILE = "weights.pt"
+
+_NOT_REPRODUCED = (AttributeError, ImportError, NameError, RuntimeError, TypeError, UnpicklingError)
 
 _HEADER = '''"""Generated from a traced model. Load it with:
 
@@ -67,11 +71,18 @@ def write(graph: torch.fx.GraphModule, folder: Path, example: Batch, *, engine: 
     UnsupportedError for a layer whose constructor cannot be reproduced, BuildError when the files
     do not compute what `graph` computes.
     """
+    _keep_buffers(graph)
     (folder / MODEL_FILE).write_text(_source(graph, engine))
     torch.save(graph.state_dict(), folder / WEIGHTS_FILE)
+    try:
+        model = read(folder)
+    except _NOT_REPRODUCED as error:
+        raise UnsupportedError(
+            f"a layer of the model cannot be made again from source and a state dict ({error})"
+        ) from error
     images = torch.from_numpy(example)
     with torch.inference_mode():
-        expected, loaded = graph(images), read(folder)(images)
+        expected, loaded = graph(images), model(images)
     if not torch.equal(expected, loaded):
         raise BuildError(f"{folder / MODEL_FILE} does not compute what the traced model computes")
 
@@ -114,13 +125,27 @@ def _called(graph: torch.fx.GraphModule) -> list[str]:
     return [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
 
 
+def _keep_buffers(graph: torch.fx.GraphModule) -> None:
+    """Make the buffers that `graph` reads part of its state dict, also those declared non-persistent."""
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            parent, _, leaf = str(node.target).rpartition(".")
+            owner = graph.get_submodule(parent)
+            buffers = dict(owner.named_buffers(recurse=False))
+            if leaf in buffers:
+                owner.register_buffer(leaf, buffers[leaf], persistent=True)
+
+
 def _own_tensors(graph: torch.fx.GraphModule) -> dict[str, torch.Tensor]:
     inside = tuple(f"{name}." for name in _called(graph))
-    return {
-        name: value
-        for name, value in graph.state_dict().items()
-        if isinstance(value, torch.Tensor) and not name.startswith(inside)
-    }
+    own = {name: value for name, value in graph.state_dict().items() if not name.startswith(inside)}
+    for name, value in own.items():
+        if not isinstance(value, torch.Tensor):
+            raise UnsupportedError(
+                f"the packed weights {name!r} of a functional convolution or linear cannot be written to a "
+                "state dict; use nn.Conv2d or nn.Linear in the model"
+            )
+    return own
 
 
 def _constructor(module: nn.Module, name: str, imports: set[str]) -> str:
@@ -150,6 +175,8 @@ def _literal(value: object, name: str) -> str | None:
         return repr(present)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return repr(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
     plain = (bool, int, float, str, type(None))
     if isinstance(value, plain) or (
         isinstance(value, tuple | list) and all(isinstance(item, plain) for item in value)

@@ -64,8 +64,10 @@ class _MacCounter(TorchDispatchMode):
             else torch.ops.quantized.conv2d_unpack
         )
         weight, _ = unpack(args[1])
-        assert isinstance(output, torch.Tensor)
-        self._add(func, "int8", output.numel() * weight[0].numel())
+        # Each weight of a filter meets every output, or every input of a transposed convolution.
+        met = args[0] if name.startswith("conv_transpose") else output
+        assert isinstance(met, torch.Tensor)
+        self._add(func, "int8", met.numel() * weight[0].numel())
 
     def _add(self, func: torch._ops.OpOverload, precision: str, macs: int) -> None:
         self.macs[precision] += int(macs)

@@ -55,13 +55,16 @@ class QuantizationAwareTraining:
             prepared = quantize_fx.prepare_qat_fx(
                 copy.deepcopy(candidate.model).train(), qat_mapping(candidate.spec), (example,)
             )
-        except (torch.fx.proxy.TraceError, NotImplementedError, TypeError) as error:
-            raise UnsupportedError(f"the model cannot be traced to a graph by torch.fx ({error})") from error
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise UnsupportedError(
+                f"the model cannot be traced to a graph by torch.fx ({error}); control flow that depends on "
+                "the input must be moved out of forward()"
+            ) from error
         observe_activations(prepared, workbench)
+        spec = dataclasses.replace(candidate.spec, activation_ranges=tuple(activation_ranges(prepared)))
         workbench.fine_tune(
             prepared, epochs=self.epochs, learning_rate=self.learning_rate, label="fine-tune INT8 (QAT)"
         )
-        spec = dataclasses.replace(candidate.spec, activation_ranges=tuple(activation_ranges(prepared)))
         return Candidate(restore_float(prepared, candidate.model), spec)
 
 
@@ -96,6 +99,10 @@ def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
         **({"ch_axis": 0} if per_channel else {}),
     )
     mapping = quantization.get_default_qat_qconfig_mapping("qnnpack")
+    default = mapping.global_qconfig
+    for kind, qconfig in mapping.object_type_qconfigs.items():
+        if default and qconfig and qconfig.activation is default.activation:
+            mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
     for layer in spec.float_layers:
         mapping.set_module_name(layer, None)
@@ -120,8 +127,16 @@ def observe_activations(prepared: torch.fx.GraphModule, workbench: Workbench) ->
 
 
 def activation_ranges(prepared: torch.fx.GraphModule) -> Iterator[ActivationRange]:
-    """Yield the held range of every observed layer, by the float model's name of it."""
+    """Yield the held range of every observed layer, by the float model's name of it.
+
+    Raises UnsupportedError for weights that are quantized per channel outside of a layer.
+    """
     for layer, fake_quantize in _activation_quantizers(prepared):
+        if fake_quantize.scale.numel() > 1:
+            raise UnsupportedError(
+                f"{layer!r} is the weight of a functional convolution or linear; quantization-aware training "
+                "needs nn.Conv2d or nn.Linear"
+            )
         scale, zero_point = float(fake_quantize.scale), int(fake_quantize.zero_point)
         yield ActivationRange(
             layer,
@@ -133,20 +148,24 @@ def activation_ranges(prepared: torch.fx.GraphModule) -> Iterator[ActivationRang
 def restore_float(prepared: torch.fx.GraphModule, model: nn.Module) -> nn.Module:
     """Return a copy of `model` with the weights and batch norms that were trained inside `prepared`.
 
-    Raises BuildError naming a parameter of the model that training lost.
+    What `forward` does not use stays as it was. Raises BuildError naming a parameter of the model that
+    training lost.
     """
+    from torch import fx
 
     trained = prepared.state_dict()
-    inside = {norm: f"{convolution}.bn" for convolution, norm in _batch_norms(model)}
+    graph = fx.symbolic_trace(model)
+    inside = {norm: f"{convolution}.bn" for convolution, norm in _batch_norms(graph)}
     restored: dict[str, torch.Tensor] = {}
-    for name in model.state_dict():
+    # The graph's names, for a module may have several and others are never called.
+    for name in graph.state_dict().keys() & model.state_dict().keys():
         layer, _, parameter = name.rpartition(".")
         source = name if name in trained else f"{inside.get(layer, layer)}.{parameter}"
         if source not in trained:
             raise BuildError(f"quantization-aware training lost the parameter {name!r} of the model")
         restored[name] = trained[source]
     result = copy.deepcopy(model)
-    result.load_state_dict(restored)
+    result.load_state_dict(restored, strict=False)
     return result
 
 
@@ -165,10 +184,9 @@ def _activation_quantizers(
             yield str(node.args[0].name), module
 
 
-def _batch_norms(model: nn.Module) -> Iterator[tuple[str, str]]:
-    from torch import fx, nn
+def _batch_norms(graph: torch.fx.GraphModule) -> Iterator[tuple[str, str]]:
+    from torch import nn
 
-    graph = fx.symbolic_trace(model)
     for node in graph.graph.nodes:
         if node.op == "call_module" and isinstance(
             graph.get_submodule(node.target), nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d

@@ -1,0 +1,32 @@
+import json
+from collections.abc import Callable
+
+from quant_explorer.datasets import SOURCES
+from quant_explorer.models import MODELS
+from quant_explorer.pipeline.space import CONFIGURATIONS
+from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.techniques import TECHNIQUES
+
+Invoke = Callable[..., tuple[int, str]]
+
+
+def test_list_names_all_that_is_registered(invoke: Invoke) -> None:
+    code, printed = invoke("list", "--json")
+    assert code == 0
+    rows = json.loads(printed)
+    assert all(row["what"] for row in rows)
+    for kind, registered in {
+        "configuration": CONFIGURATIONS,
+        "data set": SOURCES,
+        "runtime": RUNTIMES,
+        "technique": TECHNIQUES,
+    }.items():
+        assert [row["name"] for row in rows if row["kind"] == kind] == list(registered)
+    models = [row["name"] for row in rows if row["kind"] == "model"]
+    assert models == [*MODELS, "path/to/file.py:function"]
+
+
+def test_list_is_a_table_without_json(invoke: Invoke) -> None:
+    code, printed = invoke("list")
+    assert code == 0
+    assert "static_int8_per_channel" in printed

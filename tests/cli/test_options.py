@@ -1,0 +1,64 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quant_explorer.cli.options import resolve
+from quant_explorer.core.errors import SettingsError
+from quant_explorer.pipeline.run import RunFolder
+
+
+def test_without_options_everything_has_its_default(tmp_path: Path) -> None:
+    _, wanted = resolve(tmp_path, {})
+    assert (wanted.settings.data, wanted.settings.model) == ("mnist5k", "small_cnn")
+    assert (wanted.settings.epochs, wanted.settings.seed) == (5, 0)
+    assert wanted.protocol.batch_sizes == (1, 8, 32)
+    assert wanted.protocol.threads == 1
+
+
+def test_what_is_given_wins_over_the_folder_and_the_folder_over_the_default(tmp_path: Path) -> None:
+    _, first = resolve(tmp_path, {"epochs": 3, "rounds": 4, "seed": 7})
+    RunFolder(tmp_path).claim(first)
+    _, second = resolve(tmp_path, {"rounds": 6, "seed": None})
+    assert second == replace(first, protocol=replace(first.protocol, rounds=6))
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "folder"),
+    [
+        (None, None, "mnist5k-small_cnn"),
+        ("cifar10", "resnet18", "cifar10-resnet18"),
+        ("imagefolder:/some/where/birds/", None, "imagefolder-birds-small_cnn"),
+        (None, "here/nets.py:make", "mnist5k-nets-make"),
+    ],
+)
+def test_a_run_folder_is_named_by_data_and_model(data: str | None, model: str | None, folder: str) -> None:
+    path, _ = resolve(None, {"data": data, "model": model})
+    assert path == Path("runs") / folder
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("fine_tune_epochs", 0),
+        ("seed", -1),
+        ("train_subset", 0),
+        ("test_subset", 0),
+        ("label_smoothing", 1.0),
+        ("threads", 0),
+        ("rounds", 1),
+        ("precision", 0.0),
+        ("time_limit_s", 0.0),
+        ("time_limit_s", float("inf")),
+        ("time_limit_s", float("nan")),
+        ("batch_sizes", (8, 32)),
+        ("batch_sizes", (0, 1)),
+    ],
+)
+def test_a_value_out_of_range_names_its_option_and_what_is_allowed(
+    tmp_path: Path, name: str, value: float | tuple[int, ...]
+) -> None:
+    option = "--" + name.removesuffix("_s").replace("_", "-")
+    with pytest.raises(SettingsError, match=rf"^{option} .* is out of range\. Allowed: "):
+        resolve(tmp_path, {name: value})  # type: ignore[dict-item]
