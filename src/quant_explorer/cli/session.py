@@ -142,6 +142,7 @@ def write_and_show(
 
 def show(results: Results) -> None:
     """Print each model's Pareto table, its picks, and what to distrust."""
+    from quant_explorer.report.markdown import describe_picks
     from quant_explorer.report.terminal import terminal_tables
 
     for model in dict.fromkeys(variant.model for variant in results.variants):

@@ -21,7 +21,10 @@ def terminal_tables(results: Results, model: str, width: int) -> tuple[rich.tabl
     A cut figure is a wrong figure: columns that do not fit go to a further part, which repeats the first.
     """
     content = pareto_table(results, model)
-    return tuple(_draw(content, part) for part in _fit(content, width))
+    return tuple(
+        _draw(content, part, title=content.title if number == 0 else "")
+        for number, part in enumerate(_fit(content, width))
+    )
 
 
 def _fit(content: Table, width: int) -> list[list[int]]:
@@ -38,14 +41,17 @@ def _fit(content: Table, width: int) -> list[list[int]]:
     return parts
 
 
-def _draw(content: Table, columns: list[int]) -> rich.table.Table:
+def _draw(content: Table, columns: list[int], *, title: str) -> rich.table.Table:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(title=Text(content.title))
+    drawn = RichTable(title=title or None)
     for column in columns:
-        justify = "right" if content.numeric[column] else "left"
-        drawn.add_column(Text(content.headings[column]), justify=justify, overflow="fold")
+        drawn.add_column(
+            Text(content.headings[column]),
+            justify="right" if content.numeric[column] else "left",
+            overflow="fold",
+        )
     for row in content.rows:
         # Text, so that no cell is read as markup.
         drawn.add_row(*(Text(row[column]) for column in columns))
