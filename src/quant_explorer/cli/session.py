@@ -148,10 +148,10 @@ def show(results: Results) -> None:
     for model in dict.fromkeys(variant.model for variant in results.variants):
         output.print(*terminal_tables(results, model, output.width))
         for sentence in describe_picks(results, model):
-            output.print(f"- {sentence}", highlight=False, markup=False)
+            output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
     output.print("\nWhat to distrust on this machine:", highlight=False)
     for sentence in results.distrust:
-        output.print(f"- {sentence}", highlight=False, markup=False)
+        output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_figures(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:

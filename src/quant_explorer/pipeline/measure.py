@@ -57,10 +57,11 @@ def measure(
         with open_worker(artifact, runtime, run, protocol) as worker:
             opened = worker.open(subject.batch(1))
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
+            # Before anything that a deployment would not do: inspecting imports a great deal.
+            found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
             executed = worker.executed(subject.batch(1))
             found = replace(found, executed=executed)
             check_precision(artifact, executed)
-            found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
             scored = score_split(worker, found.variant, subject, protocol)
         labels = subject.dataset.report.labels
         predictions = score(scored, labels, trained=subject.trained, reference=reference)

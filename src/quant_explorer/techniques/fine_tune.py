@@ -1,7 +1,9 @@
 """Fine-tuning in FP32: the control of whatever else was fine-tuned for as long.
 
 Same images, epochs, schedule, learning rate and seed as quantization-aware training, so that the
-difference between the two is quantization and not training.
+difference between the two is quantization and not training. The schedule is the one-cycle of the
+run's own training loop.
+Source: Smith and Topin, "Super-Convergence", 2018.
 """
 
 from __future__ import annotations
