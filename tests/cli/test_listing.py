@@ -15,13 +15,14 @@ def test_list_names_all_that_is_registered(invoke: Invoke) -> None:
     assert code == 0
     rows = json.loads(printed)
     assert all(row["what"] for row in rows)
-    for kind, registered in {
-        "configuration": CONFIGURATIONS,
-        "data set": SOURCES,
-        "runtime": RUNTIMES,
-        "technique": TECHNIQUES,
-    }.items():
-        assert [row["name"] for row in rows if row["kind"] == kind] == list(registered)
+    registered = {
+        "configuration": [*CONFIGURATIONS],
+        "data set": [*SOURCES],
+        "runtime": [*RUNTIMES],
+        "technique": [*TECHNIQUES],
+    }
+    for kind, names in registered.items():
+        assert [row["name"] for row in rows if row["kind"] == kind] == names
     models = [row["name"] for row in rows if row["kind"] == "model"]
     assert models == [*MODELS, "path/to/file.py:function"]
 

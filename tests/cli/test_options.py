@@ -61,4 +61,4 @@ def test_a_value_out_of_range_names_its_option_and_what_is_allowed(
 ) -> None:
     option = "--" + name.removesuffix("_s").replace("_", "-")
     with pytest.raises(SettingsError, match=rf"^{option} .* is out of range\. Allowed: "):
-        resolve(tmp_path, {name: value})  # type: ignore[dict-item]
+        resolve(tmp_path, {name: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,7 +143,9 @@ def log_to(path: Path) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        # On a full disk, closing fails too.
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 class _LogFile(logging.FileHandler):

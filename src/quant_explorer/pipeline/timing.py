@@ -251,21 +251,29 @@ class _Comparison:
             and self._surely_more_accurate(self.contenders[winner], self.contenders[loser])
         }
 
+    def _truth(self) -> NDArray[np.int64]:
+        """What a variant should have predicted: labels, or without training what the baseline did."""
+        truth = self.subject.dataset.report.labels.copy()
+        predictions = self.baseline.measurement.predictions
+        if predictions is not None and not predictions.trained:
+            truth[np.array(predictions.positions)] = predictions.top1
+        return truth
+
     def _surely_more_accurate(self, winner: Contender, loser: Contender) -> bool:
-        labels = self.subject.dataset.report.labels
-        hits = [_correct(one, labels) for one in (winner, loser)]
+        truth = self._truth()
+        hits = [_correct(one, truth) for one in (winner, loser)]
         both = ~np.isnan(hits[0]) & ~np.isnan(hits[1])
         if not both.any():
             return False
         return compare_paired(hits[0][both] == 1, hits[1][both] == 1).interval_pp.low > 0
 
 
-def _correct(contender: Contender, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    correct = np.full(len(labels), np.nan)
+def _correct(contender: Contender, truth: NDArray[np.int64]) -> NDArray[np.float64]:
+    correct = np.full(len(truth), np.nan)
     predictions = contender.measurement.predictions
     if predictions is not None:
         positions = np.array(predictions.positions)
-        correct[positions] = labels[positions] == np.array(predictions.top1)
+        correct[positions] = truth[positions] == np.array(predictions.top1)
     return correct
 
 

@@ -88,7 +88,7 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     # `prepare_fx` fuses by itself in the same way, but does not check.
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
-        return Quantized(_quantize_linear(fused, spec), notes)
+        return Quantized(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
     bits, reason = activation_bits(engine)
     mapping = static_mapping(spec, engine, bits)
     with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
@@ -104,6 +104,13 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     with _explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
     return Quantized(converted, notes + ((reason,) if reason else ()))
+
+
+def _explain_reduced_range(engine: str) -> tuple[str, ...]:
+    # torch.ao.nn.quantized.dynamic.Linear passes reduce_range=True, which only QNNPACK ignores.
+    if engine == "qnnpack":
+        return ()
+    return ("dynamic activations have 7 bits: PyTorch's dynamic linear layer asks for no more, on any CPU",)
 
 
 def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.GraphModule:

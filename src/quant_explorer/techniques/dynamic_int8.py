@@ -1,7 +1,7 @@
 """Dynamic INT8: weights of linear layers in INT8, activations quantized at run time.
 
-At each call the range [min, max] of the layer's input gives scale s = (max - min) / 255 and zero
-point z; the product runs in INT8 and is scaled back to float.
+At each call the range [min, max] of the layer's input gives scale and zero
+point (how many bits, the runtime decides and says); the product runs in INT8 and is scaled back to float.
 Source: PyTorch, "Dynamic quantization", https://docs.pytorch.org/docs/2.9/quantization.html.
 """
 

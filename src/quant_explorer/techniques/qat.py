@@ -155,13 +155,16 @@ def restore_float(prepared: torch.fx.GraphModule, model: nn.Module) -> nn.Module
 
     trained = prepared.state_dict()
     graph = fx.symbolic_trace(model)
-    inside = {norm: f"{convolution}.bn" for convolution, norm in _batch_norms(graph)}
+    before = {norm: layer for layer, norm in _batch_norms(graph)}
     restored: dict[str, torch.Tensor] = {}
     # The graph's names, for a module may have several and others are never called.
     for name in graph.state_dict().keys() & model.state_dict().keys():
         layer, _, parameter = name.rpartition(".")
-        source = name if name in trained else f"{inside.get(layer, layer)}.{parameter}"
-        if source not in trained:
+        fused = before.get(layer, layer)
+        # As it was; inside a quantized layer; or first or second of a fused sequence that stays in float.
+        sources = (name, f"{fused}.bn.{parameter}", f"{layer}.0.{parameter}", f"{fused}.1.{parameter}")
+        source = next((source for source in sources if source in trained), None)
+        if source is None:
             raise BuildError(f"quantization-aware training lost the parameter {name!r} of the model")
         restored[name] = trained[source]
     result = copy.deepcopy(model)

@@ -1,0 +1,252 @@
+"""What every runtime must do, as tests that its author inherits. Needs pytest.
+
+    class TestMyRuntime(RuntimeConformance):
+        kind = MyRuntime
+
+Everything a session does is asked of a real worker process that has the files and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final, get_args
+
+import numpy as np
+import pytest
+
+from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
+from quant_explorer.core.quantspec import Activations, Granularity, Precision, QuantSpec
+from quant_explorer.core.recipe import ParameterValue
+from quant_explorer.pipeline.environment import measuring_cores
+from quant_explorer.pipeline.worker import Opening, Worker, runtime_path
+from quant_explorer.testing.reference import ROUNDING, LinearLayer, differences, float_logits
+from quant_explorer.testing.toys import (
+    TOY_CLASSES,
+    TOY_CONVOLUTION_MACS,
+    TOY_LINEAR_MACS,
+    TOY_SHAPE,
+    toy_batches,
+    toy_linear_model,
+    toy_model,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SPECS: Final = {
+    "fp32": QuantSpec(),
+    "dynamic_int8": QuantSpec("int8", "dynamic"),
+    "static_int8_per_tensor": QuantSpec("int8", "static", "per_tensor", "minmax"),
+    "static_int8_per_channel": QuantSpec("int8", "static", "per_channel", "minmax"),
+}
+LINEAR_SHAPE: Final = (3, 4, 4)
+WORKER_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A lowered candidate, opened by the worker. `folder` is where its files were moved to."""
+
+    spec: str
+    candidate: Candidate
+    folder: Path
+    worker: Worker
+
+
+class RuntimeConformance:
+    """Inherit and set `kind`; `options` are its constructor's.
+
+    `model`, `shape` and the hand-counted `convolution_macs` and `linear_macs` (of one image) may be
+    replaced together by a runtime that lowers less than a small convolutional network.
+    `weight_levels` is the vendor's convention for symmetric weights, scale = max|w| / weight_levels;
+    activations have scale = (max - min) / activation_levels.
+    """
+
+    kind: ClassVar[type[Runtime]]
+    options: ClassVar[tuple[tuple[str, ParameterValue], ...]] = ()
+    shape: ClassVar[tuple[int, int, int]] = TOY_SHAPE
+    convolution_macs: ClassVar[int] = TOY_CONVOLUTION_MACS
+    linear_macs: ClassVar[int] = TOY_LINEAR_MACS
+    float_tolerance: ClassVar[float] = 1e-4
+    weight_levels: ClassVar[float] = 127.5
+    activation_levels: ClassVar[int] = 255
+
+    def model(self) -> nn.Module:
+        """Return the float model, in eval mode, that gives (n, 4) for (n, *shape)."""
+        return toy_model()
+
+    @pytest.fixture(scope="class")
+    def runtime(self) -> Runtime:
+        """Return the runtime, or skip with the reason why it is not available here."""
+        runtime = self.kind(**dict(self.options))
+        reason = runtime.unavailable()
+        if reason is not None:
+            assert reason.strip(), "an empty reason tells nobody what to do"
+            pytest.skip(reason)
+        return runtime
+
+    @pytest.fixture(params=SPECS, scope="class")
+    def candidate(self, request: pytest.FixtureRequest, runtime: Runtime) -> Candidate:
+        """Return the model with each spec in turn, skipping those the runtime does not lower."""
+        candidate = Candidate(self.model(), SPECS[request.param])
+        reason = runtime.unsupported(candidate)
+        if reason is not None:
+            pytest.skip(reason)
+        return candidate
+
+    @pytest.fixture(scope="class")
+    def opened(
+        self, candidate: Candidate, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Opened]:
+        """Yield the candidate's files, opened by a worker that all tests of this spec share."""
+        spec = next(name for name, value in SPECS.items() if value == candidate.spec)
+        folder = tmp_path_factory.mktemp("lowered")
+        with open_lowered(runtime, candidate, toy_batches(self.shape), folder) as worker:
+            yield Opened(spec, candidate, folder / "moved", worker)
+
+    def test_fp32_is_supported(self, runtime: Runtime) -> None:
+        """FP32 is measured in every runtime, or its own gain would be taken for that of INT8."""
+        assert runtime.unsupported(Candidate(self.model(), QuantSpec())) is None
+
+    @pytest.mark.parametrize("precision", get_args(Precision))
+    @pytest.mark.parametrize("activations", get_args(Activations))
+    def test_unsupported_is_none_or_a_reason(
+        self, runtime: Runtime, precision: Precision, activations: Activations
+    ) -> None:
+        """It never raises, and an empty reason tells nobody what to do."""
+        reason = runtime.unsupported(Candidate(self.model(), QuantSpec(precision, activations)))
+        assert reason is None or reason.strip()
+
+    def test_versions_are_named(self, runtime: Runtime) -> None:
+        """The versions go into digests; without any, an upgrade would change no digest."""
+        versions = runtime.versions()
+        assert versions
+        assert all(name and version for name, version in versions.items())
+
+    def test_lowering_leaves_the_model_untouched(
+        self, runtime: Runtime, candidate: Candidate, tmp_path: Path
+    ) -> None:
+        """Weights, buffers, training modes, modules, attributes and hooks are what they were."""
+        before = copy.deepcopy(candidate.model)
+        runtime.lower(candidate, toy_batches(self.shape), tmp_path)
+        assert differences(before, candidate.model) == []
+
+    def test_lowering_twice_gives_files_of_equal_size(
+        self, runtime: Runtime, candidate: Candidate, tmp_path: Path
+    ) -> None:
+        """The name of the folder leaves no trace, nor does the time."""
+        lowerings: list[Lowering] = []
+        sizes: list[dict[str, int]] = []
+        for name in ("once", "twice-and-a-longer-name"):
+            folder = tmp_path / name
+            folder.mkdir()
+            lowerings.append(runtime.lower(candidate, toy_batches(self.shape), folder))
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            sizes.append({path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
+        assert sizes[0], "nothing was written"
+        assert sizes[0] == sizes[1]
+        assert lowerings[0] == lowerings[1]
+
+    def test_other_weights_give_files_of_equal_size(
+        self, runtime: Runtime, candidate: Candidate, tmp_path: Path
+    ) -> None:
+        """Equal payloads report equal sizes."""
+        import torch
+
+        other = copy.deepcopy(candidate.model)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(-0.7)
+        sizes = []
+        for name, model in (("own", candidate.model), ("other", other)):
+            folder = tmp_path / name
+            folder.mkdir()
+            runtime.lower(Candidate(model, candidate.spec), toy_batches(self.shape), folder)
+            sizes.append(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+        assert sizes[0] == sizes[1]
+
+    def test_outputs_are_those_of_the_float_model(self, opened: Opened) -> None:
+        """FP32 to 1e-4 of the largest logit; INT8 to 20 dB, but not as well as FP32."""
+        batch = toy_batches(self.shape, count=1, seed=1)[0]
+        logits, expected = opened.worker.run(batch), float_logits(opened.candidate.model, batch)
+        assert logits.dtype == np.float32
+        assert logits.shape == (len(batch), len(TOY_CLASSES))
+        error = logits - expected
+        rounding = self.float_tolerance * np.abs(expected).max()
+        if opened.spec == "fp32":
+            assert np.abs(error).max() <= rounding
+        else:
+            assert np.abs(error).max() > rounding, "INT8 that equals FP32 is not INT8"
+            assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 20
+
+    @pytest.mark.parametrize("size", [1, 3, 8])
+    def test_rows_do_not_depend_on_the_batch(self, opened: Opened, size: int) -> None:
+        """Up to rounding of float sums; up to one step of the input where its range is that of the batch."""
+        images = toy_batches(self.shape, count=1, seed=2)[0]
+        whole = opened.worker.run(images)
+        part = opened.worker.run(np.ascontiguousarray(images[:size]))
+        assert part.shape == (size, len(TOY_CLASSES))
+        share = 0.05 if opened.spec == "dynamic_int8" else ROUNDING
+        assert np.abs(part - whole[:size]).max() <= share * np.abs(whole).max()
+
+    def test_executed_macs_are_those_counted_by_hand(self, opened: Opened) -> None:
+        """Both how many, and in which precision, as it was asked for."""
+        executed = opened.worker.executed(toy_batches(self.shape, count=1)[0][:1])
+        total = self.convolution_macs + self.linear_macs
+        expected = {
+            "fp32": {"fp32": total},
+            "dynamic_int8": {"fp32": self.convolution_macs, "int8": self.linear_macs},
+        }.get(opened.spec, {"int8": total})
+        assert {name: macs for name, macs in executed.macs.items() if macs} == {
+            name: macs for name, macs in expected.items() if macs
+        }
+        assert executed.kernels
+
+    def test_executed_macs_are_those_of_one_image(self, opened: Opened) -> None:
+        """Counts are per image, whatever the batch."""
+        batch = toy_batches(self.shape, count=1)[0]
+        assert opened.worker.executed(batch).macs == opened.worker.executed(batch[:1]).macs
+
+    def test_same_input_same_output(self, opened: Opened) -> None:
+        """A second call gives the same bits."""
+        batch = toy_batches(self.shape, count=1, seed=3)[0]
+        np.testing.assert_array_equal(opened.worker.run(batch), opened.worker.run(batch))
+
+    @pytest.mark.parametrize("granularity", get_args(Granularity))
+    def test_one_static_layer_is_as_exact_as_its_formula(
+        self, runtime: Runtime, granularity: Granularity, tmp_path: Path
+    ) -> None:
+        """Against fake quantization in float64: one output step. Against FP32: the half steps, propagated."""
+        model = toy_linear_model()
+        candidate = Candidate(model, QuantSpec("int8", "static", granularity, "minmax"))
+        reason = runtime.unsupported(candidate)
+        if reason is not None:
+            pytest.skip(reason)
+        calibration = toy_batches(LINEAR_SHAPE, count=1, size=64)
+        with open_lowered(runtime, candidate, calibration, tmp_path) as worker:
+            logits = worker.run(calibration[0])
+        layer = LinearLayer.of(model, calibration[0], granularity, self.weight_levels, self.activation_levels)
+        simulated = layer.output.round_trip(layer.quantized_sums())
+        assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
+        assert np.all(np.abs(logits - layer.sums()) <= layer.half_steps() * (1 + ROUNDING))
+
+
+@contextmanager
+def open_lowered(
+    runtime: Runtime, candidate: Candidate, calibration: tuple[Batch, ...], folder: Path
+) -> Iterator[Worker]:
+    """Lower to `folder`, move the files to `folder/moved`, and open them in a worker process."""
+    written = folder / "written"
+    written.mkdir()
+    lowering = runtime.lower(candidate, calibration, written)
+    written.rename(folder / "moved")
+    opening = Opening(
+        runtime_path(type(runtime)), lowering.options, str(folder / "moved"), measuring_cores(1)
+    )
+    with Worker(opening, log=folder / "worker.log", timeout_s=WORKER_TIMEOUT_S) as worker:
+        worker.open(calibration[0][:1])
+        yield worker

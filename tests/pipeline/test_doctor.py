@@ -1,0 +1,48 @@
+import pytest
+
+from quant_explorer.metrics import memory
+from quant_explorer.pipeline import doctor
+from quant_explorer.pipeline.doctor import Fact, examine
+
+
+def facts() -> dict[str, Fact]:
+    return {fact.what: fact for fact in examine()}
+
+
+@pytest.mark.parametrize(
+    ("sets", "int8", "fp16"),
+    [
+        (("avx2",), "smaller, hardly faster", "slow"),
+        (("avx512_vnni",), "fast", "slow"),
+        (("asimddp", "asimdhp"), "fast", "fast"),
+    ],
+)
+def test_what_is_fast_follows_from_the_instruction_sets(
+    monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], int8: str, fp16: str
+) -> None:
+    monkeypatch.setattr(doctor, "instruction_sets", lambda: sets)
+    found = facts()
+    assert found["instruction sets"].finding == ", ".join(sets)
+    assert (found["INT8"].finding, found["FP16"].finding) == (int8, fp16)
+    assert found["INT8"].why
+    assert found["FP16"].why
+
+
+@pytest.mark.parametrize(("has", "finding"), [(True, "fast"), (False, "slow")])
+def test_bfloat16_is_emulated_where_the_processor_has_none(
+    monkeypatch: pytest.MonkeyPatch, has: bool, finding: str
+) -> None:
+    monkeypatch.setattr(doctor, "has_bfloat16", lambda: has)
+    assert facts()["BF16"].finding == finding
+
+
+def test_one_engine_is_the_default_and_its_bits_are_given() -> None:
+    engines = {what: fact for what, fact in facts().items() if what.startswith("engine ")}
+    (default,) = (fact for what, fact in engines.items() if "(default)" in what)
+    assert default.finding in ("8-bit activations", "7-bit activations")
+    assert all(fact.why for fact in engines.values())
+
+
+def test_peak_memory_says_why_it_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "unavailable", lambda: "the kernel does not let us")
+    assert facts()["peak memory"] == Fact("peak memory", "not measurable", "the kernel does not let us")

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import BuildError
+from quant_explorer.core.measurement import Executed, Measurement, Status
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.recipe import Recipe
+from quant_explorer.metrics.accuracy import Scored
+from quant_explorer.models import parameter_digest
+from quant_explorer.pipeline import measure as measure_module
+from quant_explorer.pipeline.build import build, create_runtime
+from quant_explorer.pipeline.measure import balanced_order, check_precision, measure
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.worker import Opened, Worker
+from quant_explorer.testing.toys import toy_dataset
+
+from .toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_subject
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def measured(
+    run: RunFolder,
+    recipe: Recipe,
+    *,
+    subject: Subject | None = None,
+    protocol: Protocol = PROTOCOL,
+    reference: Scored | None = None,
+) -> tuple[Measurement, Scored | None]:
+    """Build a recipe and measure it in a real worker."""
+    subject = subject or toy_subject()
+    runtime = create_runtime(recipe, RUNTIMES)
+    artifact = build(recipe, subject, run, runtime)
+    blank = exploration(run, subject=subject)._blank(recipe)
+    return measure(artifact, blank, subject, run, runtime, protocol, reference)
+
+
+def test_a_sound_variant_has_every_figure(run: RunFolder) -> None:
+    subject = toy_subject()
+    found, scored = measured(run, fake("fp32"), subject=subject)
+    assert (found.status, found.reason) == (Status.OK, None)
+    (file,) = found.files
+    assert file.bytes == (run.artifacts / found.variant.digest / file.path).stat().st_size
+    assert found.executed == Executed({"fp32": 16 * 4}, {"matmul.fp32": 1})
+    assert found.cold_start_s[0] > 0
+    assert [peak.batch_size for peak in found.memory] == [1, 4]
+    assert found.predictions is not None
+    assert found.predictions.positions == tuple(range(40))
+    assert found.predictions.sqnr_db is None
+    # What is kept is what the artifact answered, of the images in their order.
+    assert scored is not None
+    assert found.predictions.top1 == tuple(scored.logits.argmax(1).tolist())
+    alone, again = measured(run, fake("fp32"), subject=subject)
+    assert again is not None
+    np.testing.assert_array_equal(again.logits, scored.logits)
+    assert alone.predictions == found.predictions
+
+
+def test_a_variant_is_compared_with_the_reference(run: RunFolder) -> None:
+    _, reference = measured(run, fake("fp32"))
+    found, scored = measured(run, fake("int8", INT8), reference=reference)
+    assert found.predictions is not None
+    assert reference is not None
+    assert scored is not None
+    noise = ((scored.logits - reference.logits) ** 2).sum()
+    expected = 10 * np.log10((reference.logits**2).sum() / noise)
+    assert found.predictions.sqnr_db == pytest.approx(expected, rel=1e-4)
+    assert found.executed is not None
+    assert found.executed.fraction("int8") == 1.0
+
+
+def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(200_000, 4))
+    subject = replace(toy_subject(), model=model, weights_digest=parameter_digest(model))
+    found, _ = measured(run, fake("fp32"), subject=subject, protocol=replace(PROTOCOL, batch_sizes=(1, 16)))
+    assert found.status is Status.OK
+    one, sixteen = found.memory
+    assert one.floor_bytes == sixteen.floor_bytes < one.loaded_bytes == sixteen.loaded_bytes
+    # 200,000 features, gathered as float32 and multiplied as float64.
+    assert sixteen.peak_bytes > sixteen.loaded_bytes + 16 * 200_000 * 4
+    assert one.floor_bytes < one.peak_bytes < sixteen.peak_bytes
+
+
+# The first call is that of opening.
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("raise", Status.FAILED, "the fake runtime was asked to raise"),
+        ("die", Status.DIED, r"the worker process died during (Open|MeasureMemory) \(signal SIGKILL\)"),
+    ],
+)
+def test_a_fault_is_a_status_and_a_reason(
+    run: RunFolder, fault: str, after: int, status: Status, reason: str
+) -> None:
+    found, scored = measured(run, fake("faulty", fault=fault, fault_after=after))
+    assert found.status is status
+    assert re.search(reason, found.reason or "")
+    assert scored is None
+    assert found.predictions is None
+    # What was found until then is kept.
+    assert found.files
+    assert bool(found.cold_start_s) == bool(after)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("nan", "outputs of 4 of 4 images are not finite"), ("wrong_shape", r"shape (4, 5), expected (4, 4)")],
+)
+@pytest.mark.parametrize("after", [0, 12])
+def test_what_is_no_answer_never_becomes_a_figure(
+    run: RunFolder, fault: str, reason: str, after: int
+) -> None:
+    found, scored = measured(run, fake("faulty", fault=fault, fault_after=after))
+    assert found.status is Status.FAILED
+    assert reason in (found.reason or "")
+    assert found.predictions is None
+    assert scored is None
+
+
+class ImpatientAfterOpening(Worker):
+    """Waits a moment for each answer once the artifact is open, however slow the machine is at that."""
+
+    def open(self, batch: Batch) -> Opened:
+        opened = super().open(batch)
+        self._timeout_s = 0.2
+        return opened
+
+
+def test_a_variant_that_hangs_times_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_module, "Worker", ImpatientAfterOpening)
+    found, _ = measured(run, fake("hangs", fault="hang", fault_after=1))
+    assert found.status is Status.TIMED_OUT
+    assert "no answer to MeasureMemory within 0.2 s" in (found.reason or "")
+
+
+def test_int8_that_runs_in_float_fails_its_build(run: RunFolder) -> None:
+    found, _ = measured(run, fake("int8", INT8, fault="float_named_int8"))
+    assert found.status is Status.BUILD_FAILED
+    assert "named INT8, but its multiply-accumulates ran in fp32 100.0%" in (found.reason or "")
+    assert found.predictions is None
+
+
+@pytest.mark.parametrize(
+    ("activations", "int8", "sound"),
+    [
+        ("static", 51, True),
+        ("static", 50, False),
+        ("static", 0, False),
+        ("dynamic", 1, True),
+        ("dynamic", 0, False),
+    ],
+)
+def test_how_much_must_run_in_int8(run: RunFolder, activations: str, int8: int, sound: bool) -> None:
+    recipe = fake("int8", INT8)
+    subject = toy_subject()
+    artifact = build(recipe, subject, run, create_runtime(recipe, RUNTIMES))
+    spec = QuantSpec("int8", activations)  # type: ignore[arg-type]  # one of its literals
+    named = Artifact(artifact.folder, replace(artifact.manifest, spec=spec))
+    executed = Executed({"int8": int8, "fp32": 100 - int8}, {})
+    if sound:
+        check_precision(named, executed)
+    else:
+        with pytest.raises(BuildError, match="named INT8"):
+            check_precision(named, executed)
+    check_precision(Artifact(artifact.folder, replace(artifact.manifest, spec=QuantSpec())), executed)
+
+
+def test_a_slow_variant_is_scored_on_a_balanced_seeded_subset(run: RunFolder) -> None:
+    data = toy_dataset(train=64, search=8, report=240)
+    subject = toy_subject(dataset=data, seed=3)
+    # 12 calls of 50 ms answer the least number of images, and are over the limit long before.
+    protocol = replace(PROTOCOL, batch_sizes=(1, 10), time_limit_s=0.1)
+    found, _ = measured(run, fake("slow", fault="slow"), subject=subject, protocol=protocol)
+    assert found.status is Status.OK
+    assert found.predictions is not None
+    positions = np.array(found.predictions.positions)
+    assert len(positions) == len(found.predictions.top1) == 100
+    expected = balanced_order(data.report.labels, 3)[:100]
+    np.testing.assert_array_equal(positions, np.sort(expected))
+    assert np.bincount(data.report.labels[positions]).tolist() == [25] * 4
+
+
+def test_with_time_enough_all_images_are_scored(run: RunFolder) -> None:
+    protocol = replace(PROTOCOL, batch_sizes=(1, 7), time_limit_s=600)
+    found, _ = measured(run, fake("fp32"), protocol=protocol)
+    assert found.predictions is not None
+    assert found.predictions.positions == tuple(range(40))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_every_beginning_of_the_order_is_balanced(classes: list[int], seed: int) -> None:
+    labels = np.array(classes, np.int64)
+    order = balanced_order(labels, seed)
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    np.testing.assert_array_equal(order, balanced_order(labels, seed))
+    available = np.bincount(labels, minlength=5)
+    for end in range(len(order) + 1):
+        taken = np.bincount(labels[order[:end]], minlength=5)
+        # A class is behind another only when it has no more images.
+        assert (taken >= np.minimum(available, taken.max() - 1)).all()
+
+
+def test_the_order_follows_the_seed() -> None:
+    labels = np.arange(200) % 4
+    assert not np.array_equal(balanced_order(labels, 0), balanced_order(labels, 1))

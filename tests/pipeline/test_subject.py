@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from quant_explorer.core.dataset import Dataset
+from quant_explorer.core.errors import UnknownNameError
+from quant_explorer.core.progress import Silent
+from quant_explorer.models import load_model, parameter_digest, save_weights
+from quant_explorer.pipeline import subject as subject_module
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Settings
+from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
+from quant_explorer.testing.toys import toy_dataset
+
+from .toy_runs import Watching, toy_subject
+
+DATA = toy_dataset(train=64, search=8, report=12)
+SETTINGS = Settings("toy", "small_cnn", Path("data"), epochs=2)
+
+
+@pytest.fixture(autouse=True)
+def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, **options: object) -> Dataset:
+        return DATA
+
+    monkeypatch.setattr(subject_module, "load_dataset", load)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def load(run: RunFolder, settings: Settings = SETTINGS, *, train: bool = True) -> tuple[Subject, list[str]]:
+    """Return the subject, and which bars there were."""
+    watching = Watching(lambda label, done, note: None)
+    return load_subject(settings, run, watching, train=train), watching.labels
+
+
+def test_it_is_trained_once_and_found_again(run: RunFolder) -> None:
+    first, bars = load(run)
+    assert bars == ["train small_cnn"]
+    (weights,) = run.weights.iterdir()
+    assert weights.name.startswith("baseline-")
+    second, bars = load(run)
+    assert bars == []
+    assert second.weights_digest == first.weights_digest == parameter_digest(second.model)
+    assert second.trained
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 1}, {"seed": 1}, {"label_smoothing": 0.1}], ids=lambda change: next(iter(change))
+)
+def test_other_training_is_another_file(run: RunFolder, change: dict[str, int]) -> None:
+    load(run)
+    load(run, replace(SETTINGS, **change))  # type: ignore[arg-type]  # a field's own type
+    assert len(list(run.weights.glob("baseline-*.safetensors"))) == 2
+
+
+def test_an_interrupted_training_goes_on(run: RunFolder) -> None:
+    def seen(label: str, done: int, note: str) -> None:
+        if note.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_subject(SETTINGS, run, Watching(seen))
+    (checkpoint,) = run.weights.iterdir()
+    assert checkpoint.suffix == ".checkpoint"
+    resumed, _ = load(run)
+    assert [path.suffix for path in run.weights.iterdir()] == [".safetensors"]
+    whole, _ = load(RunFolder(run.path / "other"))
+    assert resumed.weights_digest == whole.weights_digest
+
+
+def test_with_weights_nothing_is_trained(run: RunFolder, tmp_path: Path) -> None:
+    own = load_model("small_cnn", weights=None, classes=4, image_shape=(3, 16, 16), seed=5).module
+    path = tmp_path / "own.safetensors"
+    save_weights(own, path)
+    found, bars = load(run, replace(SETTINGS, weights=path))
+    assert bars == []
+    assert found.trained
+    assert found.weights_digest == parameter_digest(own)
+    assert not run.weights.exists()
+
+
+def test_an_untrained_model_has_its_batch_norms_settled(run: RunFolder) -> None:
+    found, bars = load(run, train=False)
+    assert bars == []
+    assert not found.trained
+    assert not found.model.training
+    assert not run.weights.exists()
+    norms = [module for module in found.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert [norm.momentum for norm in norms] == [0.1] * len(norms)
+    # What the first one sees on the calibration images, averaged over batches: by hand.
+    assert isinstance(found.model, nn.Sequential)
+    first = found.model.get_submodule("block1.conv1")
+    with torch.no_grad():
+        seen = [first(torch.from_numpy(batch)) for batch in found.calibration]
+    means = torch.stack([batch.mean((0, 2, 3)) for batch in seen]).mean(0)
+    variances = torch.stack([batch.var((0, 2, 3)) for batch in seen]).mean(0)
+    torch.testing.assert_close(norms[0].running_mean, means, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(norms[0].running_var, variances, rtol=1e-3, atol=1e-5)
+    # And only their statistics were touched.
+    fresh = load_model("small_cnn", weights=None, classes=4, image_shape=(3, 16, 16), seed=0).module
+    for name, parameter in found.model.named_parameters():
+        assert torch.equal(parameter, fresh.get_parameter(name))
+
+
+@pytest.mark.parametrize(
+    ("model", "takes"),
+    [
+        ("small_cnn", True),
+        ("resnet18", False),
+        ("mobilenet_v3_large", False),
+        ("vgg11_bn", False),
+        ("own/net.py:make", True),
+    ],
+)
+def test_who_takes_images_as_they_are(model: str, takes: bool) -> None:
+    assert takes_image_size(model) is takes
+
+
+def test_an_unknown_model_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'small_cnn'"):
+        takes_image_size("smal_cnn")
+
+
+def test_images_to_time_are_real_and_never_of_the_report_split() -> None:
+    subject = toy_subject(dataset=DATA)
+    whole = np.concatenate(subject.calibration)
+    assert whole.shape == (32, 3, 16, 16)
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(subject.batch(5), whole[:5])
+    # More than there are: the same again.
+    np.testing.assert_array_equal(subject.batch(40), np.concatenate([whole, whole[:8]]))
+    assert subject.batch(1).flags.c_contiguous
+
+
+def test_the_split_has_the_labels_of_the_report_images() -> None:
+    split = toy_subject(dataset=DATA).split
+    assert split.digest == DATA.digest
+    assert split.classes == DATA.classes
+    assert split.labels == tuple(DATA.report.labels.tolist())
+
+
+def test_fine_tuning_trains_in_place_for_as_long_as_asked() -> None:
+    steps: list[tuple[str, int]] = []
+    watching = Watching(lambda label, done, note: steps.append((label, done)))
+    subject = toy_subject(dataset=DATA, progress=watching)
+    model = copy.deepcopy(subject.model)
+    subject.workbench().fine_tune(model, epochs=3, learning_rate=0.01, label="fine-tune")
+    assert steps[-1] == ("fine-tune", 3)
+    assert parameter_digest(model) != parameter_digest(subject.model)
+    again = copy.deepcopy(subject.model)
+    toy_subject(dataset=DATA).workbench().fine_tune(again, epochs=3, learning_rate=0.01, label="fine-tune")
+    assert parameter_digest(again) == parameter_digest(model)
+
+
+def test_what_decides_fine_tuning_decides_its_digest() -> None:
+    other = toy_dataset(train=64, search=8, report=12, seed=1)
+    digests = {
+        toy_subject(dataset=DATA).training_digest,
+        toy_subject(dataset=DATA, seed=1).training_digest,
+        toy_subject(dataset=other).training_digest,
+    }
+    assert len(digests) == 3
+    assert toy_subject(dataset=DATA, model_seed=1).training_digest in digests
+
+
+def test_progress_is_optional() -> None:
+    assert toy_subject().progress == Silent()

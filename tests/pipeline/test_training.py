@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from quant_explorer.core.dataset import Dataset, Images
+from quant_explorer.core.errors import StorageError, TrainingError
+from quant_explorer.core.progress import Progress, Silent
+from quant_explorer.datasets import input_spec
+from quant_explorer.models import parameter_digest
+from quant_explorer.pipeline.training import Schedule, Trainer, augment
+from quant_explorer.testing.toys import toy_dataset, toy_model
+
+from .toy_runs import Watching
+
+DATA = toy_dataset(train=128, search=32, report=8)
+SCHEDULE = Schedule(epochs=3, learning_rate=0.05, batch_size=32)
+
+
+def trainer(data: Dataset = DATA, *, seed: int = 0, progress: Progress | None = None) -> Trainer:
+    return Trainer(data, input_spec(data, data.image_shape), seed, progress or Silent())
+
+
+def trained(model: nn.Module | None = None, schedule: Schedule = SCHEDULE, *, seed: int = 0) -> str:
+    """Return the digest of the weights that training leaves behind."""
+    model = model or toy_model()
+    trainer(seed=seed).fit(model, schedule, label="train")
+    return parameter_digest(model)
+
+
+def with_dropout() -> nn.Module:
+    model = toy_model()
+    assert isinstance(model, nn.Sequential)
+    return nn.Sequential(*list(model)[:-1], nn.Dropout(0.5), model[-1])
+
+
+class Interrupted(Watching):
+    """A Progress that presses Ctrl-C in one step."""
+
+    def __init__(self, step: int) -> None:
+        def seen(label: str, done: int, note: str) -> None:
+            if done == step:
+                raise KeyboardInterrupt
+
+        super().__init__(seen)
+
+
+def test_it_learns_and_leaves_the_model_ready_to_use() -> None:
+    losses: list[float] = []
+
+    def seen(label: str, done: int, note: str) -> None:
+        words = note.split()
+        if "loss" in words:
+            losses.append(float(words[words.index("loss") + 1]))
+
+    model = toy_model()
+    fit = trainer(progress=Watching(seen))
+    before = fit.accuracy(model.eval(), DATA.search)
+    fit.fit(model, Schedule(epochs=15, learning_rate=0.2, batch_size=32), label="train")
+    assert not model.training
+    assert losses[-1] < 0.5 * losses[0]
+    # Chance is a quarter.
+    assert fit.accuracy(model.eval(), DATA.search) > max(0.7, before)
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+def test_the_bar_counts_steps_and_says_loss_and_accuracy() -> None:
+    notes: list[tuple[int, str]] = []
+    trainer(progress=Watching(lambda label, done, note: notes.append((done, note)))).fit(
+        toy_model(), SCHEDULE, label="train"
+    )
+    done, note = notes[-1]
+    assert done == 3 * 128 // 32
+    assert note.startswith("epoch 3/3 loss ")
+    assert "search top-1 " in note
+
+
+@pytest.mark.parametrize("model", [toy_model, with_dropout])
+def test_the_same_seed_gives_the_same_weights(model: type[nn.Module]) -> None:
+    first = trained(model())
+    # Whatever the caller's random state is.
+    torch.manual_seed(12345)
+    assert trained(model()) == first
+    assert trained(model(), seed=1) != first
+
+
+def test_the_callers_random_state_is_left_as_it_was() -> None:
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    trained(with_dropout())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("model", [toy_model, with_dropout])
+@pytest.mark.parametrize("step", [1, 4, 7, 11])
+def test_a_resumed_run_is_the_same_run(tmp_path: Path, model: type[nn.Module], step: int) -> None:
+    checkpoint = tmp_path / "weights" / "train.checkpoint"
+    whole = trained(model())
+    with pytest.raises(KeyboardInterrupt):
+        trainer(progress=Interrupted(step)).fit(model(), SCHEDULE, label="train", checkpoint=checkpoint)
+    assert checkpoint.exists() == (step > 4)
+    resumed = model()
+    steps: list[int] = []
+    watching = Watching(lambda label, done, note: steps.append(done))
+    trainer(progress=watching).fit(resumed, SCHEDULE, label="train", checkpoint=checkpoint)
+    assert parameter_digest(resumed) == whole
+    # It began behind the epochs that were done: 4 steps each.
+    assert steps[0] == 4 * ((step - 1) // 4)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("in the way")
+    checkpoint = tmp_path / "weights" / "train.checkpoint"
+    with pytest.raises(StorageError, match=r"train\.checkpoint: cannot be written"):
+        trainer().fit(toy_model(), SCHEDULE, label="train", checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_training(bad: float) -> None:
+    model = toy_model()
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(bad)
+    with pytest.raises(TrainingError, match="train: the loss is nan in epoch 1; use a lower learning rate"):
+        trained(model)
+
+
+def test_a_learning_rate_that_is_far_too_high_ends_training_or_not_but_never_gives_nan() -> None:
+    model = toy_model()
+    with pytest.raises(TrainingError):
+        trained(model, Schedule(epochs=3, learning_rate=1e30, batch_size=32, warmup_share=0.01))
+
+
+# Ten steps of which a tenth are warm-up: OneCycleLR would divide by zero.
+@pytest.mark.parametrize("images", [4, 8, 64, 80, 88])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_any_number_of_steps_can_be_scheduled(images: int, share: float) -> None:
+    data = toy_dataset(train=images, search=4, report=4)
+    model = toy_model()
+    before = parameter_digest(model)
+    trainer(data).fit(model, Schedule(1, 0.01, batch_size=8, warmup_share=share), label="train")
+    assert parameter_digest(model) != before
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    seen: list[int] = []
+    data = toy_dataset(train=12, search=4, report=4)
+    trainer(data, progress=Watching(lambda label, done, note: seen.append(done))).fit(
+        toy_model(), Schedule(2, 0.01, batch_size=64), label="train"
+    )
+    assert seen[-1] == 2
+
+
+def test_accuracy_is_that_of_the_images_and_of_none_there_is_none() -> None:
+    class Says(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, 1.0, 0.0, 0.0]]).expand(len(images), 4)
+
+    nothing = np.array([], np.int64)
+    assert trainer().accuracy(Says(), DATA.search) == np.mean(DATA.search.labels == 1)
+    assert np.isnan(trainer().accuracy(Says(), Images(DATA.search.pixels, nothing, nothing)))
+
+
+@pytest.fixture
+def pixels() -> NDArray[np.uint8]:
+    rng = np.random.default_rng(0)
+    return rng.integers(1, 256, (64, 12, 10, 3), dtype=np.uint8)
+
+
+def crops_of(image: NDArray[np.uint8], *, mirrored: bool) -> set[bytes]:
+    height, width, _ = image.shape
+    padded = np.zeros((height + 8, width + 8, 3), np.uint8)
+    padded[4:-4, 4:-4] = image
+    crops = (padded[top : top + height, left : left + width] for top in range(9) for left in range(9))
+    return {np.ascontiguousarray(crop[:, ::-1] if mirrored else crop).tobytes() for crop in crops}
+
+
+def test_crops_come_from_the_padded_image(pixels: NDArray[np.uint8]) -> None:
+    before = pixels.copy()
+    cropped = augment(pixels, np.random.default_rng(1), flip=False)
+    assert cropped.shape == pixels.shape
+    assert cropped.dtype == np.uint8
+    assert cropped.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, before)
+    for image, crop in zip(pixels, cropped, strict=True):
+        assert crop.tobytes() in crops_of(image, mirrored=False)
+    # Each at its own place.
+    assert (cropped != pixels).any(axis=(1, 2, 3)).mean() > 0.5
+
+
+def test_images_are_mirrored_only_where_that_is_allowed(pixels: NDArray[np.uint8]) -> None:
+    flipped = augment(pixels, np.random.default_rng(1), flip=True)
+    assert flipped.shape == pixels.shape
+    assert flipped.dtype == np.uint8
+    mirrored = [
+        crop.tobytes() in crops_of(image, mirrored=True) for image, crop in zip(pixels, flipped, strict=True)
+    ]
+    plain = [
+        crop.tobytes() in crops_of(image, mirrored=False) for image, crop in zip(pixels, flipped, strict=True)
+    ]
+    assert all(one or other for one, other in zip(mirrored, plain, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_training_follows_the_data_sets_word_on_mirroring(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def spy(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) -> NDArray[np.uint8]:
+        asked.append(flip)
+        return pixels
+
+    monkeypatch.setattr("quant_explorer.pipeline.training.augment", spy)
+    for flip in (True, False):
+        asked.clear()
+        data = dataclasses.replace(DATA, flip=flip)
+        trainer(data).fit(toy_model(), dataclasses.replace(SCHEDULE, epochs=1), label="train")
+        assert set(asked) == {flip}

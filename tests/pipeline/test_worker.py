@@ -1,0 +1,228 @@
+"""Real processes: what a worker is, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from quant_explorer.core.contracts import Candidate
+from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.pipeline.environment import core_numbers, thread_environment
+from quant_explorer.pipeline.worker import Opening, Worker, runtime_path
+from quant_explorer.testing.fake_runtime import FakeRuntime, Fault
+from quant_explorer.testing.reference import float_logits
+from quant_explorer.testing.toys import toy_batches, toy_linear_model
+
+SHAPE = (3, 4, 4)
+BATCH = toy_batches(SHAPE, count=1)[0]
+# Of a worker that is expected to answer; nothing is judged by it.
+PATIENCE_S = 600.0
+Opener = Callable[..., Worker]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log.txt"
+
+
+@pytest.fixture
+def opening(tmp_path: Path) -> Callable[..., Opening]:
+    """Lower the toy linear model for a fake runtime with a fault."""
+
+    def lower(fault: Fault = "", fault_after: int = 0, threads: int = 1) -> Opening:
+        folder = tmp_path / f"artifact-{fault}"
+        folder.mkdir()
+        runtime = FakeRuntime(fault, fault_after)
+        lowering = runtime.lower(Candidate(toy_linear_model(), QuantSpec()), [BATCH], folder)
+        return Opening(runtime_path(FakeRuntime), lowering.options, str(folder), core_numbers()[-threads:])
+
+    return lower
+
+
+def status_of(process: int, field: str) -> str:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:"))
+
+
+def gone(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until_gone(process: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not gone(process):
+        assert time.monotonic() < deadline, f"process {process} is still there"
+        time.sleep(0.01)
+
+
+def test_it_answers_what_the_float_model_computes(opening: Callable[..., Opening], log: Path) -> None:
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        opened = worker.open(BATCH[:1])
+        assert opened.cold_start_s > 0
+        logits = worker.run(BATCH)
+        np.testing.assert_allclose(logits, float_logits(toy_linear_model(), BATCH), rtol=1e-4, atol=1e-5)
+        assert worker.executed(BATCH).macs == {"fp32": 48 * 4}
+        worker.hold(BATCH)
+        calls = worker.time()
+        assert calls
+        assert min(calls) > 0
+        memory = worker.measure_memory(BATCH)
+        assert memory.batch_size == len(BATCH)
+        assert opened.floor_bytes == memory.floor_bytes
+        assert opened.loaded_bytes == memory.loaded_bytes
+
+
+def test_it_is_a_fresh_process_in_a_session_of_its_own(opening: Callable[..., Opening], log: Path) -> None:
+    import torch  # the parent has it
+
+    assert torch.__name__ in sys.modules
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+        process = psutil.Process(worker.pid)
+        assert process.ppid() == os.getpid()
+        assert os.getsid(worker.pid) == worker.pid
+        assert Path(process.cmdline()[0]).resolve() == Path(sys.executable).resolve()
+        mapped = Path(f"/proc/{worker.pid}/maps").read_text()
+        # Nothing of the parent came along: neither its libraries nor its model.
+        assert "libtorch" not in mapped
+        assert "numpy" in mapped
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
+def test_all_its_threads_are_pinned(opening: Callable[..., Opening], log: Path) -> None:
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+        core = str(core_numbers()[-1])
+        assert status_of(worker.pid, "Cpus_allowed_list") == core
+        tasks = [task.name for task in Path(f"/proc/{worker.pid}/task").iterdir()]
+        assert {status_of(int(task), "Cpus_allowed_list") for task in tasks} == {core}
+
+
+def test_its_thread_pools_are_told_to_be_small_and_not_to_spin(
+    opening: Callable[..., Opening], log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+        own = psutil.Process(worker.pid).environ()
+    assert own["OMP_NUM_THREADS"] == own["MKL_NUM_THREADS"] == own["OPENBLAS_NUM_THREADS"] == "1"
+    assert own["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert thread_environment(3)["OMP_NUM_THREADS"] == "3"
+
+
+def test_modules_in_the_users_folder_do_not_come_in(
+    opening: Callable[..., Opening], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+
+
+def test_leaving_ends_the_process(opening: Callable[..., Opening], log: Path) -> None:
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+    assert gone(worker.pid)
+    with pytest.raises(KeyboardInterrupt), Worker(opening("nan"), log=log, timeout_s=PATIENCE_S) as worker:
+        raise KeyboardInterrupt
+    assert gone(worker.pid)
+
+
+def test_a_killed_worker_names_the_signal_and_the_question(
+    opening: Callable[..., Opening], log: Path
+) -> None:
+    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerDiedError, match=r"died during Run \(signal SIGKILL\)"):
+            worker.run(BATCH)
+
+
+def test_a_worker_that_kills_itself_is_told_from_one_that_fails(
+    opening: Callable[..., Opening], log: Path
+) -> None:
+    with (
+        Worker(opening("die"), log=log, timeout_s=PATIENCE_S) as worker,
+        pytest.raises(WorkerDiedError, match="during Open"),
+    ):
+        worker.open(BATCH)
+
+
+def test_a_worker_that_hangs_is_ended(opening: Callable[..., Opening], log: Path) -> None:
+    with Worker(opening("hang", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+        worker._timeout_s = 0.2
+        with pytest.raises(WorkerTimeoutError, match=r"no answer to Run within 0\.2 s"):
+            worker.run(BATCH)
+        wait_until_gone(worker.pid)
+
+
+def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
+    opening: Callable[..., Opening], log: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Worker(opening("raise", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
+        worker.open(BATCH)
+        with pytest.raises(WorkerError, match=r"^RuntimeError: the fake runtime was asked to raise$"):
+            worker.run(BATCH)
+        # It is still there, and can be asked something else.
+        assert worker.executed(BATCH).macs
+    told = log.read_text()
+    assert "Traceback" in told
+    assert "in _fail" in told
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_file_is_a_reason(opening: Callable[..., Opening], log: Path) -> None:
+    described = opening()
+    Path(described.folder, "linear.npz").unlink()
+    with (
+        Worker(described, log=log, timeout_s=PATIENCE_S) as worker,
+        pytest.raises(WorkerError, match=r"FileNotFoundError.*linear\.npz"),
+    ):
+        worker.open(BATCH)
+
+
+PARENT = """
+import sys, pathlib, numpy as np
+from quant_explorer.pipeline.worker import Opening, Worker
+folder, core, log, after = sys.argv[1:]
+opening = Opening(
+    "quant_explorer.testing.fake_runtime:FakeRuntime",
+    (("fault", "hang"), ("fault_after", int(after))),
+    folder,
+    (int(core),),
+)
+with Worker(opening, log=pathlib.Path(log), timeout_s=3600) as worker:
+    worker.open(np.zeros((1, 3, 4, 4), np.float32))
+    print(worker.pid, flush=True)
+    worker.run(np.zeros((1, 3, 4, 4), np.float32))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_parent(
+    opening: Callable[..., Opening], log: Path, how: signal.Signals
+) -> None:
+    described = opening()
+    arguments = [described.folder, str(described.cores[0]), str(log), "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        assert not gone(worker)
+        parent.send_signal(how)
+    wait_until_gone(worker)

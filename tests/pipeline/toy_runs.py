@@ -1,0 +1,104 @@
+"""For the tests of this room: a toy subject in a run folder, and variants of it on the fake runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.dataset import Dataset
+from quant_explorer.core.measurement import Environment
+from quant_explorer.core.progress import Progress, Silent, Task
+from quant_explorer.core.recipe import ParameterValue, Recipe, Step
+from quant_explorer.core.study import Study
+from quant_explorer.datasets import input_spec
+from quant_explorer.models import parameter_digest
+from quant_explorer.pipeline.explore import Exploration
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol, Settings
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.runtimes.eager import Eager
+from quant_explorer.techniques import create_step
+from quant_explorer.testing.fake_runtime import FakeRuntime
+from quant_explorer.testing.toys import toy_dataset, toy_model
+
+RUNTIMES: Mapping[str, type[Runtime]] = {"fake": FakeRuntime, "eager": Eager}
+ENVIRONMENT = Environment("here", "a cpu", (), 2, 8_000_000_000, 1, "Linux", "3.11", {})
+# No timing of these tests ends by its precision, so that the number of rounds is known.
+PROTOCOL = Protocol(batch_sizes=(1, 4), rounds=2, precision=1e-9, time_limit_s=1e-9, answer_timeout_s=600)
+INT8 = create_step("static_int8", granularity="per_tensor")
+
+
+def toy_subject(
+    *,
+    dataset: Dataset | None = None,
+    seed: int = 0,
+    model_seed: int = 0,
+    progress: Progress | None = None,
+    trained: bool = True,
+) -> Subject:
+    """Return the toy model with the toy data."""
+    data = dataset or toy_dataset(train=64, search=8, report=40)
+    model = toy_model(seed=model_seed)
+    return Subject(
+        model_name="toy",
+        model=model,
+        spec=input_spec(data, data.image_shape),
+        dataset=data,
+        trained=trained,
+        weights_digest=parameter_digest(model),
+        settings=Settings(data="toy", model="toy", data_dir=Path("data"), seed=seed),
+        progress=progress or Silent(),
+    )
+
+
+def fake(config: str, *steps: Step, **options: ParameterValue) -> Recipe:
+    """Return a recipe for the fake runtime."""
+    return Recipe(config, steps, "fake", tuple(sorted(options.items())))
+
+
+def exploration(
+    run: RunFolder, *, subject: Subject | None = None, protocol: Protocol = PROTOCOL
+) -> Exploration:
+    """Return an exploration that goes on from what the run folder holds."""
+    run.path.mkdir(exist_ok=True)
+    return Exploration(
+        subject=subject or toy_subject(),
+        run=run,
+        study=Study.load(run.study),
+        environment=ENVIRONMENT,
+        protocol=protocol,
+        runtimes=RUNTIMES,
+    )
+
+
+@dataclass
+class Watching:
+    """A Progress that tells `seen` of every step of a bar: its label, how far it is, its note."""
+
+    seen: Callable[[str, int, str], None]
+    said: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def task(self, label: str, total: int | None) -> Iterator[Task]:
+        """Open a bar that only tells."""
+        self.labels.append(label)
+        yield _WatchedTask(self, label)
+
+    def say(self, message: str) -> None:
+        """Keep the message."""
+        self.said.append(message)
+
+
+@dataclass
+class _WatchedTask:
+    watching: Watching
+    label: str
+    done: int = 0
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.done += amount
+        self.watching.seen(self.label, self.done, note)
