@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -63,3 +64,4 @@ def invoke(
 
     yield call
     verbosity.level = 0
+    logging.captureWarnings(False)

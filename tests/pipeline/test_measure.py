@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError
 from quant_explorer.core.measurement import Executed, Measurement, Status
 from quant_explorer.core.quantspec import QuantSpec
@@ -24,10 +23,9 @@ from quant_explorer.pipeline.measure import balanced_order, check_precision, mea
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Opened, Worker
 from quant_explorer.testing.toys import toy_dataset
 
-from .toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_subject
+from .toy_runs import INT8, PROTOCOL, RUNTIMES, ImpatientWithHanging, exploration, fake, toy_subject
 
 
 @pytest.fixture
@@ -134,17 +132,8 @@ def test_what_is_no_answer_never_becomes_a_figure(
     assert scored is None
 
 
-class ImpatientAfterOpening(Worker):
-    """Waits a moment for each answer once the artifact is open, however slow the machine is at that."""
-
-    def open(self, batch: Batch) -> Opened:
-        opened = super().open(batch)
-        self._timeout_s = 0.2
-        return opened
-
-
 def test_a_variant_that_hangs_times_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_module, "Worker", ImpatientAfterOpening)
+    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
     found, _ = measured(run, fake("hangs", fault="hang", fault_after=1))
     assert found.status is Status.TIMED_OUT
     assert "no answer to MeasureMemory within 0.2 s" in (found.reason or "")

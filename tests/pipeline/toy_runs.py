@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.contracts import Batch, Runtime
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.progress import Progress, Silent, Task
@@ -19,6 +19,7 @@ from quant_explorer.pipeline.explore import Exploration
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.worker import Opened, Opening, Worker
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
@@ -102,3 +103,18 @@ class _WatchedTask:
     def advance(self, amount: int = 1, note: str = "") -> None:
         self.done += amount
         self.watching.seen(self.label, self.done, note)
+
+
+class ImpatientWithHanging(Worker):
+    """Waits only a moment for what is known to hang, once it is open, however slow the machine is."""
+
+    def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
+        super().__init__(opening, log=log, timeout_s=timeout_s)
+        self._hangs = ("fault", "hang") in opening.options
+
+    def open(self, batch: Batch) -> Opened:
+        """Open the artifact with all the patience there is."""
+        opened = super().open(batch)
+        if self._hangs:
+            self._timeout_s = 0.2
+        return opened

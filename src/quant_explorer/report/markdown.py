@@ -108,9 +108,7 @@ def describe_picks(results: Results, model: str) -> tuple[str, ...]:
     variants = [one for one in results.of_model(model) if one.status is Status.OK]
     names = display_names(variants)
     trained = not any(one.agreement for one in variants)
-    return tuple(
-        describe_pick(pick, names, trained=trained) for pick in results.picks if pick.model == model
-    )
+    return tuple(describe_pick(pick, names, trained=trained) for pick in results.picks if pick.model == model)
 
 
 def describe_pick(pick: Pick, names: dict[str, str], *, trained: bool) -> str:

@@ -1,0 +1,119 @@
+"""Ctrl-C and kills in every stage of one run, by real signals; it is then finished as if nothing had been."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from quant_explorer.core.measurement import Measurement, Round, Status
+from quant_explorer.core.study import Study
+
+from .invoking import Place, Running
+
+pytestmark = pytest.mark.slow
+
+# Slow enough that every stage can be met. While there is a file of that name, it presses Ctrl-C itself
+# in the second epoch.
+MODEL = """
+import os, signal
+from pathlib import Path
+from torch import nn
+
+def press(module, inputs):
+    asked = Path("interrupt-training").exists() and list(Path("run/weights").glob("*.checkpoint"))
+    if asked and module.training:
+        os.kill(os.getpid(), signal.SIGINT)
+
+def make(num_classes):
+    model = nn.Sequential(
+        nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes),
+    )
+    model.register_forward_pre_hook(press)
+    return model
+"""
+RUN = (
+    *("pipeline", "--run-dir", "run", "--model", "mine.py:make", "--config", "fp32_baseline"),
+    *("--train-subset", "100", "--test-subset", "600", "--epochs", "2", "--batch-sizes", "1"),
+)
+ENDLESS = ("--precision", "0.000001", "--time-limit", "100000")
+
+
+def records(run: Path) -> Study:
+    return Study.load(run / "study.jsonl")
+
+
+def rounds(run: Path) -> list[int]:
+    return [record.number for record in records(run).records if isinstance(record, Round)]
+
+
+def is_scoring(running: Running) -> bool:
+    """Whether the bar of scoring is under way."""
+    return bool(re.search(r"score fp32_baseline@eager\s+\S+\s+[1-9]\d*/600", running.told))
+
+
+def told_of_interruption(text: str) -> bool:
+    kept = "interrupted; what was recorded is kept, and the same command goes on from there"
+    return kept in " ".join(text.split()) and "Traceback" not in text
+
+
+def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place) -> None:
+    run = place.folder / "run"
+    (place.folder / "mine.py").write_text(MODEL)
+
+    (place.folder / "interrupt-training").touch()
+    done = place.call(*RUN)
+    assert done.returncode == 130
+    assert told_of_interruption(done.stderr)
+    (checkpoint,) = (run / "weights").iterdir()
+    assert checkpoint.suffix == ".checkpoint"
+    (place.folder / "interrupt-training").unlink()
+
+    with place.start(*RUN, *ENDLESS) as running:
+        running.wait_until(lambda: is_scoring(running))
+        assert running.send(signal.SIGINT) == 130
+        assert told_of_interruption(running.told)
+    # It had gone on from the checkpoint, and trained to the end.
+    assert "epoch 1/2" not in running.told
+    (weights,) = (run / "weights").iterdir()
+    trained = (weights.stat().st_mtime_ns, weights.read_bytes())
+    scored = records(run)
+    assert not [record for record in scored.records if isinstance(record, Measurement)]
+
+    with place.start(*RUN, *ENDLESS) as running:
+        running.wait_until(lambda: len(rounds(run)) >= 2)
+        refused = place.call(*RUN)
+        assert refused.returncode == 3
+        assert "run is in use by another quant-explorer process" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert running.send(signal.SIGINT) == 130
+        assert told_of_interruption(running.told)
+    timed = records(run)
+    assert timed.records[: len(scored.records)] == scored.records
+
+    with place.start(*RUN, *ENDLESS) as running:
+        before = len(rounds(run))
+        running.wait_until(lambda: len(rounds(run)) >= before + 2)
+        assert running.send(signal.SIGKILL) == -signal.SIGKILL
+    killed = records(run)
+    assert killed.records[: len(timed.records)] == timed.records
+    with (run / "study.jsonl").open("ab") as stream:
+        stream.write(b'{"schema_version":1,"kind":"round","rec')
+
+    done = place.call(*RUN, "--time-limit", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "score" not in done.stderr
+    whole = records(run)
+    assert whole.records[: len(killed.records)] == killed.records
+    assert rounds(run) == list(range(len(rounds(run))))
+    (measurement,) = (record for record in whole.records if isinstance(record, Measurement))
+    assert measurement.status is Status.OK
+    (end,) = whole.timing_ends(measurement.environment)
+    assert end.stopped_by == "time_limit"
+    assert (weights.stat().st_mtime_ns, weights.read_bytes()) == trained
+    assert (run / "report" / "pareto.md").is_file()

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Candidate, Runtime
+from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError
+from quant_explorer.core.recipe import ParameterValue, Recipe
+from quant_explorer.pipeline.build import build, create_runtime, prepare_candidate, provenance_of
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.training import Trainer
+from quant_explorer.techniques import create_step
+from quant_explorer.testing.fake_runtime import FakeRuntime
+from quant_explorer.testing.reference import differences
+from quant_explorer.testing.toys import toy_dataset, toy_model
+
+from .toy_runs import INT8, RUNTIMES, fake, toy_subject
+
+QAT = (create_step("static_int8"), create_step("qat", epochs=1))
+SUBJECT = toy_subject()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def built(run: RunFolder, recipe: Recipe, subject: Subject = SUBJECT) -> Artifact:
+    return build(recipe, subject, run, create_runtime(recipe, RUNTIMES))
+
+
+def digest(recipe: Recipe, subject: Subject = SUBJECT, runtime: Runtime | None = None) -> str:
+    return recipe.digest(provenance_of(recipe, subject, runtime or create_runtime(recipe, RUNTIMES)))
+
+
+def test_an_artifact_says_what_it_is_and_how_it_was_made(run: RunFolder) -> None:
+    recipe = fake("int8", INT8)
+    artifact = built(run, recipe)
+    artifact.verify()
+    assert artifact.folder == run.artifacts / digest(recipe)
+    manifest = artifact.manifest
+    assert manifest.recipe == recipe
+    assert manifest.provenance.weights == SUBJECT.weights_digest
+    assert (manifest.spec.precision, manifest.spec.activations) == ("int8", "static")
+    assert manifest.input == SUBJECT.spec
+    assert manifest.classes == SUBJECT.dataset.classes
+    assert [file.path for file in manifest.files] == ["linear.npz"]
+    assert dict(manifest.options) == {"fault": "", "fault_after": 0}
+
+
+def test_it_is_built_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = built(run, fake("int8", INT8))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it was built again")
+
+    monkeypatch.setattr(FakeRuntime, "lower", refuse)
+    assert built(run, fake("int8", INT8)) == first
+    # Under another name it is the same artifact.
+    assert built(run, fake("another name", INT8)).folder == first.folder
+
+
+def test_the_model_is_left_as_it_was(run: RunFolder) -> None:
+    subject = toy_subject()
+    built(run, Recipe("qat_int8", QAT, "eager"), subject)
+    built(run, Recipe("static", (INT8,), "eager"), subject)
+    assert differences(toy_model(), subject.model) == []
+
+
+def test_a_changed_file_is_found(run: RunFolder) -> None:
+    artifact = built(run, fake("fp32"))
+    (artifact.folder / "linear.npz").write_bytes(b"something else")
+    with pytest.raises(StudyError, match=r"linear\.npz: missing or changed since it was built"):
+        built(run, fake("fp32"))
+
+
+def test_what_the_runtime_cannot_do_is_a_reason(run: RunFolder) -> None:
+    with pytest.raises(UnsupportedError, match="fake lowers fp32 and calibrated static int8"):
+        built(run, fake("dynamic", create_step("dynamic_int8")))
+    assert not run.artifacts.exists()
+
+
+def test_what_the_technique_cannot_do_is_a_reason(run: RunFolder) -> None:
+    with pytest.raises(UnsupportedError, match="needs a static INT8 step before it"):
+        built(run, fake("qat", create_step("qat")))
+
+
+def test_a_runtime_that_is_not_there_is_a_reason(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeRuntime, "unavailable", lambda self: "pip install fake")
+    with pytest.raises(UnsupportedError, match="pip install fake"):
+        built(run, fake("fp32"))
+
+
+def test_a_build_that_fails_leaves_nothing_behind(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: FakeRuntime, candidate: Candidate, calibration: object, folder: Path) -> None:
+        (folder / "half.bin").write_bytes(b"half")
+        raise BuildError("not what it should be")
+
+    monkeypatch.setattr(FakeRuntime, "lower", fail)
+    with pytest.raises(BuildError, match="not what it should be"):
+        built(run, fake("fp32"))
+    assert list(run.artifacts.iterdir()) == []
+
+
+def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[str] = []
+    fit = Trainer.fit
+
+    def count(self: Trainer, model: torch.nn.Module, schedule: object, *, label: str) -> None:
+        labels.append(label)
+        fit(self, model, schedule, label=label)  # type: ignore[arg-type]  # handed through
+
+    monkeypatch.setattr(Trainer, "fit", count)
+    first = prepare_candidate(QAT, SUBJECT, run)
+    second = prepare_candidate(QAT, SUBJECT, run)
+    assert labels == ["fine-tune INT8 (QAT)"]
+    assert second.spec == first.spec
+    assert second.spec.activation_ranges
+    assert differences(first.model, second.model) == []
+    assert differences(SUBJECT.model, second.model) != []
+    # The control shares neither weights nor training.
+    control = prepare_candidate((create_step("fine_tune"),), SUBJECT, run)
+    assert labels[1:] == ["fine-tune FP32"]
+    assert differences(control.model, first.model) != []
+    assert len(list(run.weights.glob("*.safetensors"))) == 2
+
+
+def test_weights_without_their_spec_are_trained_again(run: RunFolder) -> None:
+    prepare_candidate(QAT, SUBJECT, run)
+    (spec,) = run.weights.glob("*.spec.json")
+    kept = spec.read_bytes()
+    spec.unlink()
+    prepare_candidate(QAT, SUBJECT, run)
+    assert spec.read_bytes() == kept
+
+
+class AnotherVersion(FakeRuntime):
+    """The same runtime, made by another library."""
+
+    def versions(self) -> dict[str, str]:
+        """Return a version that never was."""
+        return {"numpy": "99.0"}
+
+
+OTHER_DATA = toy_dataset(train=64, search=8, report=40, seed=1)
+OPTIONS: Mapping[str, ParameterValue] = {"fault": "slow"}
+
+
+@pytest.mark.parametrize(
+    ("other", "subject"),
+    [
+        (fake("fp32"), SUBJECT),
+        (fake("int8", create_step("static_int8", granularity="per_channel")), SUBJECT),
+        (fake("int8", create_step("static_int8", granularity="per_tensor", observer="minmax")), SUBJECT),
+        (fake("int8", INT8, **OPTIONS), SUBJECT),
+        (Recipe("int8", (INT8,), "eager"), SUBJECT),
+        (fake("int8", INT8), toy_subject(model_seed=1)),
+        (fake("int8", INT8), toy_subject(dataset=OTHER_DATA)),
+        (fake("int8", INT8), replace(SUBJECT, model_name="another")),
+    ],
+    ids=["steps", "parameter", "observer", "option", "runtime", "weights", "data", "model"],
+)
+def test_a_digest_depends_on_all_that_decides_the_files(other: Recipe, subject: Subject) -> None:
+    assert digest(other, subject) != digest(fake("int8", INT8))
+
+
+def test_a_digest_depends_on_the_libraries_that_make_the_files() -> None:
+    assert digest(fake("int8", INT8), runtime=AnotherVersion()) != digest(fake("int8", INT8))
+
+
+def test_a_digest_depends_on_nothing_else() -> None:
+    same = {
+        digest(fake("int8", INT8)),
+        digest(fake("another name", INT8)),
+        digest(fake("int8", create_step("static_int8", granularity="per_tensor", observer="histogram"))),
+        digest(fake("int8", INT8), toy_subject()),
+        # The seed decides weights and calibration images, and those are covered themselves.
+        digest(fake("int8", INT8), toy_subject(seed=1)),
+    }
+    assert len(same) == 1
+
+
+def test_the_seed_is_part_of_what_is_trained() -> None:
+    qat = Recipe("qat_int8", QAT, "eager")
+    assert digest(qat, toy_subject(seed=1)) != digest(qat)

@@ -1,0 +1,225 @@
+"""The one loop, with real workers of the fake runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quant_explorer.core.errors import StorageError
+from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Status
+from quant_explorer.core.recipe import Recipe
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline import explore as explore_module
+from quant_explorer.pipeline import measure as measure_module
+from quant_explorer.pipeline.explore import Outcome, Until
+from quant_explorer.pipeline.run import RunFolder, open_run
+from quant_explorer.techniques import create_step
+from quant_explorer.testing.fake_runtime import FakeRuntime
+
+from .toy_runs import (
+    ENVIRONMENT,
+    INT8,
+    ImpatientWithHanging,
+    Watching,
+    exploration,
+    fake,
+    toy_subject,
+)
+
+FP32 = fake("fp32_baseline")
+STATIC = fake("static_int8", INT8)
+# Of a runtime that answers 9 times (opening, memory, two batches of four) and then breaks.
+FAULTY = {
+    "raises": Status.FAILED,
+    "dies": Status.DIED,
+    "nan": Status.FAILED,
+    "wrong_shape": Status.FAILED,
+}
+FAULTS = {"raises": "raise", "dies": "die", "nan": "nan", "wrong_shape": "wrong_shape"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def explored(run: RunFolder, *recipes: Recipe, until: Until = Until.MEASURED) -> Outcome:
+    return exploration(run).explore(recipes, until=until)
+
+
+def statuses(run: RunFolder) -> dict[str, Status]:
+    found = Study.load(run.study).measurements(ENVIRONMENT.digest)
+    return {one.variant.config: one.status for one in found.values()}
+
+
+def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
+    faulty = [fake(name, fault=FAULTS[name], fault_after=9) for name in FAULTY]
+    outcome = explored(
+        run,
+        FP32,
+        *faulty,
+        fake("hangs", fault="hang", fault_after=1),
+        fake("float", INT8, fault="float_named_int8"),
+        fake("dynamic", create_step("dynamic_int8")),
+        STATIC,
+    )
+    expected = {
+        "fp32_baseline": Status.OK,
+        **FAULTY,
+        "hangs": Status.TIMED_OUT,
+        "float": Status.BUILD_FAILED,
+        "dynamic": Status.UNSUPPORTED,
+        "static_int8": Status.OK,
+    }
+    assert statuses(run) == expected
+    assert [one.measurement.variant.config for one in outcome.contenders] == ["fp32_baseline", "static_int8"]
+    assert {one.variant.config: one.status for one in outcome.failures} == {
+        name: status for name, status in expected.items() if status is not Status.OK
+    }
+    assert all(one.reason for one in outcome.failures)
+    assert outcome.failed
+
+
+def test_environment_and_split_are_recorded_first_and_once(run: RunFolder) -> None:
+    explored(run, FP32)
+    explored(run, FP32, STATIC)
+    records = Study.load(run.study).records
+    kinds = [type(record) for record in records]
+    assert kinds == [Environment, ReportSplit, Measurement, Measurement]
+    assert records[:2] == [ENVIRONMENT, toy_subject().split]
+
+
+def test_what_was_recorded_is_not_done_again(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = explored(run, FP32, STATIC, until=Until.TIMED)
+    assert first.problems == ()
+    before = run.study.read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(measure_module, "Worker", refuse)
+    second = explored(run, FP32, STATIC, until=Until.TIMED)
+    assert [one.measurement for one in second.contenders] == [one.measurement for one in first.contenders]
+    assert not second.failed
+    assert run.study.read_bytes() == before
+
+
+def test_another_environment_is_measured_again(run: RunFolder) -> None:
+    explored(run, FP32)
+    elsewhere = replace(ENVIRONMENT, digest="elsewhere")
+    replace(exploration(run), environment=elsewhere).explore([FP32], until=Until.MEASURED)
+    study = Study.load(run.study)
+    assert set(study.environments) == {"here", "elsewhere"}
+    assert len(study.measurements("elsewhere")) == len(study.measurements("here")) == 1
+
+
+def test_a_failure_is_tried_again(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    lower = FakeRuntime.lower
+    monkeypatch.setattr(FakeRuntime, "lower", lambda *_: 1 / 0)
+    outcome = explored(run, STATIC)
+    assert outcome.failures[0].status is Status.BUILD_FAILED
+    assert outcome.failures[0].reason == "ZeroDivisionError: division by zero"
+    monkeypatch.setattr(FakeRuntime, "lower", lower)
+    assert not explored(run, STATIC).failed
+    assert statuses(run) == {"static_int8": Status.OK}
+
+
+def test_a_failed_build_leaves_its_traceback_in_the_log(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FakeRuntime, "lower", lambda *_: 1 / 0)
+    with open_run(run.path):
+        explored(run, STATIC)
+    assert "building static_int8@fake failed" in run.log.read_text()
+    assert "ZeroDivisionError" in run.log.read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_cannot_be_done_is_recorded_with_its_reason_once(run: RunFolder) -> None:
+    dynamic = fake("dynamic", create_step("dynamic_int8"))
+    outcome = explored(run, FP32, dynamic)
+    assert not outcome.failed
+    before = run.study.read_bytes()
+    again = explored(run, FP32, dynamic)
+    assert again.failures == outcome.failures
+    assert "fake lowers fp32 and calibrated static int8" in (outcome.failures[0].reason or "")
+    assert run.study.read_bytes() == before
+
+
+def test_the_reference_of_a_resumed_run_is_that_of_the_first(run: RunFolder) -> None:
+    explored(run, FP32)
+    explored(run, FP32, STATIC)
+    resumed = Study.load(run.study).records[-1]
+    assert isinstance(resumed, Measurement)
+    at_once = RunFolder(run.path / "at-once")
+    explored(at_once, FP32, STATIC)
+    whole = Study.load(at_once.study).records[-1]
+    assert isinstance(whole, Measurement)
+    assert whole.predictions == resumed.predictions
+    assert whole.predictions is not None
+    assert whole.predictions.sqnr_db is not None
+
+
+def test_a_baseline_that_fails_is_said_and_nothing_is_timed(run: RunFolder) -> None:
+    outcome = explored(run, fake("fp32_baseline", fault="raise"), STATIC, until=Until.TIMED)
+    assert outcome.failed
+    assert statuses(run) == {"fp32_baseline": Status.FAILED, "static_int8": Status.OK}
+    assert Study.load(run.study).rounds(ENVIRONMENT.digest, 1) == []
+
+
+def test_until_built_starts_no_worker(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(measure_module, "Worker", refuse)
+    outcome = explored(run, FP32, STATIC, until=Until.BUILT)
+    assert all((one.artifact.folder / "manifest.json").exists() for one in outcome.contenders)
+    assert statuses(run) == {}
+
+
+def test_a_problem_while_timing_is_a_failure(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def problem(*_: object) -> tuple[str, ...]:
+        return ("timing static_int8@fake: the worker process died",)
+
+    monkeypatch.setattr(explore_module, "time_variants", problem)
+    outcome = explored(run, FP32, STATIC, until=Until.TIMED)
+    assert outcome.problems == problem()
+    assert outcome.failed
+
+
+@pytest.mark.parametrize("place", ["artifacts", "outputs", "study.jsonl"])
+def test_what_cannot_be_written_ends_the_run_and_is_named(run: RunFolder, place: str) -> None:
+    ready = exploration(run)
+    if place.endswith(".jsonl"):
+        run.study.mkdir()
+    else:
+        (run.path / place).write_text("in the way")
+    with pytest.raises(StorageError, match=place):
+        ready.explore([FP32], until=Until.MEASURED)
+
+
+def test_ctrl_c_keeps_what_was_recorded(run: RunFolder) -> None:
+    def seen(label: str, done: int, note: str) -> None:
+        if label == "score static_int8@fake" and done:
+            raise KeyboardInterrupt
+
+    subject = toy_subject(progress=Watching(seen))
+    with pytest.raises(KeyboardInterrupt):
+        exploration(run, subject=subject).explore([FP32, STATIC], until=Until.MEASURED)
+    assert statuses(run) == {"fp32_baseline": Status.OK}
+    before = run.study.read_bytes()
+    explored(run, FP32, STATIC)
+    assert statuses(run) == {"fp32_baseline": Status.OK, "static_int8": Status.OK}
+    assert run.study.read_bytes().startswith(before)
+
+
+def test_logits_are_kept_for_those_who_compare_later(run: RunFolder) -> None:
+    outcome = explored(run, FP32)
+    (contender,) = outcome.contenders
+    with np.load(run.outputs / f"{contender.digest}.npz") as stored:
+        assert stored["logits"].shape == (40, 4)
+        np.testing.assert_array_equal(stored["positions"], np.arange(40))

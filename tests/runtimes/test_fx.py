@@ -1,0 +1,257 @@
+"""FX quantization against the definitions, written out in NumPy; and what it must refuse."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from quant_explorer.core.contracts import Candidate
+from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
+from quant_explorer.runtimes import fx
+from quant_explorer.runtimes.eager import Eager, select_engine
+from quant_explorer.testing.reference import Affine
+from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
+
+ENGINE = select_engine("")
+BITS = fx.activation_bits(ENGINE)[0]
+# Layer, and the batch norm that is folded into it.
+CONVOLUTIONS = (("0", "1"), ("4", "5"))
+
+
+def folded(model: nn.Module, convolution: str, norm: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight and bias with the batch norm in them: f = gamma / sqrt(var + eps), w f and beta - mean f."""
+    state = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    factor = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + 1e-5)
+    weight = state[f"{convolution}.weight"] * factor.reshape(-1, 1, 1, 1)
+    return weight, state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * factor
+
+
+def lowered_weights(model: nn.Module, spec: QuantSpec, folder: Path) -> dict[str, torch.Tensor]:
+    Eager().lower(Candidate(model, spec), toy_batches(), folder)
+    weights: dict[str, torch.Tensor] = torch.load(folder / "weights.pt", weights_only=True)
+    return weights
+
+
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_weights_are_within_half_a_step_of_the_folded_ones(granularity: Granularity, tmp_path: Path) -> None:
+    """And the scale is max|w| / 127.5, of the tensor or of each output channel."""
+    model = toy_model()
+    weights = lowered_weights(model, QuantSpec("int8", "static", granularity), tmp_path)
+    for convolution, norm in CONVOLUTIONS:
+        weight, bias = folded(model, convolution, norm)
+        largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+        if granularity == "per_tensor":
+            largest = np.full_like(largest, largest.max())
+        expected_scale = largest / 127.5
+        quantized = weights[f"{convolution}.weight"]
+        scale = (
+            quantized.q_per_channel_scales().numpy().reshape(-1, 1, 1, 1)
+            if granularity == "per_channel"
+            else np.float64(quantized.q_scale())
+        )
+        np.testing.assert_allclose(np.broadcast_to(scale, expected_scale.shape), expected_scale, rtol=1e-5)
+        steps = quantized.int_repr().numpy()
+        assert steps.dtype == np.int8
+        assert np.all(np.abs(steps * scale - weight) <= expected_scale * 0.5001)
+        assert np.abs(steps).max() >= 127
+        np.testing.assert_allclose(
+            weights[f"{convolution}.bias"].detach().numpy(), bias, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_per_channel_is_finer_than_per_tensor(tmp_path: Path) -> None:
+    model = toy_model()
+    errors = []
+    for granularity in ("per_tensor", "per_channel"):
+        folder = tmp_path / granularity
+        folder.mkdir()
+        spec = QuantSpec("int8", "static", "per_channel" if granularity == "per_channel" else "per_tensor")
+        quantized = lowered_weights(model, spec, folder)["0.weight"].dequantize().numpy()
+        errors.append(np.square(quantized - folded(model, "0", "1")[0]).mean())
+    assert errors[1] < errors[0]
+
+
+def test_input_is_within_half_a_step(tmp_path: Path) -> None:
+    """Scale (max - min) / (2^bits - 1) over the calibration images; the kernel does what NumPy does."""
+    weights = lowered_weights(toy_model(), QuantSpec("int8", "static", observer="minmax"), tmp_path)
+    (scale,) = (float(value) for name, value in weights.items() if name.endswith("_input_scale_0"))
+    (zero_point,) = (int(value) for name, value in weights.items() if name.endswith("_input_zero_point_0"))
+    images: NDArray[np.float64] = np.concatenate(toy_batches()).astype(np.float64)
+    expected = Affine.of(images, 2**BITS - 1)
+    assert scale == pytest.approx(expected.scale, rel=1e-6)
+    assert zero_point == expected.zero_point
+    by_kernel = torch.quantize_per_tensor(
+        torch.from_numpy(images).float(), scale, zero_point, torch.quint8
+    ).dequantize()
+    assert np.abs(by_kernel.numpy() - images).max() <= expected.scale * 0.5001
+    assert np.abs(by_kernel.numpy() - expected.round_trip(images)).max() <= expected.scale * 1.0001
+
+
+def test_learned_ranges_are_used_and_calibration_is_not(tmp_path: Path) -> None:
+    model = toy_linear_model()
+    ranges = (
+        ActivationRange("input_1", -1.0, 3.0),
+        ActivationRange("_0", -1.0, 3.0),
+        ActivationRange("_1", -2.0, 2.0),
+    )
+    spec = QuantSpec("int8", "static", activation_ranges=ranges)
+    Eager().lower(Candidate(model, spec), toy_batches((3, 4, 4)), tmp_path)
+    weights = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert float(weights["1.scale"]) == pytest.approx(4 / (2**BITS - 1))
+    missing = QuantSpec("int8", "static", activation_ranges=ranges[:2])
+    with pytest.raises(UnsupportedError, match="no activation range was learned for '_1'"):
+        Eager().lower(Candidate(model, missing), toy_batches((3, 4, 4)), tmp_path)
+
+
+def has_vnni() -> bool:
+    path = Path("/proc/cpuinfo")
+    return path.exists() and re.search(r"\b(avx512_vnni|avx_vnni)\b", path.read_text()) is not None
+
+
+@pytest.mark.skipif(not has_vnni(), reason="this CPU has no VNNI: 8-bit products may overflow")
+@pytest.mark.parametrize("engine", [e for e in torch.backends.quantized.supported_engines if e != "none"])
+def test_a_cpu_with_vnni_has_8_bit_activations(engine: str) -> None:
+    assert fx.activation_bits(engine) == (8, None)
+
+
+@pytest.mark.parametrize(
+    ("probe", "named"), [("_extreme_convolution", "convolution"), ("_extreme_linear", "linear")]
+)
+def test_an_overflow_is_found_and_explained(probe: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32767 is where 16 bits end: what kernels without VNNI give instead of two products of 255 x 127."""
+    monkeypatch.setattr(fx, probe, lambda *_: 200.0 * 32767 / (2 * 255 * 127))
+    bits, reason = fx.activation_bits.__wrapped__(ENGINE)
+    assert bits == 7
+    assert reason is not None
+    assert reason.startswith(f"activations have 7 bits: on this CPU engine {ENGINE} overflows with 8 bits")
+    assert named in reason
+
+
+def test_the_probe_itself_is_exact() -> None:
+    """Where nothing overflows it gives the exact result, so that only an overflow can be the reason."""
+    outputs = [
+        fx._extreme_convolution(64, 64, 1),
+        fx._extreme_convolution(128, 128, 128),
+        fx._extreme_linear(),
+    ]
+    exact = [abs(output - 200.0) <= 1.0 for output in outputs]
+    assert all(exact) == (fx.activation_bits.__wrapped__(torch.backends.quantized.engine)[0] == 8)
+
+
+def test_seven_bits_are_used_where_they_are_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(fx, "activation_bits", lambda engine: (7, "because"))
+    spec = QuantSpec("int8", "static", observer="minmax")
+    lowering = Eager().lower(Candidate(toy_linear_model(), spec), toy_batches((3, 4, 4)), tmp_path)
+    assert "because" in lowering.notes
+    weights = torch.load(tmp_path / "weights.pt", weights_only=True)
+    batches = np.concatenate(toy_batches((3, 4, 4))).reshape(-1, 48).astype(np.float64)
+    linear = {name: value.double().numpy() for name, value in toy_linear_model().state_dict().items()}
+    outputs = batches @ linear["1.weight"].T + linear["1.bias"]
+    assert float(weights["1.scale"]) == pytest.approx(Affine.of(outputs, 127).scale, rel=1e-5)
+
+
+class Small(nn.Module):
+    """A convolution, `middle`, global average, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3, padding=1)
+        self.again = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 4)
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.middle(self.convolution(x)).mean((2, 3)))
+        return logits
+
+
+class CalledTwice(Small):
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.again(F.relu(self.again(x)))
+        return out
+
+
+class CalledTwiceAlike(Small):
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.again(F.relu(self.again(x))))
+
+
+class Length(Small):
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return x * len(x)
+
+
+class Branch(Small):
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.mean() > 0 else -x
+
+
+class Loop(Small):
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return sum((x for _ in range(x.shape[1])), x)
+
+
+class Checked(Small):
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if not isinstance(x, torch.Tensor):
+            raise ValueError("not a tensor")
+        return x
+
+
+@pytest.mark.parametrize("spec", [QuantSpec(), QuantSpec("int8", "dynamic"), QuantSpec("int8", "static")])
+class TestRefusals:
+    @pytest.mark.parametrize("kind", [Length, Branch, Loop, Checked])
+    def test_untraceable(self, kind: type[Small], spec: QuantSpec, tmp_path: Path) -> None:
+        with pytest.raises(UnsupportedError, match=r"cannot be traced .*must be moved out of forward\(\)"):
+            Eager().lower(Candidate(kind().eval(), spec), toy_batches(), tmp_path)
+
+    def test_wrong_fusion_is_not_shipped(self, spec: QuantSpec, tmp_path: Path) -> None:
+        """PyTorch joins a convolution with the ReLU of one call, and the other call gets it too."""
+        torch.manual_seed(0)
+        with pytest.raises(UnsupportedError, match=r"layer of its own \(called more than once: again\)"):
+            Eager().lower(Candidate(CalledTwice().eval(), spec), toy_batches(), tmp_path)
+
+    def test_a_layer_called_twice_in_the_same_way_is_fine(self, spec: QuantSpec, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        Eager().lower(Candidate(CalledTwiceAlike().eval(), spec), toy_batches(), tmp_path)
+        assert Eager().open(tmp_path).run(toy_batches()[0]).shape == (8, 4)
+
+
+def test_padding_by_name_is_refused_with_the_reason(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(1024, 4)).eval()
+    Eager().lower(Candidate(model, QuantSpec()), toy_batches(), tmp_path)
+    with pytest.raises(UnsupportedError, match=r"cannot convert a layer to INT8 .*padding"):
+        Eager().lower(Candidate(model, QuantSpec("int8", "static")), toy_batches(), tmp_path)
+
+
+def test_float_layers_stay_in_float(tmp_path: Path) -> None:
+    spec = QuantSpec("int8", "static", float_layers=("9",))
+    Eager().lower(Candidate(toy_model(), spec), toy_batches(), tmp_path)
+    assert Eager().open(tmp_path).executed(toy_batches()[0]).macs["fp32"] == 64
+    dynamic = QuantSpec("int8", "dynamic", float_layers=("9",))
+    Eager().lower(Candidate(toy_model(), dynamic), toy_batches(), tmp_path)
+    assert "int8" not in Eager().open(tmp_path).executed(toy_batches()[0]).macs
+
+
+def test_engine_is_restored_after_an_error() -> None:
+    before = torch.backends.quantized.engine
+    seen: list[str] = []
+
+    def fail() -> None:
+        with fx.quantized_engine("qnnpack"):
+            seen.append(torch.backends.quantized.engine)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == ["qnnpack"]
+    assert torch.backends.quantized.engine == before
