@@ -55,7 +55,7 @@ class Protocol:
     batch_sizes: tuple[int, ...] = DEFAULT_BATCH_SIZES
     rounds: int = 10
     precision: float = 0.02
-    time_limit_s: float = 60.0
+    time_limit_s: float = 120.0
     answer_timeout_s: float = 600.0
 
     def __post_init__(self) -> None:

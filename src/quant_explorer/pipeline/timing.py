@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psutil
@@ -15,6 +15,7 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, twin_key
+from quant_explorer.core.progress import Task
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.stats import (
     ROUNDS_AFTER_PRECISION,
@@ -131,8 +132,18 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
     )
 
 
+@dataclass
+class _BatchSize:
+    """How far the rounds of one batch size are."""
+
+    rounds: list[Round]
+    settled: set[str] = field(default_factory=set)
+    narrow_at: int | None = None
+    stopped_by: str | None = None
+
+
 class _Comparison:
-    """One group of workers, open for all batch sizes."""
+    """One group of variants, each opened afresh in every round."""
 
     def __init__(
         self,
@@ -151,68 +162,91 @@ class _Comparison:
         self.twin = twin_key(baseline.digest)
 
     def run_all(self) -> None:
-        with contextlib.ExitStack() as stack:
-            workers = {
-                key: stack.enter_context(
-                    open_worker(contender.artifact, contender.runtime, self.run, self.protocol)
-                )
-                for key, contender in [*self.contenders.items(), (self.twin, self.baseline)]
-            }
-            with self.subject.progress.task("open workers", len(workers)) as bar:
-                for key, worker in workers.items():
-                    with self._blame(key):
-                        worker.open(self.subject.batch(1))
-                    bar.advance()
-            for size in self.protocol.batch_sizes:
-                self._run_batch_size(size, workers)
-
-    def _run_batch_size(self, size: int, workers: Mapping[str, Worker]) -> None:
-        ends = self.study.timing_ends(self.environment)
-        if any(end.group == self.group and end.batch_size == size for end in ends):
-            return
-        batch = self.subject.batch(size)
-        for key, worker in workers.items():
-            with self._blame(key):
-                worker.hold(batch)
-        rounds = [
-            record
-            for record in self.study.rounds(self.environment, size)
-            if record.group == self.group and record.batch_size == size
-        ]
-        settled: set[str] = set()
-        stopped_by: str | None = None
-        narrow_at: int | None = None
+        """Run rounds until each batch size has its reason to stop."""
+        going = self._unfinished()
         start = time.monotonic()
-        with self.subject.progress.task(f"time batch {size}", None) as bar:
-            while stopped_by is None:
-                rounds.append(self._run_round(size, len(rounds), set(workers) - settled, workers))
-                bar.advance(1, f"round {len(rounds)}")
-                if len(rounds) < self.protocol.rounds:
+        with self.subject.progress.task("rounds", None) as bar:
+            while going:
+                keys = {key for state in going.values() for key in self._open_keys(state)}
+                with self._open_workers(keys, bar) as workers:
+                    for size, state in going.items():
+                        state.rounds.append(self._run_round(size, state, workers))
+                out_of_time = time.monotonic() - start > self.protocol.time_limit_s
+                widths = [self._judge(state, out_of_time=out_of_time) for state in going.values()]
+                count = max(len(state.rounds) for state in going.values())
+                bar.advance(1, f"round {count}, widest interval +-{max(widths):.1%}")
+                for size, state in going.items():
+                    if state.stopped_by is not None:
+                        self._record_end(size, state)
+                going = {size: state for size, state in going.items() if state.stopped_by is None}
+
+    def _unfinished(self) -> dict[int, _BatchSize]:
+        ended = {
+            end.batch_size for end in self.study.timing_ends(self.environment) if end.group == self.group
+        }
+        return {
+            size: _BatchSize(
+                [one for one in self.study.rounds(self.environment, size) if one.group == self.group]
+            )
+            for size in self.protocol.batch_sizes
+            if size not in ended
+        }
+
+    def _open_keys(self, state: _BatchSize) -> set[str]:
+        return {*self.contenders, self.twin} - state.settled
+
+    @contextlib.contextmanager
+    def _open_workers(self, keys: set[str], bar: Task) -> Iterator[Mapping[str, Worker]]:
+        with contextlib.ExitStack() as stack:
+            workers: dict[str, Worker] = {}
+            for key in [*self.contenders, self.twin]:
+                if key not in keys:
                     continue
-                ratios = self._ratios(rounds)
-                settled |= self._newly_settled(ratios)
-                width = max((_relative_width(ratios[key]) for key in set(ratios) - settled), default=0.0)
-                bar.advance(0, f"round {len(rounds)}, widest interval +-{width:.1%}")
-                if narrow_at is None and width <= self.protocol.precision:
-                    narrow_at = len(rounds)
-                if narrow_at is not None and len(rounds) >= narrow_at + ROUNDS_AFTER_PRECISION:
-                    stopped_by = "precision"
-                elif time.monotonic() - start > self.protocol.time_limit_s:
-                    stopped_by = "time_limit"
+                one = self.contenders.get(key, self.baseline)
+                with self._blame(key):
+                    workers[key] = stack.enter_context(
+                        open_worker(one.artifact, one.runtime, self.run, self.protocol)
+                    )
+                    workers[key].open(self.subject.batch(1))
+                bar.advance(0, f"opened {len(workers)} of {len(keys)}")
+            yield workers
+
+    def _judge(self, state: _BatchSize, *, out_of_time: bool) -> float:
+        """Decide whether to stop, and return the relative half width of the widest open interval."""
+        ratios = self._ratios(state.rounds)
+        enough = len(state.rounds) >= self.protocol.rounds
+        if enough:
+            state.settled |= self._newly_settled(ratios)
+        width = max((_relative_width(ratios[key]) for key in set(ratios) - state.settled), default=0.0)
+        if enough and state.narrow_at is None and width <= self.protocol.precision:
+            state.narrow_at = len(state.rounds)
+        if state.narrow_at is not None and len(state.rounds) >= state.narrow_at + ROUNDS_AFTER_PRECISION:
+            state.stopped_by = "precision"
+        elif enough and out_of_time:
+            state.stopped_by = "time_limit"
+        return width
+
+    def _record_end(self, size: int, state: _BatchSize) -> None:
+        assert state.stopped_by is not None
         self.study.append(
             TimingEnd(
                 environment=self.environment,
                 group=self.group,
                 batch_size=size,
                 baseline=self.baseline.digest,
-                stopped_by=stopped_by,
-                settled=tuple(sorted(settled)),
+                stopped_by=state.stopped_by,
+                settled=tuple(sorted(state.settled)),
             )
         )
 
-    def _run_round(self, size: int, number: int, keys: set[str], workers: Mapping[str, Worker]) -> Round:
+    def _run_round(self, size: int, state: _BatchSize, workers: Mapping[str, Worker]) -> Round:
+        number = len(state.rounds)
         rng = np.random.default_rng([self.subject.settings.seed, size, number])
-        order = tuple(str(key) for key in rng.permutation(sorted(keys)))
+        order = tuple(str(key) for key in rng.permutation(sorted(self._open_keys(state))))
+        batch = self.subject.batch(size)
+        for key in order:
+            with self._blame(key):
+                workers[key].hold(batch)
         calls: dict[str, tuple[int, ...]] = {}
         for key in order:
             with self._blame(key):
@@ -231,9 +265,9 @@ class _Comparison:
     def _ratios(self, rounds: Sequence[Round]) -> dict[str, Interval]:
         intervals = {}
         for key in self.contenders:
-            if key == self.baseline.digest:
-                continue
             shared = [record for record in rounds if key in record.calls_ns]
+            if key == self.baseline.digest or len(shared) < 2:
+                continue
             base = round_medians([record.calls_ns[self.baseline.digest] for record in shared])
             own = round_medians([record.calls_ns[key] for record in shared])
             intervals[key] = ratio_interval(base, own)[1]
