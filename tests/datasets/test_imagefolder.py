@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from .image_trees import Recorder, make_tree, two_classes
 from PIL import Image, ImageFile
 
 from quant_explorer.core.dataset import Dataset
@@ -13,6 +12,8 @@ from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import load_dataset
 from quant_explorer.datasets.imagefolder import ImageFolder
+
+from .image_trees import Recorder, make_tree, two_classes
 
 SOUND = {"cat": 3, "dog": 3}
 

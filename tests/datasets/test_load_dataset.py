@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from .image_trees import Recorder, two_classes
 
 import quant_explorer.datasets
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import SettingsError, UnknownNameError
 from quant_explorer.datasets import SOURCES, load_dataset
+
+from .image_trees import Recorder, two_classes
 
 NO_SOURCES = {"cache", "decoding", "preprocess", "source", "splits"}
 

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from .image_trees import Recorder
 
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import load_dataset
+
+from .image_trees import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ _PROTOCOL = (
         "time_limit_s",
         type=float,
         metavar="S",
-        help="Seconds of timing a batch size, and of scoring a variant.  [default: 60]",
+        help="Seconds of rounds beyond the least number, and of scoring a variant.  [default: 120]",
     ),
 )
 _MODEL = click.option(

@@ -13,7 +13,8 @@ TINY: dict[str, Value] = {
     "train_subset": 200,
     "test_subset": 200,
     "epochs": 1,
-    "time_limit_s": 3.0,
+    "rounds": 3,
+    "time_limit_s": 1.0,
 }
 
 

@@ -19,11 +19,12 @@ from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.study import Study
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
+from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.measure import measure
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.timing import Contender, time_variants
+from quant_explorer.pipeline.timing import time_variants
 
 logger = logging.getLogger(__name__)
 

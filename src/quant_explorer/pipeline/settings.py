@@ -47,8 +47,9 @@ class Protocol:
     """How variants are measured (see docs/methodology.md).
 
     `rounds` is the least number of interleaved rounds; more follow until the 95 % interval of every
-    ratio is within +-`precision`, or `time_limit_s` is used up (per batch size; it also bounds the
-    scoring of one variant). `answer_timeout_s` is how long a worker may be silent before it is ended.
+    ratio is within +-`precision`, or `time_limit_s` is used up (by all rounds of a group of variants;
+    it also bounds the scoring of one variant). `answer_timeout_s` is how long a worker may be silent
+    before it is ended.
     """
 
     threads: int = 1

@@ -8,11 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
@@ -25,34 +22,12 @@ from quant_explorer.core.stats import (
     round_medians,
 )
 from quant_explorer.core.study import Study
+from quant_explorer.pipeline.contender import Contender, group_by_memory
 from quant_explorer.pipeline.measure import open_worker, status_of
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
-
-# Of the memory that is free when timing begins; the rest is for the parent and the system.
-MEMORY_SHARE = 0.7
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A built and measured variant that is to be timed."""
-
-    artifact: Artifact
-    runtime: Runtime
-    measurement: Measurement
-
-    @property
-    def digest(self) -> str:
-        """Names the variant."""
-        return self.measurement.variant.digest
-
-    @property
-    def peak_bytes(self) -> int:
-        """Resident memory its worker needs, or the size of its files where that is unknown."""
-        peaks = [peak.peak_bytes for peak in self.measurement.memory]
-        return max(peaks, default=sum(file.bytes for file in self.measurement.files))
 
 
 def time_variants(
@@ -100,20 +75,6 @@ class _LostWorkerError(Exception):
     def measurement(self) -> Measurement:
         reason = f"while it was timed: {self.error}"
         return replace(self.contender.measurement, status=status_of(self.error), reason=reason)
-
-
-def group_by_memory(baseline: Contender, others: Sequence[Contender]) -> list[list[Contender]]:
-    """Split contenders into groups whose workers fit in memory beside the baseline and its twin."""
-    room = MEMORY_SHARE * psutil.virtual_memory().available - 2 * baseline.peak_bytes
-    groups: list[list[Contender]] = [[]]
-    used = 0
-    for contender in others:
-        if groups[-1] and used + contender.peak_bytes > room:
-            groups.append([])
-            used = 0
-        groups[-1].append(contender)
-        used += contender.peak_bytes
-    return groups
 
 
 def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol) -> bool:
@@ -281,7 +242,7 @@ class _Comparison:
             for winner in speedups
             if winner != loser
             and speedups[winner].low > speedups[loser].high
-            and _bytes(self.contenders[winner]) <= _bytes(self.contenders[loser])
+            and self.contenders[winner].size_bytes <= self.contenders[loser].size_bytes
             and self._surely_more_accurate(self.contenders[winner], self.contenders[loser])
         }
 
@@ -309,10 +270,6 @@ def _correct(contender: Contender, truth: NDArray[np.int64]) -> NDArray[np.float
         positions = np.array(predictions.positions)
         correct[positions] = truth[positions] == np.array(predictions.top1)
     return correct
-
-
-def _bytes(contender: Contender) -> int:
-    return sum(file.bytes for file in contender.measurement.files)
 
 
 def _relative_width(ratio: Interval) -> float:

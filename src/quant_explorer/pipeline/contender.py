@@ -1,0 +1,54 @@
+"""A variant that is to be timed, and which of them fit in memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.measurement import Measurement
+
+# Of the memory that is free when timing begins; the rest is for the parent and the system.
+MEMORY_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A built and measured variant that is to be timed."""
+
+    artifact: Artifact
+    runtime: Runtime
+    measurement: Measurement
+
+    @property
+    def digest(self) -> str:
+        """Names the variant."""
+        return self.measurement.variant.digest
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files a deployment needs."""
+        return sum(file.bytes for file in self.measurement.files)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Resident memory its worker needs, or the size of its files where that is unknown."""
+        peaks = [peak.peak_bytes for peak in self.measurement.memory]
+        return max(peaks, default=self.size_bytes)
+
+
+def group_by_memory(baseline: Contender, others: Sequence[Contender]) -> list[list[Contender]]:
+    """Split contenders into groups whose workers fit in memory beside the baseline and its twin."""
+    room = MEMORY_SHARE * psutil.virtual_memory().available - 2 * baseline.peak_bytes
+    groups: list[list[Contender]] = [[]]
+    used = 0
+    for contender in others:
+        if groups[-1] and used + contender.peak_bytes > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(contender)
+        used += contender.peak_bytes
+    return groups

@@ -1,0 +1,57 @@
+"""For the tests of timing: variants on the fake runtime that need no measuring, and how they are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from quant_explorer.core.measurement import FileSize, Predictions
+from quant_explorer.core.recipe import ParameterValue, Recipe, Step
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline.build import build, create_runtime
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.timing import Contender, time_variants
+
+from .toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_subject
+
+SUBJECT = toy_subject()
+RIGHT = tuple(SUBJECT.dataset.report.labels.tolist())
+WRONG = tuple((label + 1) % 4 for label in RIGHT)
+# Ends after so many rounds, for its time is up at once.
+THREE_ROUNDS = replace(PROTOCOL, rounds=3)
+
+
+def contender(
+    run: RunFolder, recipe: Recipe, *, top1: tuple[int, ...] = RIGHT, more_bytes: int = 0
+) -> Contender:
+    """Build a recipe, and say of it what a measurement would have found."""
+    runtime = create_runtime(recipe, RUNTIMES)
+    artifact = build(recipe, SUBJECT, run, runtime)
+    measurement = replace(
+        exploration(run, subject=SUBJECT)._blank(recipe),
+        files=(*artifact.files, FileSize("more", more_bytes)),
+        predictions=Predictions(tuple(range(40)), top1, 40, trained=True),
+    )
+    return Contender(artifact, runtime, measurement)
+
+
+def timed(
+    run: RunFolder,
+    contenders: Sequence[Contender],
+    protocol: Protocol = THREE_ROUNDS,
+    subject: Subject = SUBJECT,
+) -> tuple[Study, tuple[str, ...]]:
+    study = Study.load(run.study)
+    problems = time_variants(contenders[0], contenders[1:], subject, run, study, protocol)
+    assert Study.load(run.study).records == study.records
+    return study, problems
+
+
+def fp32(run: RunFolder) -> Contender:
+    return contender(run, fake("fp32_baseline"))
+
+
+def int8(run: RunFolder, *steps: Step, **options: ParameterValue) -> Contender:
+    return contender(run, fake("int8", *(steps or (INT8,)), **options))

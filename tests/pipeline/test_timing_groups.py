@@ -1,0 +1,194 @@
+"""Groups that fit in memory, and workers that die while they are timed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.measurement import (
+    PeakMemory,
+    Status,
+    twin_key,
+)
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline import timing
+from quant_explorer.pipeline.contender import Contender, group_by_memory
+from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
+from quant_explorer.pipeline.worker import Worker
+
+from .contenders import SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed
+from .toy_runs import ENVIRONMENT, Watching, fake
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def few_rounds_after_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round opens every worker afresh; how many follow is tested where it is chosen, in core."""
+    monkeypatch.setattr(timing, "ROUNDS_AFTER_PRECISION", MORE)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+@dataclass(frozen=True)
+class Available:
+    """What psutil.virtual_memory returns, as far as it is asked."""
+
+    available: int
+
+
+def of_size(run: RunFolder, config: str, peak_bytes: int) -> Contender:
+    one = contender(run, fake(config, fault_after=peak_bytes))
+    peaks = (PeakMemory(1, 0, 0, peak_bytes // 2), PeakMemory(4, 0, 0, peak_bytes))
+    return replace(one, measurement=replace(one.measurement, memory=peaks))
+
+
+def test_groups_fit_in_memory_beside_the_baseline_and_its_twin(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, *others = (of_size(run, name, size) for name, size in zip("bxyz", (100, 30, 40, 50), strict=True))
+
+    def groups(available: int) -> list[list[str]]:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(available))
+        found = group_by_memory(base, others)
+        return [[one.measurement.variant.config for one in group] for group in found]
+
+    # 0.7 of what is available holds twice 100 for the baseline and its twin, and the group.
+    assert groups(10_000) == [["x", "y", "z"]]
+    assert groups(400) == [["x", "y"], ["z"]]
+    # What fits nowhere is tried alone.
+    assert groups(10) == [["x"], ["y"], ["z"]]
+    assert group_by_memory(base, []) == [[]]
+
+
+def test_memory_that_is_not_known_is_taken_to_be_the_size_of_the_files(run: RunFolder) -> None:
+    one = fp32(run)
+    assert one.peak_bytes == sum(file.bytes for file in one.measurement.files)
+
+
+def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(0))
+    base, *others = (of_size(run, name, size) for name, size in zip("bxy", (100, 30, 40), strict=True))
+    protocol = replace(THREE_ROUNDS, batch_sizes=(1,))
+    study, _ = timed(run, [base, *others], protocol)
+    rounds = study.rounds(ENVIRONMENT.digest, 1)
+    pair = {base.digest, twin_key(base.digest)}
+    assert [set(one.calls_ns) - pair for one in rounds] == [{one.digest} for one in others for _ in range(3)]
+    assert all(pair <= set(one.calls_ns) for one in rounds)
+    assert len({one.group for one in rounds}) == 2
+    assert len(study.timing_ends(ENVIRONMENT.digest)) == 2
+
+
+@dataclass
+class Assassin:
+    """Kills the worker of one contender in a round, when so many of the round's workers are open."""
+
+    victim: int
+    round: int
+    opened: int | None
+    workers: list[Worker]
+
+    def __call__(self, label: str, done: int, note: str) -> None:
+        words = note.split()
+        if label != "rounds" or words[:1] != ["opened"] or done != self.round:
+            return
+        opened, total = int(words[1]), int(words[3])
+        if opened == (self.opened or total):
+            os.kill(self.workers[done * total + self.victim].pid, signal.SIGKILL)
+            # Once is enough: the group without it comes the same way.
+            self.round = -1
+
+
+def assassinated(
+    run: RunFolder,
+    contenders: Sequence[Contender],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    victim: int,
+    number: int = 2,
+    opened: int | None = None,
+) -> tuple[Study, tuple[str, ...]]:
+    """Time contenders (the baseline first, then the others; its twin opens last) and kill one worker."""
+    assassin = Assassin(victim, number, opened, [])
+
+    def note(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
+        worker = open_worker(artifact, runtime, folder, protocol)
+        assassin.workers.append(worker)
+        return worker
+
+    monkeypatch.setattr(timing, "open_worker", note)
+    subject = replace(SUBJECT, progress=Watching(assassin))
+    return timed(run, contenders, replace(THREE_ROUNDS, batch_sizes=(1,)), subject)
+
+
+@pytest.mark.parametrize(("number", "opened"), [(2, None), (0, 2)], ids=["timing", "opening"])
+def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int, opened: int | None
+) -> None:
+    base, dies, lives = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
+    study, problems = assassinated(
+        run, [base, dies, lives], monkeypatch, victim=1, number=number, opened=opened
+    )
+    (problem,) = problems
+    assert problem.startswith("timing int8@fake: the worker process died during ")
+    assert "signal SIGKILL" in problem
+    found = study.measurements(ENVIRONMENT.digest)[dies.digest]
+    assert found.status is Status.DIED
+    assert (found.reason or "").startswith("while it was timed: the worker process died")
+    assert found.files == dies.measurement.files
+    grouped = itertools.groupby(study.rounds(ENVIRONMENT.digest, 1), key=lambda one: one.group)
+    rounds = [list(group) for _, group in grouped]
+    # The rounds until then are kept, and those of the others complete.
+    assert [len(group) for group in rounds] == ([number] if number else []) + [3]
+    assert {lives.digest, base.digest, twin_key(base.digest)} == set(rounds[-1][-1].calls_ns)
+    (end,) = study.timing_ends(ENVIRONMENT.digest)
+    assert end.group == rounds[-1][0].group
+
+
+def test_a_variant_that_died_is_tried_again_with_the_baseline(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, dies, lives = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
+    study, _ = assassinated(run, [base, dies, lives], monkeypatch, victim=1)
+    known = len(study.rounds(ENVIRONMENT.digest, 1))
+    study, problems = timed(run, [base, dies, lives], replace(THREE_ROUNDS, batch_sizes=(1,)))
+    assert problems == ()
+    added = study.rounds(ENVIRONMENT.digest, 1)[known:]
+    assert [set(one.calls_ns) for one in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 3
+
+
+@pytest.mark.parametrize("victim", [0, 2], ids=["baseline", "twin"])
+def test_without_the_baseline_there_is_nothing_to_compare_with(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, victim: int
+) -> None:
+    base, other = fp32(run), int8(run)
+    study, problems = assassinated(run, [base, other], monkeypatch, victim=victim)
+    (problem,) = problems
+    assert problem.startswith("timing fp32_baseline@fake: ")
+    assert len(study.rounds(ENVIRONMENT.digest, 1)) == 2
+    assert study.timing_ends(ENVIRONMENT.digest) == []
+    # Next time it goes on from there.
+    study, problems = timed(run, [base, other], replace(THREE_ROUNDS, batch_sizes=(1,)))
+    assert problems == ()
+    assert [one.number for one in study.rounds(ENVIRONMENT.digest, 1)] == [0, 1, 2]
+
+
+def test_every_worker_is_ended(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(psutil.Process().children())
+    timed(run, [fp32(run), int8(run)], replace(THREE_ROUNDS, batch_sizes=(1,)))
+    assassinated(run, [fp32(run), contender(run, fake("x", fault_after=1))], monkeypatch, victim=0)
+    assert set(psutil.Process().children()) <= before
