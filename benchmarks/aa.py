@@ -1,7 +1,7 @@
 """How often the A/A comparison cries wolf on this machine, and what slowdown it sees.
 
-Opens one FP32 artifact twice, in fresh processes, and times the two against each other by the rules of every
-comparison (docs/methodology.md). A comparison in which the 95 % interval of the ratio leaves out 1 is a false
+Opens one FP32 artifact twice in each round, in fresh processes, and times the two against each other by the rules of
+every comparison (docs/methodology.md). A comparison in which the 95 % interval of the ratio leaves out 1 is a false
 alarm. Then the recorded times of one side are stretched by a known factor: the share of
 comparisons that see it is the power.
 
@@ -48,21 +48,19 @@ def main() -> None:
         artifact = build(recipe, subject, run, create_runtime(recipe, RUNTIMES))
         protocol = Protocol(rounds=arguments.rounds)
         for number in range(arguments.comparisons):
-            runtime = create_runtime(recipe, RUNTIMES)
-            with (
-                open_worker(artifact, runtime, run, protocol) as first,
-                open_worker(artifact, runtime, run, protocol) as second,
-            ):
-                workers = (first, second)
-                for worker in workers:
-                    worker.open(subject.batch(1))
-                rng = np.random.default_rng(number)
-                rounds = []
-                for _ in range(arguments.rounds):
-                    calls: dict[int, tuple[int, ...]] = {}
-                    for side in rng.permutation(2).tolist():
-                        calls[side] = workers[side].time()
-                    rounds.append((calls[0], calls[1]))
+            rng = np.random.default_rng(number)
+            rounds = []
+            for _ in range(arguments.rounds):
+                runtime = create_runtime(recipe, RUNTIMES)
+                with (
+                    open_worker(artifact, runtime, run, protocol) as first,
+                    open_worker(artifact, runtime, run, protocol) as second,
+                ):
+                    workers = (first, second)
+                    for worker in workers:
+                        worker.open(subject.batch(1))
+                    calls = {side: workers[side].time() for side in rng.permutation(2).tolist()}
+                rounds.append((calls[0], calls[1]))
             pairs.append(
                 (round_medians([one for one, _ in rounds]), round_medians([two for _, two in rounds]))
             )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import pytest
+
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Batch
 from quant_explorer.core.measurement import FileSize, Predictions
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.study import Study
+from quant_explorer.pipeline import timing
 from quant_explorer.pipeline.build import build, create_runtime
+from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.timing import Contender, time_variants
+from quant_explorer.pipeline.timing import time_variants
 
 from .toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_subject
 
@@ -55,3 +61,36 @@ def fp32(run: RunFolder) -> Contender:
 
 def int8(run: RunFolder, *steps: Step, **options: ParameterValue) -> Contender:
     return contender(run, fake("int8", *(steps or (INT8,)), **options))
+
+
+@dataclass(frozen=True)
+class StubWorker:
+    """Stands in for a process where only the course of the rounds matters; every call takes `call_ns`."""
+
+    call_ns: int
+
+    def __enter__(self) -> StubWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def open(self, batch: Batch) -> None:
+        """Nothing to open."""
+
+    def hold(self, batch: Batch) -> None:
+        """Nothing to hold."""
+
+    def time(self) -> tuple[int, ...]:
+        """Return three calls."""
+        return (self.call_ns,) * 3
+
+
+def without_processes(monkeypatch: pytest.MonkeyPatch, call_ns: Mapping[str, Iterable[int]]) -> None:
+    """Let timing open stubs; `call_ns` gives a configuration's latencies, one for each time it is opened."""
+    latencies = {config: iter(some) for config, some in call_ns.items()}
+
+    def open_stub(artifact: Artifact, *_: object) -> StubWorker:
+        return StubWorker(next(latencies[artifact.manifest.recipe.config]))
+
+    monkeypatch.setattr(timing, "open_worker", open_stub)

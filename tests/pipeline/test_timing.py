@@ -7,29 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.core.measurement import (
-    twin_key,
-)
+from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.measurement import twin_key
 from quant_explorer.core.study import Record, Study
 from quant_explorer.pipeline import timing
+from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.timing import time_variants
 from quant_explorer.pipeline.worker import Worker
 
-from .contenders import RIGHT, SUBJECT, THREE_ROUNDS, WRONG, contender, fp32, int8, timed
-from .toy_runs import ENVIRONMENT, PROTOCOL, fake, toy_subject
+from .contenders import SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed
+from .toy_runs import ENVIRONMENT, fake
 
-# So wide that the first look, after 6 rounds, finds it reached.
-UNTIL_PRECISE = replace(PROTOCOL, batch_sizes=(1,), rounds=6, precision=0.9999, time_limit_s=600)
-MORE = 2
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def few_rounds_after_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each round opens every worker afresh; how many follow is tested where it is chosen, in core."""
-    monkeypatch.setattr(timing, "ROUNDS_AFTER_PRECISION", MORE)
 
 
 @pytest.fixture
@@ -58,17 +50,18 @@ def test_each_round_times_everything_and_the_twin_once(run: RunFolder) -> None:
     assert {end.baseline for end in ends} == {both[0].digest}
 
 
-def test_the_order_is_random_and_seeded(run: RunFolder, tmp_path: Path) -> None:
-    orders = []
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        folder = RunFolder(tmp_path / name)
-        both = [fp32(folder), int8(folder)]
-        protocol = replace(PROTOCOL, batch_sizes=(1,), rounds=6)
-        study, _ = timed(folder, both, protocol, toy_subject(seed=seed))
-        names = {both[0].digest: "base", both[1].digest: "int8", twin_key(both[0].digest): "twin"}
-        orders.append([[names[key] for key in one.order] for one in study.rounds(ENVIRONMENT.digest, 1)])
-    assert len(set(map(tuple, orders[0]))) > 1
-    assert orders[0] == orders[1] != orders[2]
+def test_everything_is_opened_afresh_in_each_round(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+
+    def watched(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
+        worker = open_worker(artifact, runtime, folder, protocol)
+        processes.append(worker.pid)
+        return worker
+
+    monkeypatch.setattr(timing, "open_worker", watched)
+    timed(run, [fp32(run), int8(run)])
+    # Three rounds of two variants and the twin, each process for both batch sizes.
+    assert len(processes) == len(set(processes)) == 9
 
 
 def test_the_baseline_alone_is_timed_against_its_twin(run: RunFolder) -> None:
@@ -140,40 +133,3 @@ def test_a_killed_timing_goes_on_and_repeats_no_round(run: RunFolder, recorded: 
         # All recorded and the end not: one more shows that time is up.
         assert numbers == list(range(4 if recorded == 6 else 3))
     assert [end.batch_size for end in study.timing_ends(ENVIRONMENT.digest)] == [1, 4]
-
-
-def test_precision_ends_it_some_rounds_after_it_was_reached(run: RunFolder) -> None:
-    study, _ = timed(run, [fp32(run), int8(run)], UNTIL_PRECISE)
-    (end,) = study.timing_ends(ENVIRONMENT.digest)
-    assert end.stopped_by == "precision"
-    assert len(study.rounds(ENVIRONMENT.digest, 1)) == 6 + MORE
-
-
-def settling(
-    run: RunFolder, protocol: Protocol, *, loser_bytes: int = 100, loser_top1: tuple[int, ...] = WRONG
-) -> tuple[Study, str]:
-    """Time a fast variant against one that is slower, and by default larger and less accurate too."""
-    loser = contender(run, fake("slow", fault="slow"), top1=loser_top1, more_bytes=loser_bytes)
-    winner = contender(run, fake("fast", fault_after=1), more_bytes=50)
-    study, _ = timed(run, [fp32(run), winner, loser], protocol)
-    return study, loser.digest
-
-
-def test_a_variant_that_is_surely_beaten_on_every_axis_stops_being_timed(run: RunFolder) -> None:
-    study, loser = settling(run, UNTIL_PRECISE)
-    rounds = study.rounds(ENVIRONMENT.digest, 1)
-    assert [loser in one.calls_ns for one in rounds] == [True] * 6 + [False] * MORE
-    assert all(len(one.calls_ns) >= 3 for one in rounds)
-    assert study.timing_ends(ENVIRONMENT.digest)[0].settled == (loser,)
-
-
-@pytest.mark.parametrize(
-    ("loser_bytes", "loser_top1"),
-    [(0, WRONG), (100, RIGHT), (100, (*WRONG[:2], *RIGHT[2:]))],
-    ids=["smaller", "as accurate", "not surely less accurate"],
-)
-def test_one_axis_left_keeps_it_in(run: RunFolder, loser_bytes: int, loser_top1: tuple[int, ...]) -> None:
-    protocol = replace(UNTIL_PRECISE, precision=1e-9, time_limit_s=1e-9)
-    study, _ = settling(run, protocol, loser_bytes=loser_bytes, loser_top1=loser_top1)
-    assert len(study.rounds(ENVIRONMENT.digest, 1)) == 6
-    assert study.timing_ends(ENVIRONMENT.digest)[0].settled == ()

@@ -33,12 +33,6 @@ from .toy_runs import ENVIRONMENT, Watching, fake
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def few_rounds_after_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each round opens every worker afresh; how many follow is tested where it is chosen, in core."""
-    monkeypatch.setattr(timing, "ROUNDS_AFTER_PRECISION", MORE)
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
@@ -95,22 +89,33 @@ def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytes
 
 @dataclass
 class Assassin:
-    """Kills the worker of one contender in a round, when so many of the round's workers are open."""
+    """Kills one worker: as it is opened, or when all of a round are open and so many rounds are done.
+
+    `victim` counts the baseline first, then the others; the twin is last.
+    """
 
     victim: int
-    round: int
-    opened: int | None
+    rounds: int | None
     workers: list[Worker]
+    struck: bool = False
+
+    def watch(self, worker: Worker) -> None:
+        """See a worker that was started."""
+        self.workers.append(worker)
+        if self.rounds is None and len(self.workers) == self.victim + 1:
+            self._strike(worker)
 
     def __call__(self, label: str, done: int, note: str) -> None:
+        """See a bar move."""
         words = note.split()
-        if label != "rounds" or words[:1] != ["opened"] or done != self.round:
-            return
-        opened, total = int(words[1]), int(words[3])
-        if opened == (self.opened or total):
-            os.kill(self.workers[done * total + self.victim].pid, signal.SIGKILL)
-            # Once is enough: the group without it comes the same way.
-            self.round = -1
+        if (done, words[0]) == (self.rounds, "opened") and words[1] == words[3]:
+            self._strike(self.workers[len(self.workers) - int(words[3]) + self.victim])
+
+    def _strike(self, worker: Worker) -> None:
+        # Once is enough: the group without it comes the same way.
+        if not self.struck:
+            os.kill(worker.pid, signal.SIGKILL)
+        self.struck = True
 
 
 def assassinated(
@@ -119,51 +124,49 @@ def assassinated(
     monkeypatch: pytest.MonkeyPatch,
     *,
     victim: int,
-    number: int = 2,
-    opened: int | None = None,
+    rounds: int | None = 2,
 ) -> tuple[Study, tuple[str, ...]]:
-    """Time contenders (the baseline first, then the others; its twin opens last) and kill one worker."""
-    assassin = Assassin(victim, number, opened, [])
+    """Time contenders while an assassin is about."""
+    assassin = Assassin(victim, rounds, [])
 
-    def note(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
+    def watched(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
         worker = open_worker(artifact, runtime, folder, protocol)
-        assassin.workers.append(worker)
+        assassin.watch(worker)
         return worker
 
-    monkeypatch.setattr(timing, "open_worker", note)
+    monkeypatch.setattr(timing, "open_worker", watched)
     subject = replace(SUBJECT, progress=Watching(assassin))
-    return timed(run, contenders, replace(THREE_ROUNDS, batch_sizes=(1,)), subject)
+    found = timed(run, contenders, replace(THREE_ROUNDS, batch_sizes=(1,)), subject)
+    assert assassin.struck
+    return found
 
 
-@pytest.mark.parametrize(("number", "opened"), [(2, None), (0, 2)], ids=["timing", "opening"])
+@pytest.mark.parametrize(("rounds", "during"), [(2, "Hold"), (None, "Open")])
 def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int, opened: int | None
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, rounds: int | None, during: str
 ) -> None:
     base, dies, lives = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
-    study, problems = assassinated(
-        run, [base, dies, lives], monkeypatch, victim=1, number=number, opened=opened
-    )
-    (problem,) = problems
-    assert problem.startswith("timing int8@fake: the worker process died during ")
-    assert "signal SIGKILL" in problem
+    study, problems = assassinated(run, [base, dies, lives], monkeypatch, victim=1, rounds=rounds)
+    died = f"the worker process died during {during} (signal SIGKILL)"
+    assert problems == (f"timing int8@fake: {died}",)
     found = study.measurements(ENVIRONMENT.digest)[dies.digest]
     assert found.status is Status.DIED
-    assert (found.reason or "").startswith("while it was timed: the worker process died")
+    assert found.reason == f"while it was timed: {died}"
     assert found.files == dies.measurement.files
     grouped = itertools.groupby(study.rounds(ENVIRONMENT.digest, 1), key=lambda one: one.group)
-    rounds = [list(group) for _, group in grouped]
+    groups = [list(group) for _, group in grouped]
     # The rounds until then are kept, and those of the others complete.
-    assert [len(group) for group in rounds] == ([number] if number else []) + [3]
-    assert {lives.digest, base.digest, twin_key(base.digest)} == set(rounds[-1][-1].calls_ns)
+    assert [len(group) for group in groups] == ([rounds] if rounds else []) + [3]
+    assert {lives.digest, base.digest, twin_key(base.digest)} == set(groups[-1][-1].calls_ns)
     (end,) = study.timing_ends(ENVIRONMENT.digest)
-    assert end.group == rounds[-1][0].group
+    assert end.group == groups[-1][0].group
 
 
 def test_a_variant_that_died_is_tried_again_with_the_baseline(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, dies, lives = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
-    study, _ = assassinated(run, [base, dies, lives], monkeypatch, victim=1)
+    study, _ = assassinated(run, [base, dies, lives], monkeypatch, victim=1, rounds=None)
     known = len(study.rounds(ENVIRONMENT.digest, 1))
     study, problems = timed(run, [base, dies, lives], replace(THREE_ROUNDS, batch_sizes=(1,)))
     assert problems == ()

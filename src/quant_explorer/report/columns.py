@@ -163,8 +163,11 @@ def _difference(variant: VariantResult) -> str:
 
 
 def _signed(value: float) -> str:
+    if value == 0:
+        return "0.00"
     text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text
+    # "0.00" would say that an interval holds 0 when it does not.
+    return text if float(text) else f"{value:+.1g}"
 
 
 def _agreement(variant: VariantResult) -> str:
