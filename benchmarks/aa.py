@@ -1,9 +1,9 @@
 """How often the A/A comparison cries wolf on this machine, and what slowdown it sees.
 
-Opens one FP32 artifact twice in each round, in fresh processes, and times the two against each other by the rules of
-every comparison (docs/methodology.md). A comparison in which the 95 % interval of the ratio leaves out 1 is a false
-alarm. Then the recorded times of one side are stretched by a known factor: the share of
-comparisons that see it is the power.
+Opens one FP32 artifact twice in each round, in fresh processes, and times the two against each other by
+the rules of every comparison (docs/methodology.md). A comparison in which the 95 % interval of the
+ratio leaves out 1 is a false alarm. Then the recorded times of one side are stretched by a known
+factor: the share of comparisons that see it is the power.
 
     python benchmarks/aa.py --comparisons 100
 """
