@@ -40,7 +40,6 @@ class RunInfo:
     precision: float = 0.02
     time_limit_s: float = 0.0
     engine: str = ""
-    command: str = ""
     version: str = ""
 
     @property
