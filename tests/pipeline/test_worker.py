@@ -18,7 +18,8 @@ from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.pipeline.environment import core_numbers, thread_environment
-from quant_explorer.pipeline.worker import Opening, Worker, runtime_path
+from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.fake_runtime import FakeRuntime, Fault
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import toy_batches, toy_linear_model
@@ -197,7 +198,8 @@ def test_a_missing_file_is_a_reason(opening: Callable[..., Opening], log: Path) 
 
 PARENT = """
 import sys, pathlib, numpy as np
-from quant_explorer.pipeline.worker import Opening, Worker
+from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.worker import Worker
 folder, core, log, after = sys.argv[1:]
 opening = Opening(
     "quant_explorer.testing.fake_runtime:FakeRuntime",

@@ -16,10 +16,11 @@ from quant_explorer.core.study import Study
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline.explore import Exploration
+from quant_explorer.pipeline.messages import Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Opened, Opening, Worker
+from quant_explorer.pipeline.worker import Worker
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime

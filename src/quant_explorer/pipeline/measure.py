@@ -16,10 +16,11 @@ from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, S
 from quant_explorer.datasets import prepare
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate, score
 from quant_explorer.pipeline.environment import measuring_cores
+from quant_explorer.pipeline.messages import Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Opened, Opening, Worker, runtime_path
+from quant_explorer.pipeline.worker import Worker, runtime_path
 
 # Of the multiply-accumulates of a static INT8 variant; the gate of `gate-size` is stricter.
 LEAST_STATIC_INT8_FRACTION = 0.5

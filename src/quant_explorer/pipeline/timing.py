@@ -160,16 +160,16 @@ class _Comparison:
     def _open_workers(self, keys: set[str], bar: Task) -> Iterator[Mapping[str, Worker]]:
         with contextlib.ExitStack() as stack:
             workers: dict[str, Worker] = {}
+            # All are started before the first is asked, so that they load their libraries side by side.
             for key in [*self.contenders, self.twin]:
-                if key not in keys:
-                    continue
-                one = self.contenders.get(key, self.baseline)
+                if key in keys:
+                    one = self.contenders.get(key, self.baseline)
+                    worker = open_worker(one.artifact, one.runtime, self.run, self.protocol)
+                    workers[key] = stack.enter_context(worker)
+            for number, (key, worker) in enumerate(workers.items(), start=1):
                 with self._blame(key):
-                    workers[key] = stack.enter_context(
-                        open_worker(one.artifact, one.runtime, self.run, self.protocol)
-                    )
-                    workers[key].open(self.subject.batch(1))
-                bar.advance(0, f"opened {len(workers)} of {len(keys)}")
+                    worker.open(self.subject.batch(1))
+                bar.advance(0, f"opened {number} of {len(keys)}")
             yield workers
 
     def _judge(self, state: _BatchSize, *, out_of_time: bool) -> float:

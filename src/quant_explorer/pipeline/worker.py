@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,92 +28,27 @@ import numpy as np
 from quant_explorer.core.contracts import Batch, Runtime, Session
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, PeakMemory
-from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.metrics import latency, memory
 from quant_explorer.pipeline.environment import thread_environment
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a worker opens: a runtime by its import path and options, the artifact's folder."""
-
-    runtime: str
-    options: tuple[tuple[str, ParameterValue], ...]
-    folder: str
-    cores: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """`cold_start_s` is open plus first call. Memory is resident bytes; None with a reason if unknown."""
-
-    cold_start_s: float
-    floor_bytes: int | None
-    loaded_bytes: int | None
-    memory_reason: str | None
-
-
-@dataclass(frozen=True)
-class Open:
-    """Import the runtime, open the artifact and call it once on `batch`."""
-
-    batch: Batch
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Keep `batch` as the one that is timed."""
-
-    batch: Batch
-
-
-@dataclass(frozen=True)
-class Time:
-    """Time one block of calls on the held batch."""
-
-
-@dataclass(frozen=True)
-class MeasureMemory:
-    """Measure peak memory at this batch."""
-
-    batch: Batch
-
-
-@dataclass(frozen=True)
-class Run:
-    """Return the logits of a batch."""
-
-    batch: Batch
-
-
-@dataclass(frozen=True)
-class Inspect:
-    """Report the precision that multiply-accumulates ran in, on this batch."""
-
-    batch: Batch
-
+from quant_explorer.pipeline.messages import (
+    Answer,
+    Failure,
+    Hold,
+    Inspect,
+    MeasureMemory,
+    Open,
+    Opened,
+    Opening,
+    Request,
+    Run,
+    Time,
+)
 
 T = TypeVar("T")
-Request = Open | Hold | Time | MeasureMemory | Run | Inspect
-Answer = Opened | PeakMemory | Executed | Batch | tuple[int, ...] | None
+R = TypeVar("R")
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A request that raised inside the worker."""
-
-    reason: str
-
-
-# Not `python -m`: requests are pickled under this module's own name, not `__main__`. Pinned before any
-# library is imported, for the threads of its pool keep the cores they are born with.
-_PROGRAM = """
-import os, sys
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, [int(core) for core in sys.argv[2].split(",")])
-from quant_explorer.pipeline import worker
-worker.main()
-"""
+# Not `python -m`: requests are pickled under this module's own name, not `__main__`.
+_PROGRAM = "from quant_explorer.pipeline import worker; worker.main()"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -129,10 +66,9 @@ class Worker:
         self._log: IO[bytes] = log.open("ab")
         child_end, own_end = Pipe()
         self._connection = own_end
-        cores = ",".join(map(str, opening.cores))
         self._process = subprocess.Popen(
             # -P: a random.py in the user's folder is not the standard library's.
-            [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno()), cores],
+            [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno())],
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -248,14 +184,23 @@ class _Bench:
             case Inspect(batch):
                 return self.session.executed(batch)
             case Open():
-                raise WorkerError("the artifact is open already")
+                raise AssertionError("an artifact is opened once")
 
 
-def _open(opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
+def _load(opening: Opening) -> Runtime:
+    """Import the runtime on any core, beside other workers, and only then keep to the measuring cores."""
     module, _, name = opening.runtime.partition(":")
     kind: type[Runtime] = getattr(importlib.import_module(module), name)
     runtime = kind(**dict(opening.options))
     runtime.load_libraries(len(opening.cores))
+    if hasattr(os, "sched_setaffinity"):
+        # Each thread by itself: one that a library has started already keeps the cores it was born with.
+        for task in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(task.name), opening.cores)
+    return runtime
+
+
+def _open(runtime: Runtime, opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
     reason = memory.unavailable()
     floor = 0 if reason else memory.read_resident_bytes()
     start = time.perf_counter()
@@ -268,27 +213,37 @@ def _open(opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests until the parent closes the pipe."""
+    """Answer requests until the parent closes the pipe; a failure to load answers the first of them."""
     opening: Opening = connection.recv()
+    runtime = _guard(lambda: _load(opening))
     bench: _Bench | None = None
     while True:
         try:
             request: Request = connection.recv()
         except EOFError:
             return
-        answer: Answer | Failure
-        try:
-            if bench is None:
-                assert isinstance(request, Open)
-                bench, answer = _open(opening, request.batch)
+        if isinstance(runtime, Failure):
+            connection.send(runtime)
+        elif isinstance(request, Open):
+            opened = _guard(partial(_open, runtime, opening, request.batch))
+            if not isinstance(opened, Failure):
+                bench, answer = opened
+                connection.send(answer)
             else:
-                answer = bench.answer(request)
-        except Exception as error:  # noqa: BLE001 - recorded by the parent as the variant's status and reason
-            import traceback
+                connection.send(opened)
+        else:
+            assert bench is not None
+            connection.send(_guard(partial(bench.answer, request)))
 
-            traceback.print_exc()
-            answer = Failure(f"{type(error).__name__}: {error}")
-        connection.send(answer)
+
+def _guard(call: Callable[[], R]) -> R | Failure:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - recorded by the parent as the variant's status and reason
+        import traceback
+
+        traceback.print_exc()
+        return Failure(f"{type(error).__name__}: {error}")
 
 
 def main() -> None:

@@ -1,0 +1,80 @@
+"""What a worker and its parent say to each other over the pipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.measurement import Executed, PeakMemory
+from quant_explorer.core.recipe import ParameterValue
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a worker opens: a runtime by its import path and options, the artifact's folder."""
+
+    runtime: str
+    options: tuple[tuple[str, ParameterValue], ...]
+    folder: str
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`cold_start_s` is open plus first call. Memory is resident bytes; None with a reason if unknown."""
+
+    cold_start_s: float
+    floor_bytes: int | None
+    loaded_bytes: int | None
+    memory_reason: str | None
+
+
+@dataclass(frozen=True)
+class Open:
+    """Import the runtime, open the artifact and call it once on `batch`."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Keep `batch` as the one that is timed."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Time:
+    """Time one block of calls on the held batch."""
+
+
+@dataclass(frozen=True)
+class MeasureMemory:
+    """Measure peak memory at this batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Run:
+    """Return the logits of a batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Report the precision that multiply-accumulates ran in, on this batch."""
+
+    batch: Batch
+
+
+Request = Open | Hold | Time | MeasureMemory | Run | Inspect
+Answer = Opened | PeakMemory | Executed | Batch | tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that raised inside the worker."""
+
+    reason: str
