@@ -46,7 +46,7 @@ class Place:
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
-            preexec_fn=None if limit_file_bytes is None else lambda: _limit_files(limit_file_bytes),
+            preexec_fn=lambda: _prepare(limit_file_bytes),
             check=False,
         )
 
@@ -55,10 +55,13 @@ class Place:
         return Running([str(SCRIPT), *map(str, arguments)], self.folder, self.environment)
 
 
-def _limit_files(most_bytes: int) -> None:
+def _prepare(most_bytes: int | None = None) -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    # Where the tests run in the background, a shell has told them, and so their children, to ignore it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
 
 class Running:
@@ -73,6 +76,7 @@ class Running:
                 env={**environment, "FORCE_COLOR": "1"},
                 stdout=stream,
                 stderr=stream,
+                preexec_fn=_prepare,
             )
 
     def __enter__(self) -> Running:
