@@ -197,7 +197,9 @@ def test_a_missing_file_is_a_reason(opening: Callable[..., Opening], log: Path) 
 
 
 PARENT = """
-import sys, pathlib, numpy as np
+import signal, sys, pathlib, numpy as np
+# Where the tests run in the background, a shell has told them to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.worker import Worker
 folder, core, log, after = sys.argv[1:]
