@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageError, match=r"w\.safetensors: weights cannot be written \(No space left"):
+    with pytest.raises(StorageError, match=r"w\.safetensors: cannot be written \(No space left"):
         save_weights(model(1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

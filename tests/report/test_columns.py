@@ -92,10 +92,10 @@ def test_interval_format(interval: Interval | None, expected: str) -> None:
     assert with_interval(0.231, interval, "{:.3f}".format) == expected
 
 
-def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path: Path) -> None:
+def test_a_difference_that_is_not_zero_is_not_printed_as_zero(tmp_path: Path) -> None:
     results = ranked(tmp_path, ORDINARY)
     accuracy = results.variants[1].accuracy
     assert accuracy is not None
     tiny = replace(results.variants[1], accuracy=replace(accuracy, diff_pp=-0.001))
     table = pareto_table(replace(results, variants=(tiny,)), "small_cnn")
-    assert table.rows[0][table.headings.index("acc_diff_pp")].startswith("0.00 [")
+    assert table.rows[0][table.headings.index("acc_diff_pp")].startswith("-0.001 [")
