@@ -20,7 +20,7 @@ Reasons = dict[str, str]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What was run, in the words of the command line's options; saved as `run.json`.
+    """What was run, in the words of the command line's options.
 
     `model` lists several models with commas. A subset of 0 means all images, a time limit of 0 none.
     """
