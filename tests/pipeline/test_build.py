@@ -117,26 +117,26 @@ def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch
         fit(self, model, schedule, label=label)  # type: ignore[arg-type]  # handed through
 
     monkeypatch.setattr(Trainer, "fit", count)
-    first = prepare_candidate(QAT, SUBJECT, run)
-    second = prepare_candidate(QAT, SUBJECT, run)
+    first = Preparation(SUBJECT, run).candidate(QAT)
+    second = Preparation(SUBJECT, run).candidate(QAT)
     assert labels == ["fine-tune INT8 (QAT)"]
     assert second.spec == first.spec
     assert second.spec.activation_ranges
     assert differences(first.model, second.model) == []
     assert differences(SUBJECT.model, second.model) != []
     # The control shares neither weights nor training.
-    control = prepare_candidate((create_step("fine_tune"),), SUBJECT, run)
+    control = Preparation(SUBJECT, run).candidate((create_step("fine_tune"),))
     assert labels[1:] == ["fine-tune FP32"]
     assert differences(control.model, first.model) != []
     assert len(list(run.weights.glob("*.safetensors"))) == 2
 
 
 def test_weights_without_their_spec_are_trained_again(run: RunFolder) -> None:
-    prepare_candidate(QAT, SUBJECT, run)
+    Preparation(SUBJECT, run).candidate(QAT)
     (spec,) = run.weights.glob("*.spec.json")
     kept = spec.read_bytes()
     spec.unlink()
-    prepare_candidate(QAT, SUBJECT, run)
+    Preparation(SUBJECT, run).candidate(QAT)
     assert spec.read_bytes() == kept
 
 

@@ -7,14 +7,28 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.evaluate import measure_configs
-from quant_explorer.cli.options import Value, config_option, json_option, protocol_options, run_options
+from quant_explorer.cli.options import (
+    Value,
+    config_option,
+    json_option,
+    protocol_options,
+    run_options,
+    runtime_option,
+)
 
 
 @click.command()
 @config_option(required=True)
+@runtime_option("eager")
 @protocol_options
 @run_options
 @json_option
-def command(run_dir: Path | None, configs: tuple[str, ...], as_json: bool, **given: Value) -> int:
+def command(
+    run_dir: Path | None,
+    configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    as_json: bool,
+    **given: Value,
+) -> int:
     """Time configurations against the FP32 baseline and its A/A twin, in interleaved rounds."""
-    return measure_configs(run_dir, configs, given, timed=True, as_json=as_json)
+    return measure_configs(run_dir, configs, runtimes, given, timed=True, as_json=as_json)

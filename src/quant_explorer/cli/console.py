@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -58,6 +61,8 @@ class ConsoleProgress:
             TextColumn("{task.fields[note]}", markup=False),
             console=messages,
             transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._open = 0
 
@@ -99,6 +104,49 @@ class _Bar:
         self.note = note or self.note
         if self._bars is not None:
             self._bars.update(self._identifier, advance=amount, note=self.note)
+
+
+@contextlib.contextmanager
+def divert_libraries(log: Path) -> Iterator[None]:
+    """Send what libraries print, in C++ too, to the file `log`; our own consoles keep the terminal.
+
+    With -v nothing is diverted.
+    """
+    if verbosity.level > 0:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        target = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        stack.callback(os.close, target)
+        for console, stream in ((output, sys.stdout), (messages, sys.stderr)):
+            stream.flush()
+            if _descriptor(stream) is not None:
+                stack.enter_context(_divert(console, stream, target))
+        yield
+
+
+@contextlib.contextmanager
+def _divert(console: Console, stream: TextIO, target: int) -> Iterator[None]:
+    terminal = os.dup(stream.fileno())
+    with os.fdopen(terminal, "w", buffering=1, encoding=stream.encoding, errors=stream.errors) as own:
+        console.file = own
+        os.dup2(target, stream.fileno())
+        try:
+            yield
+        finally:
+            stream.flush()
+            own.flush()
+            os.dup2(terminal, stream.fileno())
+            # Rich's own default: whatever Python's stream is at the time.
+            console.file = None  # type: ignore[assignment]
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    # Where Python's stream was replaced (in a test, in a notebook), there is nothing to divert.
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:

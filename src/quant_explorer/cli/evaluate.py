@@ -6,27 +6,47 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, config_option, json_option, protocol_options, run_options
+from quant_explorer.cli.options import (
+    Value,
+    config_option,
+    json_option,
+    protocol_options,
+    run_options,
+    runtime_option,
+)
 
 
 @click.command()
 @config_option(required=True)
+@runtime_option("eager")
 @protocol_options
 @run_options
 @json_option
-def command(run_dir: Path | None, configs: tuple[str, ...], as_json: bool, **given: Value) -> int:
+def command(
+    run_dir: Path | None,
+    configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    as_json: bool,
+    **given: Value,
+) -> int:
     """Score configurations on the report split, from their saved files in a fresh process."""
-    return measure_configs(run_dir, configs, given, timed=False, as_json=as_json)
+    return measure_configs(run_dir, configs, runtimes, given, timed=False, as_json=as_json)
 
 
 def measure_configs(
-    run_dir: Path | None, configs: tuple[str, ...], given: dict[str, Value], *, timed: bool, as_json: bool
+    run_dir: Path | None,
+    configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    given: dict[str, Value],
+    *,
+    timed: bool,
+    as_json: bool,
 ) -> int:
-    """Measure `configs` and show the report of the run so far."""
+    """Measure `configs` on `runtimes` and show the report of the run so far."""
     from quant_explorer.cli.session import exit_code, open_session, write_and_show
     from quant_explorer.pipeline.explore import Until
 
     with open_session(run_dir, given) as session:
-        outcome = session.explore(configs, until=Until.TIMED if timed else Until.MEASURED)
+        outcome = session.explore(configs, runtimes, until=Until.TIMED if timed else Until.MEASURED)
         write_and_show(session.run, session.study, session.wanted, multi=False, as_json=as_json)
     return exit_code(outcome)

@@ -13,6 +13,7 @@ from quant_explorer.cli.options import (
     json_option,
     multi_run_options,
     protocol_options,
+    runtime_option,
 )
 
 # Fine-tuning is left out: it means hours at 224 pixels, and nothing for a model without accuracy.
@@ -28,6 +29,7 @@ CONFIGS = ("fp32_baseline", "dynamic_int8", "static_int8_per_tensor", "static_in
     help="Model; repeatable.  [default: all that `list` shows]",
 )
 @config_option(required=False)
+@runtime_option("eager")
 @protocol_options
 @multi_run_options
 @json_option
@@ -35,6 +37,7 @@ def command(
     run_dir: Path | None,
     models: tuple[str, ...],
     configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
     as_json: bool,
     batch_sizes: tuple[int, ...] | None,
     **given: Value,
@@ -56,7 +59,9 @@ def command(
     with open_session(run_dir, given) as session:
         for model, train in trains.items():
             session.progress.say(f"{model}:")
-            outcome = session.explore(configs or CONFIGS, until=Until.TIMED, model=model, train=train)
+            outcome = session.explore(
+                configs or CONFIGS, runtimes, until=Until.TIMED, model=model, train=train
+            )
             failed = max(failed, exit_code(outcome))
         write_and_show(session.run, session.study, session.wanted, multi=True, as_json=as_json)
     return failed

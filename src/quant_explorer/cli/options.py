@@ -37,6 +37,16 @@ def _parse_batch_sizes(
         ) from None
 
 
+def _check_runtimes(
+    context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    from quant_explorer.pipeline.space import choose_runtimes
+    from quant_explorer.runtimes import RUNTIMES
+
+    choose_runtimes(names, RUNTIMES)
+    return names
+
+
 def _set_verbosity(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         verbosity.level = 1 if parameter.name == "verbose" else -1
@@ -113,6 +123,21 @@ def config_option(*, required: bool) -> Callable[[F], F]:
     text = "A configuration (see `list`)."
     return click.option(
         "--config", "configs", multiple=True, required=required, metavar="NAME", help=f"{text} Repeatable."
+    )
+
+
+def runtime_option(default: str) -> Callable[[F], F]:
+    """Return the option `--runtime`, repeatable; `default` is a runtime or "all"."""
+    return click.option(
+        "--runtime",
+        "runtimes",
+        multiple=True,
+        default=(default,),
+        callback=_check_runtimes,
+        show_default=default != "all",
+        metavar="NAME",
+        help="A runtime (see `list`), or all. Repeatable."
+        + ("  [default: all that are installed]" if default == "all" else ""),
     )
 
 

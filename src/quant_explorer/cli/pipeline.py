@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, config_option, json_option, protocol_options, run_options
+from quant_explorer.cli.options import (
+    Value,
+    config_option,
+    json_option,
+    protocol_options,
+    run_options,
+    runtime_option,
+)
 
 # About a minute: enough to see every part run, too little to believe a figure.
 TINY: dict[str, Value] = {
@@ -21,10 +28,18 @@ TINY: dict[str, Value] = {
 @click.command()
 @click.option("--tiny", is_flag=True, help="200 images, 1 epoch: does it run here?")
 @config_option(required=False)
+@runtime_option("all")
 @protocol_options
 @run_options
 @json_option
-def command(run_dir: Path | None, configs: tuple[str, ...], tiny: bool, as_json: bool, **given: Value) -> int:
+def command(
+    run_dir: Path | None,
+    configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    tiny: bool,
+    as_json: bool,
+    **given: Value,
+) -> int:
     """Train, build every variant, measure each from its files, and write the Pareto report.
 
     A run that was stopped goes on where it was; what was recorded is not done again.
@@ -36,6 +51,6 @@ def command(run_dir: Path | None, configs: tuple[str, ...], tiny: bool, as_json:
     if tiny:
         given = {name: TINY.get(name) if value is None else value for name, value in given.items()}
     with open_session(run_dir, given, suffix="-tiny" if tiny else "") as session:
-        outcome = session.explore(configs or CONFIGURATIONS, until=Until.TIMED)
+        outcome = session.explore(configs or CONFIGURATIONS, runtimes, until=Until.TIMED)
         write_and_show(session.run, session.study, session.wanted, multi=False, as_json=as_json)
     return exit_code(outcome)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, json_option, run_options
+from quant_explorer.cli.options import Value, json_option, run_options, runtime_option
 from quant_explorer.cli.quantize import build_configs
 
 
 @click.command()
+@runtime_option("eager")
 @run_options
 @json_option
-def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
+def command(run_dir: Path | None, runtimes: tuple[str, ...], as_json: bool, **given: Value) -> int:
     """Fine-tune with fake quantization, and in FP32 for as long as its control; build both."""
-    return build_configs(run_dir, ("qat_int8", "fp32_finetune"), given, as_json=as_json)
+    return build_configs(run_dir, ("qat_int8", "fp32_finetune"), runtimes, given, as_json=as_json)

@@ -6,27 +6,39 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, config_option, json_option, run_options
+from quant_explorer.cli.options import Value, config_option, json_option, run_options, runtime_option
 
 
 @click.command()
 @config_option(required=True)
+@runtime_option("eager")
 @run_options
 @json_option
-def command(run_dir: Path | None, configs: tuple[str, ...], as_json: bool, **given: Value) -> int:
+def command(
+    run_dir: Path | None,
+    configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    as_json: bool,
+    **given: Value,
+) -> int:
     """Build the artifacts of configurations (training the baseline first where it is not trained)."""
-    return build_configs(run_dir, configs, given, as_json=as_json)
+    return build_configs(run_dir, configs, runtimes, given, as_json=as_json)
 
 
 def build_configs(
-    run_dir: Path | None, configs: tuple[str, ...], given: dict[str, Value], *, as_json: bool
+    run_dir: Path | None,
+    configs: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    given: dict[str, Value],
+    *,
+    as_json: bool,
 ) -> int:
-    """Build and list the artifacts of `configs`."""
+    """Build and list the artifacts of `configs` on `runtimes`."""
     from quant_explorer.cli.session import exit_code, open_session, print_figures
     from quant_explorer.pipeline.explore import Until
 
     with open_session(run_dir, given) as session:
-        outcome = session.explore(configs, until=Until.BUILT)
+        outcome = session.explore(configs, runtimes, until=Until.BUILT)
         rows = [
             {
                 "name": contender.measurement.variant.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, messages, output
+from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
 from quant_explorer.cli.options import MULTI, Value, resolve
 from quant_explorer.core.measurement import Environment, Status
 from quant_explorer.core.study import Study
@@ -34,16 +34,22 @@ class Session:
     study: Study
 
     def explore(
-        self, configs: Iterable[str], *, until: Until, model: str | None = None, train: bool = True
+        self,
+        configs: Iterable[str],
+        runtimes: Sequence[str],
+        *,
+        until: Until,
+        model: str | None = None,
+        train: bool = True,
     ) -> Outcome:
-        """Take the configurations of one model as far as `until`; the FP32 baseline always comes along."""
+        """Take the configurations on `runtimes` as far as `until`; the FP32 baseline always comes along."""
         from quant_explorer.pipeline.explore import Exploration
-        from quant_explorer.pipeline.space import recipes
+        from quant_explorer.pipeline.space import choose_runtimes, recipes
         from quant_explorer.pipeline.subject import load_subject
         from quant_explorer.runtimes import RUNTIMES
 
         settings = self.wanted.settings if model is None else replace(self.wanted.settings, model=model)
-        wanted = recipes(configs, RUNTIMES, settings)
+        wanted = recipes(configs, choose_runtimes(runtimes, RUNTIMES), settings, self.wanted.protocol)
         subject = load_subject(settings, self.run, self.progress, train=train)
         exploration = Exploration(
             subject=subject,
@@ -77,7 +83,7 @@ def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: st
     """
     path, wanted = resolve(run_dir, given, suffix=suffix)
     _check(wanted)
-    with open_run(path) as run:
+    with open_run(path) as run, divert_libraries(run.log):
         run.claim(wanted)
         yield Session(run, wanted, ConsoleProgress(), run.load_study())
 

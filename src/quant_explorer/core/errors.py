@@ -63,3 +63,9 @@ class WorkerDiedError(WorkerError):
 
 class WorkerTimeoutError(WorkerError):
     """A variant's worker process did not answer in time and was ended."""
+
+
+def require_supported(reason: str | None) -> None:
+    """Raise UnsupportedError with the reason, if there is one."""
+    if reason is not None:
+        raise UnsupportedError(reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Predictions
+from quant_explorer.metrics.fidelity import sqnr_db
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,13 @@ def score(
         top1=tuple(scored.logits.argmax(axis=1).tolist()),
         top5_hits=int((largest == own[:, None]).any(axis=1).sum()),
         trained=trained,
-        sqnr_db=None if reference is None else sqnr_db(scored, reference),
+        sqnr_db=None if reference is None else _sqnr_db(scored, reference),
     )
 
 
-def sqnr_db(scored: Scored, reference: Scored) -> float | None:
-    """Signal to quantization noise ratio of the logits in dB; None where the two are equal."""
+def _sqnr_db(scored: Scored, reference: Scored) -> float | None:
     _, mine, theirs = np.intersect1d(scored.positions, reference.positions, return_indices=True)
-    signal = reference.logits[theirs].astype(np.float64)
-    noise = float(((scored.logits[mine] - signal) ** 2).sum())
-    power = float((signal**2).sum())
-    return 10 * math.log10(power / noise) if noise > 0 and power > 0 else None
+    return sqnr_db(scored.logits[mine], reference.logits[theirs])
 
 
 def concatenate(parts: Iterable[Scored]) -> Scored:

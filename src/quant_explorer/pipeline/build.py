@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from pathlib import Path
-
-import msgspec
 
 from quant_explorer.core.artifact import (
     MANIFEST,
@@ -15,17 +11,22 @@ from quant_explorer.core.artifact import (
     Manifest,
     atomic_folder,
     list_files,
-    write_atomically,
     write_manifest,
 )
-from quant_explorer.core.contracts import Candidate, Runtime
-from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.core.recipe import Provenance, Recipe, Step, canonical_step, digest_of
-from quant_explorer.models import load_weights, save_weights
+from quant_explorer.core.contracts import Batch, Candidate, Runtime
+from quant_explorer.core.errors import require_supported
+from quant_explorer.core.recipe import Provenance, Recipe
+from quant_explorer.metrics.accuracy import check_logits
+from quant_explorer.metrics.fidelity import check_fidelity
+from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.techniques import TECHNIQUES, create_technique
+from quant_explorer.techniques import TECHNIQUES
+
+# Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
+CHECKED_IMAGES = 16
 
 
 def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provenance:
@@ -45,12 +46,13 @@ def create_runtime(recipe: Recipe, runtimes: Mapping[str, type[Runtime]]) -> Run
     return runtimes[recipe.runtime](**dict(recipe.options))
 
 
-def build(recipe: Recipe, subject: Subject, run: RunFolder, runtime: Runtime) -> Artifact:
+def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: Protocol) -> Artifact:
     """Return the artifact of a recipe, from the run folder when it was built before.
 
     Raises UnsupportedError with the reason when a technique or the runtime cannot do it, BuildError
-    when the result is not what it should be.
+    when the files do not compute what the float model computes, WorkerError when they do not run.
     """
+    subject, run = preparation.subject, preparation.run
     provenance = provenance_of(recipe, subject, runtime)
     digest = recipe.digest(provenance)
     folder = run.artifacts / digest
@@ -58,9 +60,9 @@ def build(recipe: Recipe, subject: Subject, run: RunFolder, runtime: Runtime) ->
         artifact = Artifact.load(folder)
         artifact.verify()
         return artifact
-    _require(runtime.unavailable())
-    candidate = prepare_candidate(recipe.steps, subject, run)
-    _require(runtime.unsupported(candidate))
+    require_supported(runtime.unavailable())
+    candidate = preparation.candidate(recipe.steps)
+    require_supported(runtime.unsupported(candidate))
     with atomic_folder(folder) as temporary:
         lowering = runtime.lower(candidate, subject.calibration, temporary)
         manifest = Manifest(
@@ -76,45 +78,33 @@ def build(recipe: Recipe, subject: Subject, run: RunFolder, runtime: Runtime) ->
             notes=lowering.notes,
         )
         write_manifest(temporary, manifest)
+        check_outputs(Artifact.load(temporary), candidate, subject, run, runtime, protocol)
     return Artifact.load(folder)
 
 
-def prepare_candidate(steps: tuple[Step, ...], subject: Subject, run: RunFolder) -> Candidate:
-    """Apply the techniques of `steps` in order; trained weights are kept and shared by all runtimes."""
-    candidate = Candidate(subject.model, QuantSpec())
-    for number, step in enumerate(steps, start=1):
-        technique = create_technique(step)
-        _require(technique.unsupported(candidate))
-        if not technique.trains:
-            candidate = technique.apply(candidate, subject.workbench())
-            continue
-        weights = run.weights / f"{step.technique}-{_training_digest(steps[:number], subject)}.safetensors"
-        spec = weights.with_suffix(".spec.json")
-        if weights.exists() and spec.exists():
-            candidate = _restore(candidate, weights, spec)
-            continue
-        candidate = technique.apply(candidate, subject.workbench())
-        write_atomically(spec, msgspec.json.encode(candidate.spec))
-        save_weights(candidate.model, weights)
-    return candidate
+def check_outputs(
+    artifact: Artifact,
+    candidate: Candidate,
+    subject: Subject,
+    run: RunFolder,
+    runtime: Runtime,
+    protocol: Protocol,
+) -> None:
+    """Raise BuildError when the files, opened in a fresh process, do not compute what the model computes.
+
+    Raises WorkerError when they cannot be opened or run at all.
+    """
+    batch = subject.batch(CHECKED_IMAGES)
+    with open_worker(artifact, runtime, run, protocol) as worker:
+        worker.open(batch[:1])
+        logits = worker.run(batch)
+    check_logits(logits, len(batch), len(subject.dataset.classes))
+    check_fidelity(logits, _float_logits(candidate, batch), candidate.spec.precision)
 
 
-def _training_digest(steps: tuple[Step, ...], subject: Subject) -> str:
-    return digest_of(
-        {
-            "steps": [canonical_step(step) for step in steps],
-            "weights": subject.weights_digest,
-            "training": subject.training_digest,
-        }
-    )
+def _float_logits(candidate: Candidate, batch: Batch) -> Batch:
+    import torch
 
-
-def _restore(candidate: Candidate, weights: Path, spec: Path) -> Candidate:
-    model = copy.deepcopy(candidate.model)
-    load_weights(model, weights)
-    return Candidate(model, msgspec.json.decode(spec.read_bytes(), type=QuantSpec))
-
-
-def _require(reason: str | None) -> None:
-    if reason is not None:
-        raise UnsupportedError(reason)
+    with torch.inference_mode():
+        logits: Batch = candidate.model(torch.from_numpy(batch)).numpy()
+    return logits

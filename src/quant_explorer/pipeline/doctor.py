@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import psutil
 
+from quant_explorer.core.packages import installed_version
 from quant_explorer.core.units import format_mb
 from quant_explorer.metrics import memory
 from quant_explorer.pipeline.environment import (
     available_cores,
     cpu_model,
     has_bfloat16,
-    installed_version,
     instruction_sets,
 )
 from quant_explorer.runtimes import RUNTIMES

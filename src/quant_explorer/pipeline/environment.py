@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import psutil
 
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.measurement import Environment
+from quant_explorer.core.packages import installed_version
 from quant_explorer.core.recipe import digest_of
 
 # What decides how fast this field's kernels are.
@@ -46,14 +46,6 @@ def describe_environment(*, threads: int, packages: Iterable[str]) -> Environmen
         python=platform.python_version(),
         versions=versions,
     )
-
-
-def installed_version(package: str) -> str | None:
-    """Return the installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def available_cores() -> int:

@@ -7,20 +7,22 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from quant_explorer.core.artifact import Artifact, write_atomically
 from quant_explorer.core.contracts import Runtime
-from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError
+from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError, WorkerError
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.study import Study
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.contender import Contender
-from quant_explorer.pipeline.measure import measure
+from quant_explorer.pipeline.measure import measure, status_of
+from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
@@ -67,6 +69,10 @@ class Exploration:
     environment: Environment
     protocol: Protocol
     runtimes: Mapping[str, type[Runtime]]
+
+    @cached_property
+    def _preparation(self) -> Preparation:
+        return Preparation(self.subject, self.run)
 
     def explore(self, recipes: Sequence[Recipe], *, until: Until = Until.TIMED) -> Outcome:
         """Take every recipe as far as `until`; the first is the baseline of the others."""
@@ -132,13 +138,15 @@ class Exploration:
 
     def _build(self, recipe: Recipe, blank: Measurement, runtime: Runtime) -> Artifact | Measurement:
         try:
-            return build(recipe, self.subject, self.run, runtime)
+            return build(recipe, self._preparation, runtime, self.protocol)
         except UnsupportedError as error:
             return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
         except OSError as error:
             raise StorageError(f"{self.run.path}: cannot be written ({error})") from error
         except StorageError:
             raise
+        except WorkerError as error:
+            return replace(blank, status=status_of(error), reason=f"when its files were checked: {error}")
         except QuantExplorerError as error:
             return replace(blank, status=Status.BUILD_FAILED, reason=str(error))
         except Exception as error:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.registry import Registry
-from quant_explorer.pipeline.settings import Settings
+from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.techniques import create_step
 
 BASELINE_CONFIG = "fp32_baseline"
 BASELINE_RUNTIME = "eager"
+# Stands for every runtime on the command line.
+ALL = "all"
 
 
 def _fp32_baseline(settings: Settings) -> tuple[Step, ...]:
@@ -44,6 +46,16 @@ def _fp32_finetune(settings: Settings) -> tuple[Step, ...]:
     return (create_step("fine_tune", epochs=settings.fine_tune_epochs),)
 
 
+def _bf16(settings: Settings) -> tuple[Step, ...]:
+    """Weights and products in bfloat16, where runtime and CPU have it."""
+    return (create_step("half_precision", precision="bf16"),)
+
+
+def _fp16(settings: Settings) -> tuple[Step, ...]:
+    """Weights and products in float16, where runtime and CPU have it."""
+    return (create_step("half_precision", precision="fp16"),)
+
+
 CONFIGURATIONS: Registry[Callable[[Settings], tuple[Step, ...]]] = Registry(
     "configuration",
     {
@@ -53,6 +65,8 @@ CONFIGURATIONS: Registry[Callable[[Settings], tuple[Step, ...]]] = Registry(
         "static_int8_per_channel": _static_int8_per_channel,
         "qat_int8": _qat_int8,
         "fp32_finetune": _fp32_finetune,
+        "bf16": _bf16,
+        "fp16": _fp16,
     },
 )
 
@@ -63,16 +77,35 @@ def describe(config: str) -> str:
 
 
 def recipes(
-    configs: Iterable[str], runtimes: Mapping[str, type[Runtime]], settings: Settings
+    configs: Iterable[str],
+    runtimes: Mapping[str, type[Runtime]],
+    settings: Settings,
+    protocol: Protocol,
 ) -> tuple[Recipe, ...]:
-    """Return every configuration on every runtime, the baseline first whether it was named or not."""
+    """Return every configuration on every runtime, the baseline first whether it was named or not.
+
+    A runtime that is not available here has one recipe, so that the report says why.
+    """
     pairs = [(BASELINE_CONFIG, BASELINE_RUNTIME)]
-    pairs += [(config, runtime) for config in configs for runtime in runtimes]
+    for config in configs:
+        for runtime, kind in runtimes.items():
+            pairs.append((BASELINE_CONFIG if kind().unavailable() else config, runtime))
     return tuple(
-        Recipe(config, CONFIGURATIONS[config](settings), runtime, _options(runtime, settings))
+        Recipe(config, CONFIGURATIONS[config](settings), runtime, _options(runtime, settings, protocol))
         for config, runtime in dict.fromkeys(pairs)
     )
 
 
-def _options(runtime: str, settings: Settings) -> tuple[tuple[str, ParameterValue], ...]:
-    return (("engine", settings.engine),) if runtime == "eager" and settings.engine else ()
+def choose_runtimes(names: Sequence[str], available: Mapping[str, type[Runtime]]) -> dict[str, type[Runtime]]:
+    """Return the runtimes that are named, all of them for the name "all"; raises UnknownNameError."""
+    if ALL in names:
+        return dict(available)
+    return {name: available[name] for name in dict.fromkeys(names)}
+
+
+def _options(runtime: str, settings: Settings, protocol: Protocol) -> tuple[tuple[str, ParameterValue], ...]:
+    if runtime in ("eager", "torchscript") and settings.engine:
+        return (("engine", settings.engine),)
+    if runtime == "executorch":
+        return (("batch_sizes", ",".join(map(str, protocol.batch_sizes))),)
+    return ()

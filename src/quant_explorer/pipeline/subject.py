@@ -13,6 +13,7 @@ import numpy as np
 from quant_explorer.core.contracts import Batch, Workbench
 from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.measurement import ReportSplit
+from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.datasets import input_spec, load_dataset, prepare
@@ -25,7 +26,6 @@ from quant_explorer.models import (
     save_weights,
 )
 from quant_explorer.models.user import parse_user_model
-from quant_explorer.pipeline.environment import installed_version
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Settings
 
