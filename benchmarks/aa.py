@@ -23,6 +23,7 @@ from quant_explorer.core.stats import ratio_interval, round_medians, wilson
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.environment import describe_environment
 from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import open_run
 from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.space import BASELINE_CONFIG, recipes
@@ -40,13 +41,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
     settings = Settings(data="mnist5k", model="small_cnn", data_dir=Path("data"), train_subset=1000)
-    recipe = recipes((BASELINE_CONFIG,), RUNTIMES, settings)[0]
+    protocol = Protocol(rounds=arguments.rounds)
+    recipe = recipes((BASELINE_CONFIG,), RUNTIMES, settings, protocol)[0]
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     with tempfile.TemporaryDirectory() as folder, open_run(Path(folder)) as run:
         # The weights' values do not matter to the time, so nothing is trained.
         subject = load_subject(settings, run, Silent(), train=False)
-        artifact = build(recipe, subject, run, create_runtime(recipe, RUNTIMES))
-        protocol = Protocol(rounds=arguments.rounds)
+        artifact = build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), protocol)
         for number in range(arguments.comparisons):
             rng = np.random.default_rng(number)
             rounds = []

@@ -15,6 +15,7 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline import timing
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.contender import Contender
+from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
@@ -34,7 +35,7 @@ def contender(
 ) -> Contender:
     """Build a recipe, and say of it what a measurement would have found."""
     runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, SUBJECT, run, runtime)
+    artifact = build(recipe, Preparation(SUBJECT, run), runtime, Protocol())
     measurement = replace(
         exploration(run, subject=SUBJECT)._blank(recipe),
         files=(*artifact.files, FileSize("more", more_bytes)),

@@ -11,8 +11,10 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Candidate, Runtime
 from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError
 from quant_explorer.core.recipe import ParameterValue, Recipe
-from quant_explorer.pipeline.build import build, create_runtime, prepare_candidate, provenance_of
+from quant_explorer.pipeline.build import build, create_runtime, provenance_of
+from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.training import Trainer
 from quant_explorer.techniques import create_step
@@ -32,7 +34,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def built(run: RunFolder, recipe: Recipe, subject: Subject = SUBJECT) -> Artifact:
-    return build(recipe, subject, run, create_runtime(recipe, RUNTIMES))
+    return build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), Protocol())
 
 
 def digest(recipe: Recipe, subject: Subject = SUBJECT, runtime: Runtime | None = None) -> str:

@@ -20,6 +20,7 @@ from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.measure import balanced_order, check_precision, measure
+from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
@@ -44,7 +45,7 @@ def measured(
     """Build a recipe and measure it in a real worker."""
     subject = subject or toy_subject()
     runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, subject, run, runtime)
+    artifact = build(recipe, Preparation(subject, run), runtime, Protocol())
     blank = exploration(run, subject=subject)._blank(recipe)
     return measure(artifact, blank, subject, run, runtime, protocol, reference)
 
@@ -159,7 +160,7 @@ def test_int8_that_runs_in_float_fails_its_build(run: RunFolder) -> None:
 def test_how_much_must_run_in_int8(run: RunFolder, activations: str, int8: int, sound: bool) -> None:
     recipe = fake("int8", INT8)
     subject = toy_subject()
-    artifact = build(recipe, subject, run, create_runtime(recipe, RUNTIMES))
+    artifact = build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), Protocol())
     spec = QuantSpec("int8", activations)  # type: ignore[arg-type]  # one of its literals
     named = Artifact(artifact.folder, replace(artifact.manifest, spec=spec))
     executed = Executed({"int8": int8, "fp32": 100 - int8}, {})
