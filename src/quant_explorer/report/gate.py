@@ -28,14 +28,13 @@ class Violation:
 def gate_size(results: Results, *, models: Sequence[str] | None = None) -> tuple[Violation, ...]:
     """Return what is wrong with the static-INT8 cells of a multi-bench result; empty when nothing is.
 
-    A cell is a configuration named `static_int8...` on a runtime. Each such cell that any model has is
-    expected of every model in `models` (default: all that the results hold). A cell is missing when it is
-    absent or its status is not "ok"; "unsupported" counts as missing, and the message gives its reason. The
-    size limit is 50 % of the same model's `fp32_baseline` on the same runtime, the limit of the INT8 share
-    of multiply-accumulates is 0.9.
+    A cell is a configuration named `static_int8...` on a runtime. Each such cell is expected of every model in
+    `models` (default: all that the results hold), but for one that a runtime offers to no model (it is
+    "unsupported" for all) while it offers another. A cell is missing when it is absent or its status is not
+    "ok"; the message gives the reason. The size limit is 50 % of the same model's `fp32_baseline` on the same
+    runtime, the limit of the INT8 share of multiply-accumulates is 0.9.
     """
-    static = [variant for variant in results.variants if variant.config.startswith(STATIC)]
-    cells = dict.fromkeys((variant.config, variant.runtime) for variant in static)
+    cells = _expected_cells(results)
     if not cells:
         return (Violation("", f"{STATIC}*", "missing", "the results hold no static INT8 configuration"),)
     found = {(one.model, one.config, one.runtime): one for one in results.variants}
@@ -52,6 +51,14 @@ def gate_size(results: Results, *, models: Sequence[str] | None = None) -> tuple
     ]
     # Several cells share one FP32 reference: when it is missing, that is one violation.
     return tuple(dict.fromkeys(violations))
+
+
+def _expected_cells(results: Results) -> tuple[tuple[str, str], ...]:
+    static = [variant for variant in results.variants if variant.config.startswith(STATIC)]
+    offered = {(one.config, one.runtime) for one in static if one.status is not Status.UNSUPPORTED}
+    offering = {runtime for _, runtime in offered}
+    cells = dict.fromkeys((one.config, one.runtime) for one in static)
+    return tuple(cell for cell in cells if cell in offered or cell[1] not in offering)
 
 
 def _judge(
