@@ -28,8 +28,8 @@ class Violation:
 def gate_size(results: Results, *, models: Sequence[str] | None = None) -> tuple[Violation, ...]:
     """Return what is wrong with the static-INT8 cells of a multi-bench result; empty when nothing is.
 
-    A cell is a configuration named `static_int8...` on a runtime. Each such cell is expected of every model in
-    `models` (default: all that the results hold), but for one that a runtime offers to no model (it is
+    A cell is a configuration named `static_int8...` on a runtime. Each such cell is expected of every model
+    in `models` (default: all that the results hold), but for one that a runtime offers to no model (it is
     "unsupported" for all) while it offers another. A cell is missing when it is absent or its status is not
     "ok"; the message gives the reason. The size limit is 50 % of the same model's `fp32_baseline` on the same
     runtime, the limit of the INT8 share of multiply-accumulates is 0.9.
