@@ -1,0 +1,139 @@
+"""A PyTorch module as an ONNX graph, as `onnxruntime` and `openvino` lower from it.
+
+Source of the method: PyTorch, "torch.export-based ONNX exporter",
+https://docs.pytorch.org/docs/2.9/onnx_export.html. Its optimizer folds batch norms into convolutions.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from ast import literal_eval
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import UnsupportedError
+
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+_NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class _Export:
+    """The file, and the state that the weights had. Every in-place change of a tensor raises its version."""
+
+    data: bytes
+    state: tuple[tuple[int, int], ...]
+
+
+_exports: weakref.WeakKeyDictionary[nn.Module, _Export] = weakref.WeakKeyDictionary()
+
+
+def export_onnx(model: nn.Module, example: Batch) -> bytes:
+    """Return `model` as one serialized ONNX file without external data, for any number of images.
+
+    The input is `images`, float32 (n, channels, height, width), the output `logits`. A node's name is
+    that of the layer it belongs to, a slash and the operator, so that `nodes_of_layers` finds it. The
+    bytes depend on the model and the versions of torch, onnx, onnx-ir and onnxscript only. A module is
+    exported once, however many configurations start from it. Raises UnsupportedError when it cannot be.
+    """
+    state = tuple((tensor.data_ptr(), tensor._version) for tensor in _tensors(model))
+    known = _exports.get(model)
+    if known is None or known.state != state:
+        known = _Export(_export(model, example).SerializeToString(deterministic=True), state)
+        _exports[model] = known
+    return known.data
+
+
+def nodes_of_layers(graph: onnx.GraphProto, layers: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the nodes that layers (qualified names; a container's are all inside it) became.
+
+    Raises UnsupportedError for a layer that is not in the graph.
+    """
+    found: list[str] = []
+    for layer in layers:
+        nodes = [
+            node.name for node in graph.node if f"{node.name.partition('/')[0]}.".startswith(f"{layer}.")
+        ]
+        if not nodes:
+            raise UnsupportedError(f"layer {layer!r} is not in the exported graph and cannot stay in float")
+        found += nodes
+    return tuple(dict.fromkeys(found))
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
+    # Two images: of one, torch.export concludes that there is always one.
+    images = torch.from_numpy(np.concatenate([example[:1], example[:1]]))
+    try:
+        program = torch.onnx.export(
+            copy.deepcopy(model).eval(),
+            (images,),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UnsupportedError(
+            f"the model cannot be exported to ONNX for any number of images ({_first_line(error)}); "
+            "control flow that depends on the input or on its size must be moved out of forward()"
+        ) from error
+    assert program is not None
+    exported = program.model_proto
+    _name_nodes(exported.graph, {name for name, _ in model.named_modules()})
+    _strip(exported)
+    return exported
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return str(cause).strip().partition("\n")[0]
+
+
+def _name_nodes(graph: onnx.GraphProto, layers: set[str]) -> None:
+    weights = {item.name for item in graph.initializer}
+    numbers: Counter[str] = Counter()
+    for node in graph.node:
+        name = f"{_layer_of(node, weights, layers)}/{node.op_type}"
+        numbers[name] += 1
+        node.name = name if numbers[name] == 1 else f"{name}_{numbers[name]}"
+
+
+def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:
+    """Return the layer whose weight the node reads, otherwise the innermost one that was being called.
+
+    A convolution with a batch norm folded into it keeps its weight's name, but was "called" by the latter.
+    """
+    for name in node.input:
+        owner, _, leaf = name.rpartition(".")
+        if name in weights and leaf == "weight" and owner in layers:
+            return str(owner)
+    for item in node.metadata_props:
+        if item.key == _NAME_SCOPES:
+            scopes: list[str] = literal_eval(item.value)
+            return next(scope for scope in reversed(scopes) if scope in layers)
+    return ""
+
+
+def _strip(exported: onnx.ModelProto) -> None:
+    """Drop what only says how the graph came about: source lines, signatures, the exporter's name."""
+    exported.producer_name = exported.producer_version = exported.doc_string = ""
+    graph = exported.graph
+    for holder in (exported, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        holder.doc_string = ""
+        del holder.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
