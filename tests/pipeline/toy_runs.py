@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import nn
+
 from quant_explorer.core.contracts import Batch, Runtime
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.measurement import Environment
@@ -24,7 +26,7 @@ from quant_explorer.pipeline.worker import Worker
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
-from quant_explorer.testing.toys import toy_dataset, toy_model
+from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
 
 RUNTIMES: Mapping[str, type[Runtime]] = {"fake": FakeRuntime, "eager": Eager}
 ENVIRONMENT = Environment("here", "a cpu", (), 2, 8_000_000_000, 1, "Linux", "3.11", {})
@@ -40,10 +42,11 @@ def toy_subject(
     model_seed: int = 0,
     progress: Progress | None = None,
     trained: bool = True,
+    model: nn.Module | None = None,
 ) -> Subject:
-    """Return the toy model with the toy data."""
+    """Return the toy data with `model`, by default one linear layer: what the fake runtime computes exactly."""
     data = dataset or toy_dataset(train=64, search=8, report=40)
-    model = toy_model(seed=model_seed)
+    model = model or toy_linear_model(seed=model_seed, shape=TOY_SHAPE)
     return Subject(
         model_name="toy",
         model=model,

@@ -18,7 +18,10 @@ from quant_explorer.pipeline.environment import (
 )
 from quant_explorer.runtimes import RUNTIMES
 
-_PACKAGES = ("quant-explorer", "torch", "torchvision", "numpy", "scipy", "moocore", "mlxtend")
+_PACKAGES = (
+    *("quant-explorer", "torch", "torchvision", "torchao", "onnxruntime", "onnx", "openvino", "nncf"),
+    *("executorch", "numpy", "scipy", "moocore", "mlxtend"),
+)
 _INT8_DOT_PRODUCTS = {
     "amx_int8": "tiles of INT8 products",
     "avx512_vnni": "four INT8 products added in one instruction, 512 bits wide",

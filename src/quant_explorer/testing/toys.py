@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -52,14 +53,14 @@ def toy_model(*, seed: int = 0) -> nn.Sequential:
     return model.eval()
 
 
-def toy_linear_model(*, seed: int = 0) -> nn.Sequential:
-    """Return Flatten and Linear for (n, 3, 4, 4): one layer, so that quantization error has a formula."""
+def toy_linear_model(*, shape: tuple[int, int, int] = (3, 4, 4), seed: int = 0) -> nn.Sequential:
+    """Return Flatten and Linear for (n, *shape): one layer, so that quantization error has a formula."""
     import torch
     from torch import nn
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(48, len(TOY_CLASSES))).eval()
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), len(TOY_CLASSES))).eval()
 
 
 def settle_batch_norms(model: nn.Module) -> None:

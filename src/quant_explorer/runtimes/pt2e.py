@@ -1,0 +1,110 @@
+"""PyTorch 2 export and its quantization (PT2E), as `inductor` and `executorch` lower with them.
+
+A runtime brings its own quantizer; this module knows none.
+Source: torchao, "PyTorch 2 Export Post Training Quantization",
+https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from torchao.quantization.pt2e.quantizer import Quantizer
+
+# Folding a batch norm only rounds differently; a graph that was folded wrongly is far off.
+FOLDING_TOLERANCE = 1e-3
+
+_Exports = dict[tuple[tuple[int, ...], int | None], ExportedProgram]
+_exports: WeakKeyDictionary[nn.Module, _Exports] = WeakKeyDictionary()
+
+
+def export(model: nn.Module, shape: Sequence[int], *, largest_batch: int | None = None) -> ExportedProgram:
+    """Export `model`, in evaluation mode, for images (n, *shape) with 1 <= n <= `largest_batch`.
+
+    None is no upper bound; 1 makes the batch a constant of the graph. A second call for the same module
+    returns the first one's program, whose weights are the module's own. Raises UnsupportedError when
+    the model cannot be captured as one graph.
+    """
+    programs = _exports.setdefault(model, {})
+    key = (tuple(shape), largest_batch)
+    if key not in programs:
+        programs[key] = _export(model, tuple(shape), largest_batch)
+    return programs[key]
+
+
+def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None) -> ExportedProgram:
+    fixed = largest_batch == 1
+    # A dimension whose example is 1 would be taken for a constant.
+    example = torch.zeros(1 if fixed else 2, *shape)
+    dynamic = None if fixed else ({0: Dim("batch", min=1, max=largest_batch)},)
+    with torch.no_grad(), _explain("the model cannot be captured by torch.export"):
+        return torch.export.export(model, (example,), dynamic_shapes=dynamic)
+
+
+def quantize(
+    program: ExportedProgram, calibration: Sequence[Batch], quantizer: Quantizer
+) -> torch.fx.GraphModule:
+    """Fold batch norms, observe `calibration` where `quantizer` asks for it, and insert quantization.
+
+    `program` is left untouched. Raises UnsupportedError when PT2E cannot prepare the graph, or when
+    folding changes what it computes.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    with torch.no_grad(), _quiet(), _explain("PyTorch cannot quantize the exported graph"):
+        prepared = prepare_pt2e(graph_of(program), quantizer)
+        _check_folding(prepared, program, calibration[0])
+        for batch in calibration[1:]:
+            prepared(torch.from_numpy(batch))
+        converted: torch.fx.GraphModule = convert_pt2e(prepared)
+    return converted
+
+
+def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
+    """Return a new module of the exported graph, without checks of its input's shape."""
+    graph = program.module(check_guards=False)
+    assert isinstance(graph, torch.fx.GraphModule)
+    return graph
+
+
+def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, batch: Batch) -> None:
+    # Observers pass their input on, so a prepared graph still computes in float; and this calibrates.
+    images = torch.from_numpy(batch)
+    expected, folded = graph_of(program)(images), prepared(images)
+    if (folded - expected).abs().max() > FOLDING_TOLERANCE * expected.abs().max():
+        raise UnsupportedError(
+            "folding batch norms into convolutions changes what the exported graph computes; give each call "
+            "a layer of its own"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _explain(what: str) -> Iterator[None]:
+    # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
+    try:
+        yield
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        # The rest is the trace of PyTorch's own code.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnsupportedError(
+            f"{what} ({reason}); control flow that depends on the input must be moved out of forward()"
+        ) from error

@@ -1,0 +1,56 @@
+"""A runtime that is given one thread uses one: no pool of its own, no spinning, also where nothing pins it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from quant_explorer.pipeline.environment import thread_environment
+from quant_explorer.pipeline.worker import runtime_path
+from quant_explorer.runtimes import RUNTIMES
+
+from ..conftest import Lowered
+
+MOST_CPU_PER_WALL = 1.1
+# Not pinned, unlike the workers: affinity would hide a second thread.
+PROGRAM = """
+import importlib, json, sys, time
+import numpy as np
+from pathlib import Path
+
+path, options, folder = sys.argv[1:]
+module, _, name = path.partition(":")
+runtime = getattr(importlib.import_module(module), name)(**json.loads(options))
+runtime.load_libraries(1)
+session = runtime.open(Path(folder))
+batch = np.random.default_rng(0).standard_normal((32, 3, 16, 16), dtype=np.float32)
+for _ in range(10):
+    session.run(batch)
+wall, cpu = time.perf_counter(), time.process_time()
+while time.perf_counter() - wall < 0.5:
+    session.run(batch)
+print((time.process_time() - cpu) / (time.perf_counter() - wall))
+"""
+
+
+@pytest.mark.parametrize("spec", ["fp32", "static_int8_per_channel"])
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_one_thread_is_one_thread(name: str, spec: str, lowered: Callable[[str, str], Lowered]) -> None:
+    one = lowered(name, spec)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", PROGRAM, runtime_path(type(one.runtime))),
+            *(json.dumps(dict(one.lowering.options)), str(one.folder)),
+        ],
+        env=os.environ | thread_environment(1),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) <= MOST_CPU_PER_WALL
