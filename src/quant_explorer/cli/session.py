@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quant_explorer.pipeline.explore import Outcome, Until
     from quant_explorer.report.results import Results, RunInfo
 
-# Whose versions decide a figure, beside those of the runtimes.
+# Whose versions decide a figure, beside those that the runtimes name.
 _PACKAGES = ("numpy", "torch", "torchvision")
 
 
@@ -71,8 +71,12 @@ class Session:
     def environment(self) -> Environment:
         """This machine, with the settings of the protocol."""
         from quant_explorer.pipeline.environment import describe_environment
+        from quant_explorer.runtimes import RUNTIMES
 
-        return describe_environment(threads=self.wanted.protocol.threads, packages=_PACKAGES)
+        packages = {package for runtime in RUNTIMES.values() for package in runtime().versions()}
+        return describe_environment(
+            threads=self.wanted.protocol.threads, packages=packages.union(_PACKAGES)
+        )
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ T = TypeVar("T")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """Return the allowed name that is spelled most like `name`, or None when none is close."""
-    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    """Return the allowed name that begins with `name` or is spelled most like it, None when none is close."""
+    names = list(allowed)
+    begun = [one for one in names if name and one.startswith(name)]
+    matches = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 

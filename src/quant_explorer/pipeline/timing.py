@@ -83,6 +83,7 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
         (end.group, end.batch_size)
         for end in study.timing_ends(environment)
         if end.baseline == baseline.digest
+        and len(_rounds_of(end.group, end.batch_size, study, environment)) >= protocol.rounds
     }
     return all(
         any(
@@ -91,6 +92,10 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
         )
         for size in protocol.batch_sizes
     )
+
+
+def _rounds_of(group: str, batch_size: int, study: Study, environment: str) -> list[Round]:
+    return [one for one in study.rounds(environment, batch_size) if one.group == group]
 
 
 @dataclass
@@ -145,12 +150,14 @@ class _Comparison:
         ended = {
             end.batch_size for end in self.study.timing_ends(self.environment) if end.group == self.group
         }
-        return {
-            size: _BatchSize(
-                [one for one in self.study.rounds(self.environment, size) if one.group == self.group]
-            )
+        known = {
+            size: _rounds_of(self.group, size, self.study, self.environment)
             for size in self.protocol.batch_sizes
-            if size not in ended
+        }
+        return {
+            size: _BatchSize(rounds)
+            for size, rounds in known.items()
+            if size not in ended or len(rounds) < self.protocol.rounds
         }
 
     def _open_keys(self, state: _BatchSize) -> set[str]:
@@ -235,7 +242,7 @@ class _Comparison:
         return intervals
 
     def _newly_settled(self, speedups: Mapping[str, Interval]) -> set[str]:
-        """Variants that something smaller or equal, surely faster and surely more accurate dominates."""
+        """Variants that something surely faster, no larger and surely no less accurate dominates."""
         return {
             loser
             for loser in speedups
@@ -243,7 +250,7 @@ class _Comparison:
             if winner != loser
             and speedups[winner].low > speedups[loser].high
             and self.contenders[winner].size_bytes <= self.contenders[loser].size_bytes
-            and self._surely_more_accurate(self.contenders[winner], self.contenders[loser])
+            and self._surely_no_less_accurate(self.contenders[winner], self.contenders[loser])
         }
 
     def _truth(self) -> NDArray[np.int64]:
@@ -254,13 +261,15 @@ class _Comparison:
             truth[np.array(predictions.positions)] = predictions.top1
         return truth
 
-    def _surely_more_accurate(self, winner: Contender, loser: Contender) -> bool:
+    def _surely_no_less_accurate(self, winner: Contender, loser: Contender) -> bool:
+        """Right on the very same images, or more accurate beyond the interval of the paired difference."""
         truth = self._truth()
         hits = [_correct(one, truth) for one in (winner, loser)]
         both = ~np.isnan(hits[0]) & ~np.isnan(hits[1])
         if not both.any():
             return False
-        return compare_paired(hits[0][both] == 1, hits[1][both] == 1).interval_pp.low > 0
+        won, lost = hits[0][both] == 1, hits[1][both] == 1
+        return bool(both.all() and (won == lost).all()) or compare_paired(won, lost).interval_pp.low > 0
 
 
 def _correct(contender: Contender, truth: NDArray[np.int64]) -> NDArray[np.float64]:
