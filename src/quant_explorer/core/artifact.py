@@ -21,6 +21,7 @@ from quant_explorer.core.recipe import ParameterValue, Provenance, Recipe
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+_UNFINISHED = ".building-"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     with _explain_storage(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
     try:
         yield temporary
         with _explain_storage(folder):
@@ -100,6 +101,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed while they built left in the folder of artifacts."""
+    for temporary in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 import msgspec
 
-from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.artifact import remove_unfinished, write_atomically
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.settings import Protocol, Settings
@@ -123,6 +123,7 @@ def open_run(path: Path) -> Iterator[RunFolder]:
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         run = RunFolder(path)
+        remove_unfinished(run.artifacts)
         with log_to(run.log):
             yield run
     finally:
