@@ -128,12 +128,10 @@ def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:
 
 
 def _strip(exported: onnx.ModelProto) -> None:
-    """Drop what only says how the graph came about: source lines, signatures, the exporter's name."""
+    """Drop what only says how the graph came about, and the shapes that any reader infers by itself."""
     exported.producer_name = exported.producer_version = exported.doc_string = ""
     graph = exported.graph
-    for holder in (exported, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+    del graph.value_info[:]
+    for holder in (exported, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         holder.doc_string = ""
         del holder.metadata_props[:]
-    for tensor in graph.initializer:
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
