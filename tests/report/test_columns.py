@@ -6,11 +6,29 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.stats import Interval
-from quant_explorer.report.columns import detail_table, display_names, pareto_table, with_interval
+from quant_explorer.report.columns import Table, detail_table, display_names, pareto_table, with_interval
 from quant_explorer.report.results import RunInfo
 from quant_explorer.testing.replay import Played, Scene
 
 from .replayed import BASELINE, BROKEN, ORDINARY, ranked
+
+
+def cells_of(table: Table, config: str) -> dict[str, str]:
+    (row,) = [row for row in table.rows if row[0] == config]
+    return dict(zip(table.headings, row, strict=True))
+
+
+def test_the_baseline_is_first_then_the_frontier_then_the_others_by_latency(tmp_path: Path) -> None:
+    played = (
+        BASELINE,
+        Played("beaten", 0.9, wrong=70, size_bytes=900_000),
+        Played("beaten_sooner", 0.8, wrong=70, size_bytes=900_000),
+        Played("small", 0.7, wrong=60, size_bytes=100_000),
+        Played("fast", 0.5, wrong=60, size_bytes=800_000),
+    )
+    table = pareto_table(ranked(tmp_path, played), "small_cnn")
+    order = [row[0] for row in table.rows]
+    assert order == ["fp32_baseline", "fast", "small", "beaten_sooner", "beaten"]
 
 
 def test_the_columns_are_those_of_the_report(tmp_path: Path) -> None:
@@ -26,8 +44,8 @@ def test_the_columns_are_those_of_the_report(tmp_path: Path) -> None:
         "mem_peak_mb",
         "pareto_optimal",
     )
-    assert [row[0] for row in table.rows] == [one.config for one in ORDINARY]
-    cells = dict(zip(table.headings, table.rows[2], strict=True))
+    assert {row[0] for row in table.rows} == {one.config for one in ORDINARY}
+    cells = cells_of(table, ORDINARY[2].config)
     assert cells["size_kb"] == "250.0"
     assert cells["size_ratio"] == "0.250"
     assert cells["p50_lat_ms_b1"].startswith("0.251 [0.25")
@@ -48,7 +66,8 @@ def test_an_untrained_model_says_agreement(tmp_path: Path) -> None:
 
 def test_images_are_a_column_only_where_they_differ(tmp_path: Path) -> None:
     table = pareto_table(ranked(tmp_path, (*ORDINARY, Played("slow", images=100))), "small_cnn")
-    assert [row[table.headings.index("images")] for row in table.rows] == ["400"] * 4 + ["100"]
+    images = {row[0]: row[table.headings.index("images")] for row in table.rows}
+    assert images == {one.config: "400" for one in ORDINARY} | {"slow": "100"}
 
 
 def test_missing_figures_are_not_numbers(tmp_path: Path) -> None:
@@ -61,8 +80,7 @@ def test_missing_figures_are_not_numbers(tmp_path: Path) -> None:
 
 
 def test_the_second_table_has_the_other_batch_sizes(tmp_path: Path) -> None:
-    table = detail_table(ranked(tmp_path, ORDINARY), "small_cnn")
-    cells = dict(zip(table.headings, table.rows[2], strict=True))
+    cells = cells_of(detail_table(ranked(tmp_path, ORDINARY), "small_cnn"), ORDINARY[2].config)
     assert cells["p50_lat_ms_b8"].startswith("2.00")
     assert cells["mem_peak_mb_b8"] == "400.0"
     assert cells["int8_mac_fraction"] == "0.990"

@@ -78,3 +78,16 @@ def test_nothing_measured_still_renders(tmp_path: Path) -> None:
 def test_cells_cannot_break_the_table() -> None:
     text = markdown_table(Table("", ("a", "b"), (True, False), (("1|2", "x\ny <b>"),)))
     assert text.splitlines() == ["| a | b |", "| ---: | :--- |", "| 1\\|2 | x y &lt;b> |"]
+
+
+def test_three_that_dominate_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    better = [Played(f"better_{number}", 0.9 - number / 10, wrong=30) for number in range(5)]
+    text = render_pareto(ranked(tmp_path, (BASELINE, *better)))
+    assert "- fp32_baseline is dominated by better_4, better_3, better_2 and 2 more" in text
+
+
+def test_a_note_is_said_once_of_all_it_is_about(tmp_path: Path) -> None:
+    noted = [Played(name, notes=("computed in FP32.",)) for name in ("bf16", "fp16")]
+    text = render_pareto(ranked(tmp_path, (BASELINE, *noted)))
+    assert "- computed in FP32: bf16@eager, fp16@eager" in text
+    assert text.count("computed in FP32") - text.count("(small_cnn): computed in FP32") == 1

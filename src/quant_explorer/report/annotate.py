@@ -21,6 +21,7 @@ INK = "#404040"
 LARGEST_AREA, SMALLEST_AREA = 350.0, 30.0
 FONT_SIZE = 8.5
 LEADER_BEYOND = 14.0
+MOST_LABELS = 12
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Point:
     """A variant as it is drawn: milliseconds, per cent, bytes."""
 
     name: str
+    runtime: str
     latency_ms: float
     latency_ci_ms: tuple[float, float]
     accuracy: float
@@ -58,6 +60,7 @@ def drawable_points(results: Results, model: str) -> tuple[Point, ...]:
         points.append(
             Point(
                 names.get(variant.name, variant.name),
+                variant.runtime,
                 latency.p50_s * 1e3,
                 (interval.low * 1e3, interval.high * 1e3),
                 scored[0] * 100,
@@ -88,12 +91,25 @@ def label_points(axes: Axes, panel: Panel, dpi: float) -> None:
     points = panel.points
     if not points:
         return
-    anchors = [_anchor(axes, point, points, dpi) for point in points]
+    named = _worth_a_label(points)
+    anchors = [_anchor(axes, point, points, dpi) for point in named]
     window = axes.get_window_extent()
     frame = Box(window.x0, window.y0, window.x1, window.y1)
-    obstacles = [*_error_boxes(axes, points), *_line_boxes(axes, panel.line)]
-    for point, anchor, box in zip(points, anchors, place_labels(anchors, obstacles, frame), strict=True):
+    rest = [point for point in points if point not in named]
+    obstacles = [
+        *_error_boxes(axes, named),
+        *_line_boxes(axes, panel.line),
+        *(_marker_box(_anchor(axes, point, points, dpi)) for point in rest),
+    ]
+    for point, anchor, box in zip(named, anchors, place_labels(anchors, obstacles, frame), strict=True):
         _write(axes, point.name, anchor, box)
+
+
+def _worth_a_label(points: Sequence[Point]) -> Sequence[Point]:
+    """All points where they are few; otherwise the first (the baseline) and those on the frontier."""
+    if len(points) <= MOST_LABELS:
+        return points
+    return [point for number, point in enumerate(points) if number == 0 or point.on_frontier]
 
 
 def _anchor(axes: Axes, point: Point, points: Sequence[Point], dpi: float) -> Anchor:
@@ -103,6 +119,11 @@ def _anchor(axes: Axes, point: Point, points: Sequence[Point], dpi: float) -> An
     x, y = axes.transData.transform((point.latency_ms, point.accuracy)).tolist()
     radius = math.sqrt(marker_area(point, points)) / 2 * dpi / 72
     return Anchor(x, y, radius, extent.width + 6, extent.height + 4)
+
+
+def _marker_box(anchor: Anchor) -> Box:
+    x, y, radius = anchor.x, anchor.y, anchor.radius
+    return Box(x - radius, y - radius, x + radius, y + radius)
 
 
 def _error_boxes(axes: Axes, points: Sequence[Point]) -> list[Box]:

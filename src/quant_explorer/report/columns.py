@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -92,8 +93,20 @@ def with_interval(value: float, interval: Interval | None, form: Callable[[float
     return form(value) if interval is None else f"{form(value)} [{form(interval.low)}, {form(interval.high)}]"
 
 
+def in_reading_order(variants: Sequence[VariantResult], batch: int) -> tuple[VariantResult, ...]:
+    """Sort as tables show variants: the first (the baseline), the frontier, the others; fastest first."""
+
+    def place(variant: VariantResult) -> tuple[bool, bool, float]:
+        latency = variant.latency.get(str(batch))
+        p50_s = latency.p50_s if latency and latency.p50_s is not None else math.inf
+        return variant is not variants[0], not variant.frontier.on_frontier, p50_s
+
+    return tuple(sorted(variants, key=place))
+
+
 def _measured(results: Results, model: str) -> tuple[VariantResult, ...]:
-    return tuple(one for one in results.of_model(model) if one.status is Status.OK)
+    measured = [one for one in results.of_model(model) if one.status is Status.OK]
+    return in_reading_order(measured, results.run.ranked_batch)
 
 
 def _fill(title: str, columns: Sequence[Column], variants: Sequence[VariantResult]) -> Table:

@@ -151,10 +151,13 @@ def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 
 def _emulation(variants: Sequence[VariantResult]) -> Iterator[str]:
+    names: dict[str, list[str]] = {}
     for variant in variants:
         for note in variant.notes:
             if any(word in note.lower() for word in EMULATION_WORDS):
-                yield f"{label(variant)}: {note.rstrip('.')}."
+                names.setdefault(note.rstrip("."), []).append(label(variant))
+    for note, those in names.items():
+        yield f"{_listed(those)}: {note}."
 
 
 def _listed(names: Iterable[str]) -> str:

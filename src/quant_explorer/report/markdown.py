@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.units import format_mb
-from quant_explorer.report.columns import Table, detail_table, display_names, pareto_table
+from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
 from quant_explorer.report.results import Pick, Results, VariantResult
 
+# Of those that dominate a variant; full_results.json has them all.
+_NAMED = 3
 LEGEND = (
     "Figures are `point [95 % interval]`. size_kb: all files a deployment needs, in 1,000 bytes; size_ratio: "
     "to the baseline's. p50_lat_ms: median of the rounds' median calls. latency_speedup: baseline over "
@@ -57,7 +59,7 @@ def _environment(results: Results, level: str) -> Iterator[str]:
         yield f"{level} {escape(model)}"
         table = pareto_table(results, model)
         yield markdown_table(table) if table.rows else "No variant was measured."
-        yield from _dominance(results.of_model(model))
+        yield from _dominance(in_reading_order(results.of_model(model), results.run.ranked_batch))
         yield from _picks(results, model)
     yield LEGEND
     yield f"{level} What to distrust on this machine"
@@ -87,11 +89,13 @@ def _setting(results: Results) -> str:
 
 def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
     names = display_names([variant for variant in variants if variant.status is Status.OK])
-    lines = [
-        f"- {names[variant.name]} is dominated by {', '.join(names[one] for one in better)}"
-        for variant in variants
-        if (better := variant.frontier.dominated_by)
-    ]
+    lines = []
+    for variant in variants:
+        better = [one.name for one in variants if one.name in variant.frontier.dominated_by]
+        if better:
+            named = ", ".join(names[one] for one in better[:_NAMED])
+            more = f" and {len(better) - _NAMED} more" if len(better) > _NAMED else ""
+            lines.append(f"- {names[variant.name]} is dominated by {named}{more}")
     if lines:
         yield "\n".join(escape(line) for line in lines)
 
@@ -132,7 +136,12 @@ def _failures(results: Results, level: str) -> Iterator[str]:
 
 
 def _notes(results: Results, level: str) -> Iterator[str]:
-    lines = [f"- {one.name} ({one.model}): {note}" for one in results.variants for note in one.notes]
-    if lines:
+    names: dict[str, list[str]] = {}
+    for one in results.variants:
+        for note in one.notes:
+            names.setdefault(note, []).append(
+                one.name if len(results.models) == 1 else f"{one.name} ({one.model})"
+            )
+    if names:
         yield f"{level} Notes"
-        yield "\n".join(escape(line) for line in lines)
+        yield "\n".join(escape(f"- {note.rstrip('.')}: {', '.join(those)}") for note, those in names.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, distinct for all common forms of colour blindness and by lightness in print.
-ON_FRONTIER, DOMINATED, LINE = "#0072B2", "#FFFFFF", "#D55E00"
+ON_FRONTIER, DOMINATED, LINE, FAINT = "#0072B2", "#FFFFFF", "#D55E00", "#B0B0B0"
+MARKERS = ("o", "s", "^", "D", "p", "v", "h", "P")
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LOG_RANGE = 5.0
 DPI = 150
@@ -77,7 +78,13 @@ def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> P
     return Panel(points, tuple(line))
 
 
+def _shapes(points: Sequence[Point]) -> dict[str, str]:
+    """Give each runtime a marker, in the order first seen."""
+    return dict(zip(dict.fromkeys(point.runtime for point in points), cycle(MARKERS), strict=False))
+
+
 def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
+    shapes = _shapes(points)
     for point in points:
         axes.errorbar(
             point.latency_ms,
@@ -85,16 +92,16 @@ def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
             xerr=_error(point.latency_ms, point.latency_ci_ms),
             yerr=_error(point.accuracy, point.accuracy_ci),
             fmt="none",
-            ecolor=INK,
+            ecolor=INK if point.on_frontier else FAINT,
             elinewidth=0.9,
             capsize=2,
-            zorder=4,
+            zorder=4 if point.on_frontier else 1.5,
         )
         axes.scatter(
             point.latency_ms,
             point.accuracy,
             s=marker_area(point, points),
-            marker="o",
+            marker=shapes[point.runtime],
             facecolor=ON_FRONTIER if point.on_frontier else DOMINATED,
             edgecolor=INK,
             linewidth=0.9,
@@ -143,21 +150,23 @@ def _frontier_line(axes: Axes, points: Sequence[Point]) -> list[tuple[float, flo
 def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
     from matplotlib.lines import Line2D
 
-    def marker(face: str, area: float, text: str) -> Line2D:
+    def marker(face: str, area: float, text: str, shape: str = "o") -> Line2D:
         return Line2D(
-            [], [], linestyle="", marker="o", markerfacecolor=face, markeredgecolor=INK,
+            [], [], linestyle="", marker=shape, markerfacecolor=face, markeredgecolor=INK,
             markersize=math.sqrt(area), label=text,
         )  # fmt: skip
 
     sizes = sorted({point.size_bytes: point for point in points}.items())
     shown = [sizes[0], sizes[-1]] if len(sizes) > 1 else sizes
+    shapes = _shapes(points).items() if len(_shapes(points)) > 1 else ()
     handles = [
         marker(ON_FRONTIER, 60, "on the frontier of size, latency and accuracy"),
         marker(DOMINATED, 60, "dominated or not ranked"),
         Line2D([], [], color=LINE, linestyle="--", linewidth=1.3, label="frontier of the two axes drawn"),
         *(marker("#BBBBBB", marker_area(point, points), f"{format_kb(size)} kB") for size, point in shown),
+        *(marker(DOMINATED, 60, runtime, shape) for runtime, shape in shapes),
     ]
     axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8,
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3 if shapes else 2, frameon=False, fontsize=8,
         handletextpad=1.0, labelspacing=1.3,
     )  # fmt: skip
