@@ -167,6 +167,6 @@ def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
         *(marker(DOMINATED, 60, runtime, shape) for runtime, shape in shapes),
     ]
     axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3 if shapes else 2, frameon=False, fontsize=8,
-        handletextpad=1.0, labelspacing=1.3,
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3 if shapes else 2,
+        frameon=False, fontsize=8, handletextpad=1.0, labelspacing=1.3,
     )  # fmt: skip
