@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from quant_explorer.core.artifact import (
     Manifest,
     atomic_folder,
     list_files,
+    remove_unfinished,
     sha256_of,
     write_atomically,
     write_manifest,
@@ -129,6 +131,18 @@ class TestAtomicFolder:
         with atomic_folder(target) as temporary:
             (temporary / "a").write_text("new")
         assert [path.name for path in target.iterdir()] == ["a"]
+
+    def test_what_a_killed_process_left_can_be_removed(self, tmp_path: Path) -> None:
+        with atomic_folder(tmp_path / "d1") as temporary:
+            (temporary / "a").write_text("sound")
+        with atomic_folder(tmp_path / "d2") as temporary:
+            (temporary / "deep").mkdir()
+            (temporary / "deep" / "a").write_text("half")
+            # The process is killed here: nothing comes to clear it away.
+            shutil.copytree(temporary, tmp_path / f"{temporary.name}-left")
+        remove_unfinished(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"d1", "d2"}
+        remove_unfinished(tmp_path / "nowhere")
 
 
 class TestWriteAtomically:

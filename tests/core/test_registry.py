@@ -39,4 +39,10 @@ def test_what_is_registered_cannot_be_changed_from_outside() -> None:
 
 def test_nearest_is_none_without_candidates() -> None:
     assert nearest("eager", []) is None
+
+
+def test_nearest_is_what_begins_like_it_before_what_is_spelled_like_it() -> None:
     assert nearest("static_int8", ["static_int8_per_tensor", "dynamic"]) == "static_int8_per_tensor"
+    assert nearest("e", ["onnxruntime", "eager"]) == "eager"
+    assert nearest("torch", ["porch", "torchscript"]) == "torchscript"
+    assert nearest("", ["eager"]) is None

@@ -39,7 +39,7 @@ def contender(
     measurement = replace(
         exploration(run, subject=SUBJECT)._blank(recipe),
         files=(*artifact.files, FileSize("more", more_bytes)),
-        predictions=Predictions(tuple(range(40)), top1, 40, trained=True),
+        predictions=Predictions(tuple(range(len(top1))), top1, len(top1), trained=True),
     )
     return Contender(artifact, runtime, measurement)
 

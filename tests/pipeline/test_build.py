@@ -5,24 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Candidate, Runtime
-from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError
+from quant_explorer.core.contracts import Candidate, Lowering, Runtime
+from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError, WorkerError
 from quant_explorer.core.recipe import ParameterValue, Recipe
+from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.training import Trainer
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.reference import differences
 from quant_explorer.testing.toys import toy_dataset, toy_model
 
-from .toy_runs import INT8, RUNTIMES, fake, toy_subject
+from .toy_runs import INT8, RUNTIMES, fake, scaled, toy_subject
 
 QAT = (create_step("static_int8"), create_step("qat", epochs=1))
 SUBJECT = toy_subject()
@@ -59,17 +58,18 @@ def test_an_artifact_says_what_it_is_and_how_it_was_made(run: RunFolder) -> None
 def test_it_is_built_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = built(run, fake("int8", INT8))
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("it was built again")
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it was built or checked again")
 
     monkeypatch.setattr(FakeRuntime, "lower", refuse)
+    monkeypatch.setattr(measure_module, "Worker", refuse)
     assert built(run, fake("int8", INT8)) == first
     # Under another name it is the same artifact.
     assert built(run, fake("another name", INT8)).folder == first.folder
 
 
 def test_the_model_is_left_as_it_was(run: RunFolder) -> None:
-    subject = toy_subject()
+    subject = toy_subject(model=toy_model())
     built(run, Recipe("qat_int8", QAT, "eager"), subject)
     built(run, Recipe("static", (INT8,), "eager"), subject)
     assert differences(toy_model(), subject.model) == []
@@ -86,11 +86,6 @@ def test_what_the_runtime_cannot_do_is_a_reason(run: RunFolder) -> None:
     with pytest.raises(UnsupportedError, match="fake lowers fp32 and calibrated static int8"):
         built(run, fake("dynamic", create_step("dynamic_int8")))
     assert not run.artifacts.exists()
-
-
-def test_what_the_technique_cannot_do_is_a_reason(run: RunFolder) -> None:
-    with pytest.raises(UnsupportedError, match="needs a static INT8 step before it"):
-        built(run, fake("qat", create_step("qat")))
 
 
 def test_a_runtime_that_is_not_there_is_a_reason(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,36 +105,53 @@ def test_a_build_that_fails_leaves_nothing_behind(run: RunFolder, monkeypatch: p
     assert list(run.artifacts.iterdir()) == []
 
 
-def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    labels: list[str] = []
-    fit = Trainer.fit
-
-    def count(self: Trainer, model: torch.nn.Module, schedule: object, *, label: str) -> None:
-        labels.append(label)
-        fit(self, model, schedule, label=label)  # type: ignore[arg-type]  # handed through
-
-    monkeypatch.setattr(Trainer, "fit", count)
-    first = Preparation(SUBJECT, run).candidate(QAT)
-    second = Preparation(SUBJECT, run).candidate(QAT)
-    assert labels == ["fine-tune INT8 (QAT)"]
-    assert second.spec == first.spec
-    assert second.spec.activation_ranges
-    assert differences(first.model, second.model) == []
-    assert differences(SUBJECT.model, second.model) != []
-    # The control shares neither weights nor training.
-    control = Preparation(SUBJECT, run).candidate((create_step("fine_tune"),))
-    assert labels[1:] == ["fine-tune FP32"]
-    assert differences(control.model, first.model) != []
-    assert len(list(run.weights.glob("*.safetensors"))) == 2
+@pytest.mark.parametrize(
+    ("recipe", "factor", "figure"),
+    [
+        (fake("fp32"), 1.0002, "off by 0.0002 of the largest logit; 0.0001 is allowed"),
+        (fake("fp32"), 0.0, "off by 1 of the largest logit"),
+        (fake("int8", INT8), 0.2, "the outputs have 1.9 dB .* at least 2 dB are required"),
+        (fake("int8", INT8), -1.0, "the outputs have -6.0 dB"),
+    ],
+)
+def test_a_lowering_that_computes_something_else_fails_with_the_figure(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, factor: float, figure: str
+) -> None:
+    monkeypatch.setattr(FakeRuntime, "lower", scaled(factor))
+    with pytest.raises(BuildError, match=figure):
+        built(run, recipe)
+    assert list(run.artifacts.iterdir()) == []
 
 
-def test_weights_without_their_spec_are_trained_again(run: RunFolder) -> None:
-    Preparation(SUBJECT, run).candidate(QAT)
-    (spec,) = run.weights.glob("*.spec.json")
-    kept = spec.read_bytes()
-    spec.unlink()
-    Preparation(SUBJECT, run).candidate(QAT)
-    assert spec.read_bytes() == kept
+@pytest.mark.parametrize(("recipe", "factor"), [(fake("fp32"), 1.00005), (fake("int8", INT8), 0.5)])
+def test_a_lowering_may_be_a_little_off(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, factor: float
+) -> None:
+    monkeypatch.setattr(FakeRuntime, "lower", scaled(factor))
+    assert built(run, recipe).folder.is_dir()
+
+
+def test_trained_weights_are_what_the_lowering_is_checked_against(run: RunFolder) -> None:
+    fine_tuned = fake("fine_tuned", create_step("fine_tune", epochs=2))
+    assert built(run, fine_tuned).manifest.spec.precision == "fp32"
+    assert differences(SUBJECT.model, Preparation(SUBJECT, run).candidate(fine_tuned.steps).model) != []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, r"FileNotFoundError: .*linear\.npz"), (b"garbage", "Error: .*pickle")]
+)
+def test_files_that_cannot_be_opened_are_no_artifact(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, content: bytes | None, reason: str
+) -> None:
+    def lower(self: FakeRuntime, candidate: Candidate, calibration: object, folder: Path) -> Lowering:
+        if content is not None:
+            (folder / "linear.npz").write_bytes(content)
+        return Lowering((), ())
+
+    monkeypatch.setattr(FakeRuntime, "lower", lower)
+    with pytest.raises(WorkerError, match=reason):
+        built(run, fake("fp32"))
+    assert list(run.artifacts.iterdir()) == []
 
 
 class AnotherVersion(FakeRuntime):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quant_explorer.core.contracts import Lowering
 from quant_explorer.core.errors import StorageError
 from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Status
 from quant_explorer.core.recipe import Recipe
@@ -15,7 +16,9 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline import explore as explore_module
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.explore import Outcome, Until
+from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.run import RunFolder, open_run
+from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 
@@ -26,19 +29,14 @@ from .toy_runs import (
     Watching,
     exploration,
     fake,
+    scaled,
     toy_subject,
 )
 
+CHECKED = "when its files were checked: "
 FP32 = fake("fp32_baseline")
 STATIC = fake("static_int8", INT8)
-# Of a runtime that answers 9 times (opening, memory, two batches of four) and then breaks.
-FAULTY = {
-    "raises": Status.FAILED,
-    "dies": Status.DIED,
-    "nan": Status.FAILED,
-    "wrong_shape": Status.FAILED,
-}
-FAULTS = {"raises": "raise", "dies": "die", "nan": "nan", "wrong_shape": "wrong_shape"}
+FAULTY = {"raise": Status.FAILED, "die": Status.DIED, "nan": Status.FAILED, "wrong_shape": Status.FAILED}
 
 
 @pytest.fixture
@@ -55,14 +53,17 @@ def statuses(run: RunFolder) -> dict[str, Status]:
     return {one.variant.config: one.status for one in found.values()}
 
 
-def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
-    faulty = [fake(name, fault=FAULTS[name], fault_after=9) for name in FAULTY]
+def reasons(outcome: Outcome) -> dict[str, str]:
+    return {one.variant.config: one.reason or "" for one in outcome.failures}
+
+
+def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
+    # They break after 9 answers (opening, memory, two batches of four); the check of their files takes two.
+    faulty = [fake(fault, fault=fault, fault_after=9) for fault in FAULTY]
     outcome = explored(
         run,
         FP32,
         *faulty,
-        fake("hangs", fault="hang", fault_after=1),
         fake("float", INT8, fault="float_named_int8"),
         fake("dynamic", create_step("dynamic_int8")),
         STATIC,
@@ -70,7 +71,6 @@ def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder, monkeypatch
     expected = {
         "fp32_baseline": Status.OK,
         **FAULTY,
-        "hangs": Status.TIMED_OUT,
         "float": Status.BUILD_FAILED,
         "dynamic": Status.UNSUPPORTED,
         "static_int8": Status.OK,
@@ -80,8 +80,54 @@ def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder, monkeypatch
     assert {one.variant.config: one.status for one in outcome.failures} == {
         name: status for name, status in expected.items() if status is not Status.OK
     }
-    assert all(one.reason for one in outcome.failures)
+    assert all(reason and CHECKED not in reason for reason in reasons(outcome).values())
     assert outcome.failed
+
+
+def test_what_fails_at_once_fails_when_its_files_are_checked(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
+    faulty = [fake(fault, fault=fault) for fault in FAULTY]
+    outcome = explored(run, FP32, *faulty, fake("hang", fault="hang", fault_after=1), STATIC)
+    assert statuses(run) == {
+        "fp32_baseline": Status.OK,
+        **FAULTY,
+        "hang": Status.TIMED_OUT,
+        "static_int8": Status.OK,
+    }
+    assert reasons(outcome) == {
+        "raise": f"{CHECKED}RuntimeError: the fake runtime was asked to raise",
+        "die": f"{CHECKED}the worker process died during Open (signal SIGKILL)",
+        "nan": f"{CHECKED}outputs of 16 of 16 images are not finite",
+        "wrong_shape": f"{CHECKED}outputs have shape (16, 5), expected (16, 4)",
+        "hang": f"{CHECKED}no answer to Run within 0.2 s; worker ended",
+    }
+    # Nothing of them is left that could be taken for sound another time.
+    built = {one.digest for one in outcome.contenders}
+    assert {path.name for path in run.artifacts.iterdir()} == built
+
+
+def test_a_lowering_that_computes_something_else_is_a_failed_build(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeRuntime, "lower", scaled(1.001))
+    outcome = explored(run, FP32, STATIC)
+    assert statuses(run) == {"fp32_baseline": Status.BUILD_FAILED, "static_int8": Status.OK}
+    assert reasons(outcome) == {
+        "fp32_baseline": "the lowered FP32 model is off by 0.001 of the largest logit; 0.0001 is allowed"
+    }
+    assert outcome.failed
+
+
+def test_files_that_cannot_be_opened_are_a_failure_with_the_reason(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeRuntime, "lower", lambda *_: Lowering((), ()))
+    outcome = explored(run, STATIC)
+    assert statuses(run) == {"static_int8": Status.FAILED}
+    assert reasons(outcome)["static_int8"].startswith(f"{CHECKED}FileNotFoundError: ")
+    assert list(run.artifacts.iterdir()) == []
 
 
 def test_environment_and_split_are_recorded_first_and_once(run: RunFolder) -> None:
@@ -164,20 +210,31 @@ def test_the_reference_of_a_resumed_run_is_that_of_the_first(run: RunFolder) -> 
     assert whole.predictions.sqnr_db is not None
 
 
-def test_a_baseline_that_fails_is_said_and_nothing_is_timed(run: RunFolder) -> None:
-    outcome = explored(run, fake("fp32_baseline", fault="raise"), STATIC, until=Until.TIMED)
+@pytest.mark.parametrize("after", [0, 9], ids=["when checked", "when measured"])
+def test_a_baseline_that_fails_is_said_and_nothing_is_timed(run: RunFolder, after: int) -> None:
+    broken = fake("fp32_baseline", fault="raise", fault_after=after)
+    outcome = explored(run, broken, STATIC, until=Until.TIMED)
     assert outcome.failed
     assert statuses(run) == {"fp32_baseline": Status.FAILED, "static_int8": Status.OK}
     assert Study.load(run.study).rounds(ENVIRONMENT.digest, 1) == []
 
 
-def test_until_built_starts_no_worker(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a worker was started")
+def test_until_built_starts_one_worker_for_each_that_is_built(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
 
-    monkeypatch.setattr(measure_module, "Worker", refuse)
+    class Counted(Worker):
+        def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
+            super().__init__(opening, log=log, timeout_s=timeout_s)
+            opened.append(opening.folder)
+
+    monkeypatch.setattr(measure_module, "Worker", Counted)
     outcome = explored(run, FP32, STATIC, until=Until.BUILT)
     assert all((one.artifact.folder / "manifest.json").exists() for one in outcome.contenders)
+    assert len(opened) == len(set(opened)) == 2
+    explored(run, FP32, STATIC, until=Until.BUILT)
+    assert len(opened) == 2
     assert statuses(run) == {}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -24,6 +25,7 @@ from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
+from quant_explorer.testing.fake_runtime import Fault
 from quant_explorer.testing.toys import toy_dataset
 
 from .toy_runs import INT8, PROTOCOL, RUNTIMES, ImpatientWithHanging, exploration, fake, toy_subject
@@ -41,11 +43,15 @@ def measured(
     subject: Subject | None = None,
     protocol: Protocol = PROTOCOL,
     reference: Scored | None = None,
+    fault: Fault = "",
+    fault_after: int = 0,
 ) -> tuple[Measurement, Scored | None]:
-    """Build a recipe and measure it in a real worker."""
+    """Build a recipe and measure it in a real worker, which may be faulty though the build was sound."""
     subject = subject or toy_subject()
     runtime = create_runtime(recipe, RUNTIMES)
     artifact = build(recipe, Preparation(subject, run), runtime, Protocol())
+    options = (("fault", fault), ("fault_after", fault_after))
+    artifact = Artifact(artifact.folder, replace(artifact.manifest, options=options))
     blank = exploration(run, subject=subject)._blank(recipe)
     return measure(artifact, blank, subject, run, runtime, protocol, reference)
 
@@ -56,7 +62,7 @@ def test_a_sound_variant_has_every_figure(run: RunFolder) -> None:
     assert (found.status, found.reason) == (Status.OK, None)
     (file,) = found.files
     assert file.bytes == (run.artifacts / found.variant.digest / file.path).stat().st_size
-    assert found.executed == Executed({"fp32": 16 * 4}, {"matmul.fp32": 1})
+    assert found.executed == Executed({"fp32": 3 * 16 * 16 * 4}, {"matmul.fp32": 1})
     assert found.cold_start_s[0] > 0
     assert [peak.batch_size for peak in found.memory] == [1, 4]
     assert found.predictions is not None
@@ -84,8 +90,19 @@ def test_a_variant_is_compared_with_the_reference(run: RunFolder) -> None:
     assert found.executed.fraction("int8") == 1.0
 
 
+class Repeat(nn.Module):
+    """Features repeated until there are `count`, as the fake runtime repeats those of an image."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, torch.arange(self._count) % features.shape[1]]
+
+
 def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(200_000, 4))
+    model = nn.Sequential(nn.Flatten(), Repeat(200_000), nn.Linear(200_000, 4))
     subject = replace(toy_subject(), model=model, weights_digest=parameter_digest(model))
     found, _ = measured(run, fake("fp32"), subject=subject, protocol=replace(PROTOCOL, batch_sizes=(1, 16)))
     assert found.status is Status.OK
@@ -106,9 +123,9 @@ def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
     ],
 )
 def test_a_fault_is_a_status_and_a_reason(
-    run: RunFolder, fault: str, after: int, status: Status, reason: str
+    run: RunFolder, fault: Fault, after: int, status: Status, reason: str
 ) -> None:
-    found, scored = measured(run, fake("faulty", fault=fault, fault_after=after))
+    found, scored = measured(run, fake("faulty"), fault=fault, fault_after=after)
     assert found.status is status
     assert re.search(reason, found.reason or "")
     assert scored is None
@@ -124,9 +141,9 @@ def test_a_fault_is_a_status_and_a_reason(
 )
 @pytest.mark.parametrize("after", [0, 12])
 def test_what_is_no_answer_never_becomes_a_figure(
-    run: RunFolder, fault: str, reason: str, after: int
+    run: RunFolder, fault: Fault, reason: str, after: int
 ) -> None:
-    found, scored = measured(run, fake("faulty", fault=fault, fault_after=after))
+    found, scored = measured(run, fake("faulty"), fault=fault, fault_after=after)
     assert found.status is Status.FAILED
     assert reason in (found.reason or "")
     assert found.predictions is None
@@ -135,7 +152,7 @@ def test_what_is_no_answer_never_becomes_a_figure(
 
 def test_a_variant_that_hangs_times_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
-    found, _ = measured(run, fake("hangs", fault="hang", fault_after=1))
+    found, _ = measured(run, fake("hangs"), fault="hang", fault_after=1)
     assert found.status is Status.TIMED_OUT
     assert "no answer to MeasureMemory within 0.2 s" in (found.reason or "")
 
@@ -177,7 +194,7 @@ def test_a_slow_variant_is_scored_on_a_balanced_seeded_subset(run: RunFolder) ->
     subject = toy_subject(dataset=data, seed=3)
     # 12 calls of 50 ms answer the least number of images, and are over the limit long before.
     protocol = replace(PROTOCOL, batch_sizes=(1, 10), time_limit_s=0.1)
-    found, _ = measured(run, fake("slow", fault="slow"), subject=subject, protocol=protocol)
+    found, _ = measured(run, fake("slow"), subject=subject, protocol=protocol, fault="slow")
     assert found.status is Status.OK
     assert found.predictions is not None
     positions = np.array(found.predictions.positions)

@@ -85,9 +85,10 @@ def settling(
     loser_ns: Iterator[int],
     loser_bytes: int = 100,
     loser_top1: tuple[int, ...] = WRONG,
+    winner_top1: tuple[int, ...] = RIGHT,
 ) -> tuple[Study, str]:
     """Time a fast variant against one that is by default larger and less accurate."""
-    winner = contender(run, fake("fast", fault_after=1), more_bytes=50)
+    winner = contender(run, fake("fast", fault_after=1), more_bytes=50, top1=winner_top1)
     loser = contender(run, fake("slow", fault_after=2), top1=loser_top1, more_bytes=loser_bytes)
     without_processes(monkeypatch, {"fp32_baseline": STEADY, "fast": STEADY, "slow": loser_ns})
     study, _ = timed(run, [fp32(run), winner, loser], UNTIL_PRECISE)
@@ -106,15 +107,25 @@ def test_a_variant_that_is_surely_beaten_on_every_axis_stops_being_timed(
     assert all(len(one.calls_ns) >= 3 for one in study.rounds(ENVIRONMENT.digest, 1))
 
 
+@pytest.mark.parametrize("same", [RIGHT, (*WRONG[:20], *RIGHT[20:])], ids=["all", "half"])
+def test_a_variant_that_is_right_on_the_same_images_need_not_be_less_accurate(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, same: tuple[int, ...]
+) -> None:
+    # What is wrong may be so in another way.
+    other = tuple(one if one == right else (right + 2) % 4 for one, right in zip(same, RIGHT, strict=True))
+    study, loser = settling(run, monkeypatch, loser_ns=repeat(2_000_000), loser_top1=other, winner_top1=same)
+    assert end_of(study)[1].settled == (loser,)
+
+
 @pytest.mark.parametrize(
     ("loser_ns", "loser_bytes", "loser_top1"),
     [
         (1_000_000, 100, WRONG),
         (2_000_000, 0, WRONG),
-        (2_000_000, 100, RIGHT),
+        (2_000_000, 100, RIGHT[:39]),
         (2_000_000, 100, (*WRONG[:2], *RIGHT[2:])),
     ],
-    ids=["as fast", "smaller", "as accurate", "not surely less accurate"],
+    ids=["as fast", "smaller", "as accurate on some of the images", "not surely less accurate"],
 )
 def test_one_axis_left_keeps_it_in(
     run: RunFolder,

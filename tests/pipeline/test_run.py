@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.artifact import atomic_folder
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 from quant_explorer.pipeline.settings import Protocol, Settings
@@ -115,6 +116,17 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     assert (tmp_path / ".lock").exists()
     with open_run(tmp_path) as run:
         assert run.path == tmp_path
+
+
+def test_a_killed_build_is_cleared_away_and_one_that_is_under_way_is_not(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run, atomic_folder(run.artifacts / "d1") as under_way:
+        # As a process that was killed has left it.
+        (run.artifacts / f"{under_way.name}-left").mkdir()
+        with pytest.raises(RunBusyError), open_run(tmp_path):
+            pass
+        assert under_way.is_dir()
+    with open_run(tmp_path):
+        assert [path.name for path in run.artifacts.iterdir()] == ["d1"]
 
 
 def test_a_failure_inside_frees_the_folder(tmp_path: Path) -> None:

@@ -2,14 +2,27 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import UnknownNameError
+from quant_explorer.core.recipe import ParameterValue
+from quant_explorer.core.registry import Registry
 from quant_explorer.pipeline.settings import Protocol, Settings
-from quant_explorer.pipeline.space import BASELINE_CONFIG, CONFIGURATIONS, describe, recipes
+from quant_explorer.pipeline.space import BASELINE_CONFIG, CONFIGURATIONS, choose_runtimes, describe, recipes
 from quant_explorer.runtimes.eager import Eager
+from quant_explorer.techniques import create_technique
+from quant_explorer.techniques.half import HalfPrecision
 from quant_explorer.testing.fake_runtime import FakeRuntime
 
 SETTINGS = Settings("mnist5k", "small_cnn", Path("data"), fine_tune_epochs=3)
-BOTH = {"eager": Eager, "fake": FakeRuntime}
+BOTH: Registry[type[Runtime]] = Registry("runtime", {"eager": Eager, "fake": FakeRuntime})
+
+
+class NotInstalled(FakeRuntime):
+    """A runtime whose library is not there."""
+
+    def unavailable(self) -> str | None:
+        """Say so."""
+        return "fakelib not installed"
 
 
 def test_the_baseline_comes_first_and_once() -> None:
@@ -45,10 +58,50 @@ def test_ptq_differs_from_ptq_in_granularity_alone() -> None:
     assert (tensor.parameters, channel.parameters) == ((("granularity", "per_tensor"),), ())
 
 
-def test_an_engine_is_an_option_of_eager_alone() -> None:
+def test_half_precision_is_one_technique_in_two_formats() -> None:
+    _, bf16, fp16 = recipes(["bf16", "fp16"], {"eager": Eager}, SETTINGS, Protocol())
+    made = [create_technique(step) for recipe in (bf16, fp16) for step in recipe.steps]
+    assert made == [HalfPrecision("bf16"), HalfPrecision("fp16")]
+
+
+@pytest.mark.parametrize("configs", [["fp32_baseline", "bf16", "fp16"], ["bf16"]])
+def test_a_runtime_that_is_not_available_has_one_recipe_that_says_so(configs: list[str]) -> None:
+    both = {"eager": Eager, "fake": NotInstalled}
+    found = [recipe.name for recipe in recipes(configs, both, SETTINGS, Protocol())]
+    assert [name for name in found if name.endswith("@fake")] == ["fp32_baseline@fake"]
+    assert [name for name in found if name.endswith("@eager")] == [
+        f"{config}@eager" for config in dict.fromkeys(["fp32_baseline", *configs])
+    ]
+
+
+def test_an_engine_is_an_option_of_the_runtimes_of_pytorch_that_have_one() -> None:
     chosen = Settings("mnist5k", "small_cnn", Path("data"), engine="qnnpack")
-    found = recipes(["fp32_baseline"], BOTH, chosen, Protocol())
-    assert [recipe.options for recipe in found] == [(("engine", "qnnpack"),), ()]
+    engine = (("engine", "qnnpack"),)
+    assert options(chosen) == {"eager": engine, "torchscript": engine, "inductor": ()}
+    assert options(SETTINGS) == {"eager": (), "torchscript": (), "inductor": ()}
+
+
+def options(settings: Settings) -> dict[str, tuple[tuple[str, ParameterValue], ...]]:
+    runtimes = dict.fromkeys(("eager", "torchscript", "inductor"), FakeRuntime)
+    found = recipes(["fp32_baseline"], runtimes, settings, Protocol())
+    return {recipe.runtime: recipe.options for recipe in found}
+
+
+def test_batch_sizes_are_an_option_where_files_are_made_for_them() -> None:
+    runtimes = {"eager": Eager, "executorch": FakeRuntime}
+    _, small = recipes(["bf16"], {"executorch": FakeRuntime}, SETTINGS, Protocol(batch_sizes=(1, 4)))
+    assert small.options == (("batch_sizes", "1,4"),)
+    eager, executorch = recipes(["fp32_baseline"], runtimes, SETTINGS, Protocol())
+    assert (eager.options, executorch.options) == ((), (("batch_sizes", "1,8,32"),))
+
+
+def test_runtimes_are_chosen_by_name() -> None:
+    assert list(choose_runtimes(["fake", "eager", "fake"], BOTH)) == ["fake", "eager"]
+    for names in (["all"], ["fake", "all"]):
+        assert choose_runtimes(names, BOTH) == dict(BOTH)
+    assert choose_runtimes([], BOTH) == {}
+    with pytest.raises(UnknownNameError, match=r"unknown runtime 'eagre'\. Did you mean 'eager'"):
+        choose_runtimes(["fake", "eagre"], BOTH)
 
 
 def test_an_unknown_configuration_suggests_the_nearest() -> None:

@@ -96,6 +96,21 @@ def test_a_new_variant_is_timed_against_the_baseline_alone(run: RunFolder) -> No
     assert set(rounds[3].calls_ns) == {base.digest, twin_key(base.digest), second.digest}
 
 
+def test_when_more_rounds_are_asked_for_the_first_are_kept(run: RunFolder) -> None:
+    both = [fp32(run), int8(run)]
+    protocol = replace(THREE_ROUNDS, batch_sizes=(1,))
+    timed(run, both, protocol)
+    before = run.study.read_bytes()
+    study, _ = timed(run, both, replace(protocol, rounds=5))
+    assert run.study.read_bytes().startswith(before)
+    rounds = study.rounds(ENVIRONMENT.digest, 1)
+    assert [one.number for one in rounds] == [0, 1, 2, 3, 4]
+    assert len({one.group for one in rounds}) == 1
+    # There are more than were asked for now.
+    timed(run, both, replace(protocol, rounds=4))
+    assert Study.load(run.study).records == study.records
+
+
 class Killed(BaseException):
     """What a kill does: nothing after it runs."""
 

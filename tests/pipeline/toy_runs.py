@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from quant_explorer.core.contracts import Batch, Runtime
+from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.progress import Progress, Silent, Task
@@ -44,7 +46,7 @@ def toy_subject(
     trained: bool = True,
     model: nn.Module | None = None,
 ) -> Subject:
-    """Return the toy data with `model`, by default one linear layer: what the fake runtime computes exactly."""
+    """Return the toy data with `model`: by default a linear layer, of which the fake runtime is exact."""
     data = dataset or toy_dataset(train=64, search=8, report=40)
     model = model or toy_linear_model(seed=model_seed, shape=TOY_SHAPE)
     return Subject(
@@ -77,6 +79,22 @@ def exploration(
         protocol=protocol,
         runtimes=RUNTIMES,
     )
+
+
+def scaled(factor: float) -> Callable[..., Lowering]:
+    """Return a `FakeRuntime.lower` that writes the model with its logits multiplied by `factor`."""
+    lower = FakeRuntime.lower
+
+    def lower_scaled(
+        self: FakeRuntime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+    ) -> Lowering:
+        model = copy.deepcopy(candidate.model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(factor)
+        return lower(self, Candidate(model, candidate.spec), calibration, folder)
+
+    return lower_scaled
 
 
 @dataclass

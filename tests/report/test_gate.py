@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,42 @@ def test_unsupported_and_failed_are_missing_with_their_reason(tmp_path: Path, st
     (violation,) = gate_size(results)
     assert violation.kind == "missing"
     assert violation.message == f"{status}: hardswish has no INT8"
+
+
+def offered(model: str, status: Status, *, channel: Status = Status.OK) -> tuple[Played, ...]:
+    """A model on a runtime whose per-tensor cell has `status`, and whose per-channel cell is sound."""
+    tensor, per_channel = (
+        Played(config, 1.0, 0, 260_000, model=model, int8_macs=990, status=found, reason="per channel only")
+        for config, found in (("static_int8_per_tensor", status), ("static_int8_per_channel", channel))
+    )
+    return (Played("fp32_baseline", model=model), tensor, per_channel)
+
+
+def test_a_cell_that_the_runtime_has_for_no_model_is_not_expected(tmp_path: Path) -> None:
+    none = (*offered("a", Status.UNSUPPORTED), *offered("b", Status.UNSUPPORTED))
+    assert gate_size(ranked(tmp_path, none)) == ()
+
+
+@pytest.mark.parametrize("status", [Status.BUILD_FAILED, Status.DIED])
+def test_a_cell_that_failed_for_another_model_is_expected(tmp_path: Path, status: Status) -> None:
+    violations = gate_size(ranked(tmp_path, (*offered("a", Status.UNSUPPORTED), *offered("b", status))))
+    assert [(one.model, one.cell, one.message.partition(":")[0]) for one in violations] == [
+        ("a", "static_int8_per_tensor@eager", "unsupported"),
+        ("b", "static_int8_per_tensor@eager", str(status)),
+    ]
+
+
+def test_a_runtime_that_has_no_cell_at_all_does_not_pass(tmp_path: Path) -> None:
+    nothing = offered("a", Status.UNSUPPORTED, channel=Status.UNSUPPORTED)
+    assert [one.cell for one in gate_size(ranked(tmp_path, nothing))] == [
+        "static_int8_per_tensor@eager",
+        "static_int8_per_channel@eager",
+    ]
+
+
+def test_what_one_runtime_has_is_not_expected_of_another(tmp_path: Path) -> None:
+    served = [replace(one, runtime="served") for one in offered("a", Status.UNSUPPORTED)]
+    assert gate_size(ranked(tmp_path, (*offered("a", Status.OK), *served))) == ()
 
 
 def test_models_that_were_asked_for_are_expected(tmp_path: Path) -> None:
