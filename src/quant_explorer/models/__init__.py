@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from quant_explorer.core.errors import ModelError
 from quant_explorer.core.registry import Registry
 from quant_explorer.models.architecture import Architecture, Shape
+from quant_explorer.models.edge_cnn import EdgeCnn
 from quant_explorer.models.small_cnn import SmallCnn
 from quant_explorer.models.torchvision_models import MOBILENET_V3_LARGE, RESNET18, VGG11_BN
 from quant_explorer.models.user import parse_user_model
@@ -31,6 +32,7 @@ MODELS: Registry[Architecture] = Registry(
     "model",
     {
         "small_cnn": SmallCnn(),
+        "edge_cnn": EdgeCnn(),
         "mobilenet_v3_large": MOBILENET_V3_LARGE,
         "vgg11_bn": VGG11_BN,
         "resnet18": RESNET18,
