@@ -10,6 +10,8 @@ import quant_explorer.runtimes
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.fx import activation_bits
+from quant_explorer.runtimes.onnx_quantization import saturates
+from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 
 
@@ -17,6 +19,12 @@ from quant_explorer.testing.conformance_runtime import RuntimeConformance
 class TestEager(RuntimeConformance):
     kind = Eager
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
+
+
+@pytest.mark.slow
+class TestOnnxRuntime(RuntimeConformance):
+    kind = OnnxRuntime
+    weight_levels = 64.0 if saturates() else 127.0
 
 
 def test_every_runtime_is_registered_and_conforms() -> None:

@@ -7,5 +7,15 @@ that a person can read, and so that a worker imports no runtime but its own.
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.registry import Registry
 from quant_explorer.runtimes.eager import Eager
+from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 
-RUNTIMES: Registry[type[Runtime]] = Registry("runtime", {runtime.name: runtime for runtime in (Eager,)})
+RUNTIMES: Registry[type[Runtime]] = Registry(
+    "runtime",
+    {
+        runtime.name: runtime
+        for runtime in (
+            Eager,
+            OnnxRuntime,
+        )
+    },
+)

@@ -1,0 +1,113 @@
+"""Multiply-accumulates by precision, counted from the profile that ONNX Runtime writes of the kernels it ran.
+
+Source of the method: ONNX Runtime, "Profiling tools",
+https://onnxruntime.ai/docs/performance/tune-performance/profiling-tools.html.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from onnxruntime import InferenceSession, SessionOptions
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.measurement import Executed
+
+_KERNEL = "_kernel_time"
+_PRECISIONS = {
+    **dict.fromkeys(("int8", "uint8"), "int8"),
+    "float": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+}
+_CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
+_PRODUCTS = {
+    *("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul"),
+    *("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+}
+
+
+class _Arguments(msgspec.Struct):
+    op_name: str = ""
+    input_type_shape: tuple[dict[str, tuple[int, ...]], ...] = ()
+    output_type_shape: tuple[dict[str, tuple[int, ...]], ...] = ()
+
+
+class _Event(msgspec.Struct):
+    name: str
+    cat: str
+    args: _Arguments = msgspec.field(default_factory=_Arguments)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def count_macs(model: Path, feed: Mapping[str, Batch], options: Callable[[], SessionOptions]) -> Executed:
+    """Run `model` once on the images of `feed` in each of two new sessions; counts are per image.
+
+    The first, with `options` as they are, says which kernels ran. The second keeps tensors as the model
+    has them, so that their shapes can be counted: packed weights are not in the profile, and the blocked
+    layout of float convolutions pads channels. Neither changes in which precision a node is run.
+    """
+    as_run = _profile(model, feed, options(), keep_layout=False)
+    countable = options()
+    countable.add_session_config_entry("session.disable_prepacking", "1")
+    macs: Counter[str] = Counter()
+    for node in _profile(model, feed, countable, keep_layout=True):
+        precision, count = _macs(node)
+        macs[precision] += count
+    images = len(next(iter(feed.values())))
+    return Executed(
+        macs={precision: total // images for precision, total in sorted(macs.items()) if total},
+        kernels=dict(sorted(Counter(node.op_name for node in as_run).items())),
+    )
+
+
+def _profile(
+    model: Path, feed: Mapping[str, Batch], options: SessionOptions, *, keep_layout: bool
+) -> list[_Arguments]:
+    with tempfile.TemporaryDirectory() as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["NchwcTransformer"] if keep_layout else None,
+        )
+        session.run(None, feed)
+        events = msgspec.json.decode(Path(session.end_profiling()).read_bytes(), type=list[_Event])
+    return [event.args for event in events if event.cat == "Node" and event.name.endswith(_KERNEL)]
+
+
+def _macs(node: _Arguments) -> tuple[str, int]:
+    """Return the precision of the second operand, which is the weight or its like, and the count."""
+    if node.op_name not in _CONVOLUTIONS | _PRODUCTS | {"ConvTranspose"}:
+        return "", 0
+    # Scales, zero points and biases have at most one dimension.
+    first, second = [tensor for tensor in _tensors(node.input_type_shape) if len(tensor.shape) > 1][:2]
+    output = _tensors(node.output_type_shape)[0]
+    precision = _PRECISIONS.get(second.kind, second.kind)
+    if node.op_name in _PRODUCTS:
+        # (..., m, k) x (..., k, n); the first operand may be given transposed.
+        return precision, output.size * (math.prod(first.shape[-2:]) // output.shape[-2])
+    # Each weight of a filter meets every output, or every input of a transposed convolution.
+    met = first if node.op_name == "ConvTranspose" else output
+    return precision, met.size * math.prod(second.shape[1:])
+
+
+def _tensors(listed: tuple[dict[str, tuple[int, ...]], ...]) -> list[_Tensor]:
+    return [_Tensor(kind, shape) for item in listed for kind, shape in item.items()]

@@ -1,0 +1,114 @@
+"""ONNX Runtime on the CPU: one graph, optimized when it is loaded.
+
+Artifact: `model.onnx`, input `images`, output `logits`, both float32.
+Source of the method: ONNX Runtime, "Quantize ONNX models",
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.measurement import Executed
+from quant_explorer.core.packages import explain_missing, package_versions
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+_FILE = "model.onnx"
+_INPUT, _OUTPUTS = "images", ["logits"]
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_ERRORS_ONLY = 3
+# Of the process, like PyTorch's; ONNX Runtime itself has only thread counts of sessions that do not spin.
+_threads: ContextVar[int] = ContextVar("threads of a session", default=1)
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """The `onnxruntime` runtime, with its CPU execution provider."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def unavailable(self) -> str | None:
+        """Return which of its libraries are missing, or None."""
+        return explain_missing("onnxruntime", *_PACKAGES)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the exporter's libraries and of the runtime."""
+        return package_versions(*_PACKAGES, "onnx-ir", "torch")
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """There is no BF16 on the CPU, and INT8 weights come with INT8 activations."""
+        spec = candidate.spec
+        if spec.precision == "bf16":
+            return "ONNX Runtime has no BF16 kernels for the CPU; fp16 is the half precision it takes"
+        if spec.precision == "int8" and spec.activations == "float":
+            return "onnxruntime lowers INT8 with static or dynamic activations, not INT8 weights alone"
+        return None
+
+    def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
+        """Export, convert as the spec asks, and write `model.onnx`.
+
+        Raises UnsupportedError when the model cannot be exported to ONNX, or a layer to be kept in
+        float is not in the exported graph.
+        """
+        from quant_explorer.runtimes import onnx_quantization
+        from quant_explorer.runtimes.onnx_export import export_onnx
+
+        exported = export_onnx(candidate.model, calibration[0])
+        converted = onnx_quantization.convert(exported, candidate, calibration)
+        (folder / _FILE).write_bytes(converted.data)
+        return Lowering(notes=converted.notes, options=())
+
+    def load_libraries(self, threads: int) -> None:
+        """Import ONNX Runtime; sessions opened from now on have `threads` threads."""
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
+        _threads.set(threads)
+
+    def open(self, folder: Path) -> OnnxSession:
+        """Load the graph with all optimizations, in a pool of its own that does not spin."""
+        from onnxruntime import InferenceSession
+
+        path = folder / _FILE
+        return OnnxSession(
+            InferenceSession(path, session_options(), providers=["CPUExecutionProvider"]), path
+        )
+
+
+@dataclass(frozen=True)
+class OnnxSession:
+    """A loaded graph and the file it came from."""
+
+    session: InferenceSession
+    path: Path
+
+    def run(self, batch: Batch) -> Batch:
+        """Map float32 images (n, channels, height, width) to float32 logits (n, classes)."""
+        logits: Batch = self.session.run(_OUTPUTS, {_INPUT: batch})[0]
+        return logits
+
+    def executed(self, batch: Batch) -> Executed:
+        """Count the multiply-accumulates of the kernels in ONNX Runtime's own profile, by their precision."""
+        from quant_explorer.runtimes.onnx_macs import count_macs
+
+        return count_macs(self.path, {_INPUT: batch}, session_options)
+
+
+def session_options() -> SessionOptions:
+    """Return what every session is opened with: one node after the other, `load_libraries`'s threads."""
+    from onnxruntime import ExecutionMode, SessionOptions
+
+    options = SessionOptions()
+    options.execution_mode = ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = _threads.get()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _ERRORS_ONLY
+    return options
