@@ -13,7 +13,7 @@ import pytest
 from quant_explorer.cli.app import app
 from quant_explorer.cli.console import run_command, verbosity
 
-from .invoking import QUICK, SMALL, Place
+from .invoking import EAGER, QUICK, SMALL, Place
 
 CALIBRATED = "static_int8_per_channel"
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path, shared_cache: Path) -> Place:
 def finished(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Place:
     """A working directory with a finished `runs/mnist5k-small_cnn-tiny`. Tests must not change it."""
     place = Place(tmp_path_factory.mktemp("finished"), shared_cache)
-    done = place.call("pipeline", "--tiny", *SMALL, *QUICK)
+    done = place.call("pipeline", "--tiny", *EAGER, *SMALL, *QUICK)
     assert done.returncode == 0, done.stderr
     return place
 

@@ -20,6 +20,8 @@ SCRIPT = Path(sys.executable).parent / "quant-explorer"
 PATIENCE_S = 900.0
 # The least that every part can run on.
 SMALL = ("--train-subset", "200", "--test-subset", "100")
+# Building for every runtime takes minutes.
+EAGER = ("--runtime", "eager")
 QUICK = ("--rounds", "2", "--time-limit", "0.5", "--batch-sizes", "1,2")
 
 

@@ -38,6 +38,19 @@ def test_options_are_the_same_words_everywhere(invoke: Invoke, command: str) -> 
     assert ("--rounds " in printed) == (command in ("bench", "evaluate", "pipeline"))
 
 
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        *((one, "eager") for one in ("quantize", "qat-finetune", "bench", "evaluate", "multi-bench")),
+        ("pipeline", "all that are installed"),
+    ],
+)
+def test_a_runtime_is_chosen_in_the_same_words(invoke: Invoke, command: str, default: str) -> None:
+    _, printed = invoke(command, "--help")
+    told = " ".join(printed.split())
+    assert f"--runtime NAME A runtime (see `list`), or all. Repeatable. [default: {default}]" in told
+
+
 def test_the_version_is_the_packages(invoke: Invoke) -> None:
     code, printed = invoke("--version")
     assert (code, __version__ in printed) == (0, True)

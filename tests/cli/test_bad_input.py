@@ -14,9 +14,11 @@ from PIL import Image
 from quant_explorer.cli.multi_bench import CONFIGS
 from quant_explorer.core.study import Study
 from quant_explorer.models import load_model
+from quant_explorer.runtimes import RUNTIMES
 
-from .invoking import SMALL, Place
+from .invoking import EAGER, SMALL, Place
 
+CONFIGURED = ("quantize", "bench", "evaluate")
 Invoke = Callable[..., tuple[int, str]]
 
 
@@ -59,20 +61,32 @@ def refused(invoke: Invoke) -> Callable[..., str]:
 def test_a_wrong_option_is_refused_before_anything_is_written(
     refused: Callable[..., str], place: Place, arguments: tuple[str, ...], told: str
 ) -> None:
-    assert told in refused("pipeline", *arguments)
+    assert told in refused("pipeline", *EAGER, *arguments)
     assert not (place.folder / "runs").exists()
 
 
 def test_an_unknown_configuration_is_found_before_anything_is_trained(
     refused: Callable[..., str], place: Place
 ) -> None:
-    for command in ("pipeline", "quantize", "bench", "evaluate"):
+    for command in ("pipeline", *CONFIGURED):
         said = refused(command, "--config", "static_int8_per_chanel")
         assert (
             "unknown configuration 'static_int8_per_chanel'. Did you mean 'static_int8_per_channel'?" in said
         )
         assert all(config in said for config in CONFIGS)
     assert not list(place.folder.rglob("weights"))
+
+
+@pytest.mark.parametrize(
+    "command", [("pipeline",), ("qat-finetune",), *((name, "--config", "bf16") for name in CONFIGURED)]
+)
+def test_an_unknown_runtime_is_refused_before_anything_is_written(
+    refused: Callable[..., str], place: Place, command: tuple[str, ...]
+) -> None:
+    said = refused(*command, "--runtime", "eager", "--runtime", "eagre")
+    assert "unknown runtime 'eagre'. Did you mean 'eager'? Allowed: " in said
+    assert all(runtime in said for runtime in RUNTIMES)
+    assert not list(place.folder.iterdir())
 
 
 def test_a_wrong_name_does_not_stick_to_the_folder(
@@ -84,7 +98,7 @@ def test_a_wrong_name_does_not_stick_to_the_folder(
     assert "was made with" not in said
 
 
-@pytest.mark.parametrize("command", ["quantize", "bench", "evaluate"])
+@pytest.mark.parametrize("command", CONFIGURED)
 def test_a_configuration_must_be_named(invoke: Invoke, command: str) -> None:
     code, printed = invoke(command)
     assert code == 2
@@ -96,7 +110,7 @@ def test_there_is_nothing_to_report_yet(refused: Callable[..., str]) -> None:
 
 
 def test_verbose_shows_where_it_happened(invoke: Invoke) -> None:
-    code, printed = invoke("pipeline", "--data", "mnist5", "-v")
+    code, printed = invoke("pipeline", *EAGER, "--data", "mnist5", "-v")
     assert code == 2
     assert "Traceback" in printed
     assert "unknown data set 'mnist5'" in printed
@@ -174,7 +188,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 def with_weights(place: Place, state: dict[str, torch.Tensor]) -> tuple[str, ...]:
     safetensors.torch.save_file(state, place.folder / "own.safetensors")
-    return ("pipeline", *SMALL, "--weights", "own.safetensors")
+    return ("pipeline", *EAGER, *SMALL, "--weights", "own.safetensors")
 
 
 def test_weights_of_another_shape_are_listed(
@@ -204,7 +218,7 @@ def test_nan_weights_are_named(
 
 
 def test_weights_that_are_not_there_are_named(refused: Callable[..., str]) -> None:
-    assert "nowhere.pt: no such file" in refused("pipeline", *SMALL, "--weights", "nowhere.pt")
+    assert "nowhere.pt: no such file" in refused("pipeline", *EAGER, *SMALL, "--weights", "nowhere.pt")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +249,7 @@ def test_a_run_dir_that_is_a_file_is_wrong_use(invoke: Invoke, place: Place) -> 
 @pytest.mark.slow
 def test_a_torn_description_is_named(refused: Callable[..., str], copied: Place) -> None:
     (copied.folder / "run" / "run.json").write_text('{"settings": {"da')
-    assert "run/run.json: not a readable run description" in refused("pipeline", "--run-dir", "run")
+    assert "run/run.json: not a readable run description" in refused("pipeline", *EAGER, "--run-dir", "run")
 
 
 @pytest.mark.slow
@@ -243,8 +257,8 @@ def test_a_damaged_study_names_its_line(refused: Callable[..., str], copied: Pla
     study = copied.folder / "run" / "study.jsonl"
     first, *rest = study.read_text().splitlines(keepends=True)
     study.write_text("".join([first, "not a record\n", *rest]))
-    for command in ("pipeline", "report"):
-        assert "study.jsonl:2: not a study record" in refused(command, "--run-dir", "run")
+    for command in (("pipeline", *EAGER), ("report",)):
+        assert "study.jsonl:2: not a study record" in refused(*command, "--run-dir", "run")
 
 
 @pytest.mark.slow
@@ -266,7 +280,7 @@ def test_a_study_on_a_full_disk_keeps_what_was_recorded(copied: Place) -> None:
     (run / "study.jsonl").write_bytes(kept)
     for path in (run / "log.txt", *run.glob("report/*")):
         path.unlink()
-    done = copied.call("pipeline", "--run-dir", "run", limit_file_bytes=len(kept) + 100)
+    done = copied.call("pipeline", *EAGER, "--run-dir", "run", limit_file_bytes=len(kept) + 100)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert (
@@ -274,6 +288,6 @@ def test_a_study_on_a_full_disk_keeps_what_was_recorded(copied: Place) -> None:
     )
     records = Study.load(run / "study.jsonl").records
     assert len(records) == len(kept.splitlines())
-    again = copied.call("pipeline", "--run-dir", "run")
+    again = copied.call("pipeline", *EAGER, "--run-dir", "run")
     assert again.returncode == 0, again.stderr
     assert Study.load(run / "study.jsonl").records[: len(records)] == records

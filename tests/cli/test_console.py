@@ -1,7 +1,12 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import click
 import pytest
 
-from quant_explorer.cli.console import ConsoleProgress, run_command, verbosity
+from quant_explorer.cli.console import ConsoleProgress, divert_libraries, run_command, verbosity
 from quant_explorer.core.errors import RunBusyError, UnknownNameError
 
 NASTY = "conv[/usr/lib] [enforce fail at file.cc:5] [red]"
@@ -72,3 +77,102 @@ def test_ctrl_c_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_bug_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()), [])
+
+
+# What a library does to the terminal, and we; its arguments are the log, and whether it is verbose.
+PRINTING = """
+import ctypes, os, pathlib, subprocess, sys
+from quant_explorer.cli.console import ConsoleProgress, divert_libraries, messages, output, verbosity
+
+def print_everywhere(when):
+    print(f"python {when}")
+    print(f"python error {when}", file=sys.stderr)
+    # Neither of them is flushed by anyone.
+    ctypes.CDLL(None).printf(f"c {when}\\n".encode())
+    os.write(1, f"descriptor {when}\\n".encode())
+    os.write(2, f"descriptor error {when}\\n".encode())
+    subprocess.run(["echo", f"child {when}"])
+
+verbosity.level = int(sys.argv[2])
+with divert_libraries(pathlib.Path(sys.argv[1])):
+    print_everywhere("inside")
+    output.print("our table")
+    output.file.write('{"ours": 1}\\n')
+    messages.print("our message")
+    ConsoleProgress().say("our progress")
+    output.file.write("our end, without a newline")
+print_everywhere("outside")
+output.print("our last table")
+raise ZeroDivisionError("our bug")
+"""
+NOISE = {
+    f"{kind} {where}" for kind in ("python", "c", "descriptor", "child") for where in ("inside", "outside")
+}
+NOISE_ON_STDERR = {
+    f"{kind} error {where}" for kind in ("python", "descriptor") for where in ("inside", "outside")
+}
+
+
+def printed(log: Path, level: int) -> tuple[str, str, set[str]]:
+    """Run it in a process with the buffers that a user's has: both streams, and the lines of the log."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING, str(log), str(level)],
+        capture_output=True,
+        text=True,
+        env=buffered,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stdout, done.stderr, set(log.read_text().splitlines()) if log.exists() else set()
+
+
+@pytest.mark.parametrize("level", [0, -1])
+def test_what_libraries_print_goes_to_the_log_while_it_is_diverted(tmp_path: Path, level: int) -> None:
+    out, err, logged = printed(tmp_path / "log.txt", level)
+    assert logged == {line for line in NOISE | NOISE_ON_STDERR if line.endswith("inside")}
+    assert "inside" not in out + err
+    # Ours arrives whole, in its order and before what comes after.
+    assert out.startswith('our table\n{"ours": 1}\nour end, without a newline')
+    assert err.startswith("our message\n" + ("our progress\n" if level == 0 else ""))
+    assert all(line in out for line in NOISE if line.endswith("outside"))
+    assert "our last table\n" in out
+    assert "ZeroDivisionError: our bug" in err
+
+
+def test_verbose_diverts_nothing(tmp_path: Path) -> None:
+    out, err, logged = printed(tmp_path / "log.txt", 1)
+    assert logged == set()
+    assert all(line in out for line in NOISE)
+    assert all(line in err for line in NOISE_ON_STDERR)
+
+
+GONE = """
+import pathlib, sys
+from quant_explorer.cli.console import divert_libraries, output
+with divert_libraries(pathlib.Path(sys.argv[1])):
+    output.print("something")
+"""
+
+
+def test_a_reader_that_is_gone_is_no_traceback(tmp_path: Path) -> None:
+    """As in `quant-explorer report | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", GONE, str(tmp_path / "log.txt")],
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_stream_that_is_no_file_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with divert_libraries(tmp_path / "log.txt"):
+        print("as it was")  # noqa: T201
+    assert capsys.readouterr().out == "as it was\n"
+    assert (tmp_path / "log.txt").read_text() == ""

@@ -11,7 +11,7 @@ import pytest
 from quant_explorer.core.measurement import Measurement, Round, Status
 from quant_explorer.core.study import Study
 
-from .invoking import Place, Running
+from .invoking import EAGER, Place, Running
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def make(num_classes):
     return model
 """
 RUN = (
-    *("pipeline", "--run-dir", "run", "--model", "mine.py:make", "--config", "fp32_baseline"),
+    *("pipeline", *EAGER, "--run-dir", "run", "--model", "mine.py:make", "--config", "fp32_baseline"),
     *(
         "--train-subset",
         "100",

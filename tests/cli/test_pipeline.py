@@ -12,10 +12,10 @@ from quant_explorer.core.measurement import Status
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.space import CONFIGURATIONS
 from quant_explorer.report.render import load_results
-from quant_explorer.report.results import Results
+from quant_explorer.report.results import Results, VariantResult
 from quant_explorer.report.schema import schema_json
 
-from .invoking import QUICK, SMALL, Place
+from .invoking import EAGER, QUICK, SMALL, Place
 
 pytestmark = pytest.mark.slow
 Invoke = Callable[..., tuple[int, str]]
@@ -32,6 +32,15 @@ def results(run: Path) -> Results:
     return load_results(run / "report" / "full_results.json")
 
 
+def is_ok(variant: VariantResult) -> bool:
+    """Half precision may be impossible here; nothing else may be anything but sound."""
+    if variant.status is Status.UNSUPPORTED:
+        assert variant.reason
+        return False
+    assert variant.status is Status.OK, variant.reason
+    return True
+
+
 def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
     """When every file was written, and what is in it; but for the report, the log and the lock."""
     return {
@@ -43,8 +52,8 @@ def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_every_configuration_has_all_its_figures(results: Results) -> None:
     assert {variant.name for variant in results.variants} == NAMES
-    for variant in results.variants:
-        assert variant.status is Status.OK, variant.reason
+    assert {variant.config for variant in results.variants if not is_ok(variant)} <= {"bf16", "fp16"}
+    for variant in filter(is_ok, results.variants):
         assert variant.size.bytes
         assert variant.accuracy
         assert variant.accuracy.images == 100
@@ -78,7 +87,7 @@ def test_the_report_is_valid_and_complete(run: Path) -> None:
 
 def test_the_run_folder_holds_what_was_built_and_how(run: Path, results: Results) -> None:
     assert json.loads((run / "run.json").read_bytes())["settings"]["train_subset"] == 200
-    for variant in results.variants:
+    for variant in filter(is_ok, results.variants):
         artifact = Artifact.load(run / "artifacts" / variant.digest)
         artifact.verify()
         assert sum(file.bytes for file in artifact.files) == variant.size.bytes
@@ -89,7 +98,7 @@ def test_the_run_folder_holds_what_was_built_and_how(run: Path, results: Results
 def test_a_second_run_redoes_nothing(copied: Place) -> None:
     run = copied.folder / "run"
     before = snapshot(run)
-    done = copied.call("pipeline", "--run-dir", run)
+    done = copied.call("pipeline", *EAGER, "--run-dir", run)
     assert done.returncode == 0, done.stderr
     assert snapshot(run) == before
     # Not one bar but that of walking through the variants.
@@ -162,7 +171,7 @@ def test_train_prints_the_accuracy_of_the_search_split_only(copied: Place, invok
 def test_other_settings_on_the_same_folder_are_refused_one_by_one(copied: Place, invoke: Invoke) -> None:
     run = copied.folder / "run"
     before = snapshot(run)
-    code, printed = invoke("pipeline", "--run-dir", run, "--seed", "1", "--epochs", "2")
+    code, printed = invoke("pipeline", *EAGER, "--run-dir", run, "--seed", "1", "--epochs", "2")
     assert code == 2
     assert "was made with --seed 0 (now 1), --epochs 1 (now 2)" in printed
     assert snapshot(run) == before
@@ -175,7 +184,7 @@ def test_a_changed_artifact_is_found_and_said_how_to_mend(
     (changed,) = (one for one in results.variants if one.config == "dynamic_int8")
     weights = run / "artifacts" / changed.digest / "weights.pt"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    code, printed = invoke("pipeline", "--config", "dynamic_int8", "--run-dir", run)
+    code, printed = invoke("pipeline", *EAGER, "--config", "dynamic_int8", "--run-dir", run)
     assert code == 1
     assert "dynamic_int8@eager: build_failed" in printed
     assert "missing or changed since it was built; delete" in printed
@@ -201,7 +210,7 @@ def test_a_users_own_model_with_weights_is_not_trained(place: Place) -> None:
     (place.folder / "mine.py").write_text(USERS_OWN)
     safetensors.torch.save_file(model.state_dict(), place.folder / "mine.safetensors")
     own = ("--model", "mine.py:make", "--weights", "mine.safetensors")
-    done = place.call("pipeline", *own, "--config", "dynamic_int8", *SMALL, *QUICK)
+    done = place.call("pipeline", *EAGER, *own, "--config", "dynamic_int8", *SMALL, *QUICK)
     assert done.returncode == 0, done.stderr
     assert "train" not in done.stderr.replace("training images", "")
     run = place.folder / "runs" / "mnist5k-mine-make"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -119,8 +120,8 @@ def divert_libraries(log: Path) -> Iterator[None]:
         target = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         stack.callback(os.close, target)
         for console, stream in ((output, sys.stdout), (messages, sys.stderr)):
-            stream.flush()
             if _descriptor(stream) is not None:
+                _flush(stream)
                 stack.enter_context(_divert(console, stream, target))
         yield
 
@@ -128,17 +129,27 @@ def divert_libraries(log: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _divert(console: Console, stream: TextIO, target: int) -> Iterator[None]:
     terminal = os.dup(stream.fileno())
-    with os.fdopen(terminal, "w", buffering=1, encoding=stream.encoding, errors=stream.errors) as own:
-        console.file = own
-        os.dup2(target, stream.fileno())
-        try:
-            yield
-        finally:
-            stream.flush()
-            own.flush()
-            os.dup2(terminal, stream.fileno())
-            # Rich's own default: whatever Python's stream is at the time.
-            console.file = None  # type: ignore[assignment]
+    own = os.fdopen(terminal, "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+    console.file = own
+    os.dup2(target, stream.fileno())
+    try:
+        yield
+    finally:
+        _flush(stream)
+        os.dup2(terminal, stream.fileno())
+        # Rich's own default: whatever Python's stream is at the time.
+        console.file = None  # type: ignore[assignment]
+        # Where nobody reads any more (`| head`), the writing itself has raised it.
+        with contextlib.suppress(BrokenPipeError):
+            own.close()
+
+
+def _flush(stream: TextIO) -> None:
+    # On a full disk, the record that matters says so.
+    with contextlib.suppress(OSError):
+        stream.flush()
+    # What C and C++ have printed is in a buffer of their own, which would be written when the program ends.
+    ctypes.CDLL(None).fflush(None)
 
 
 def _descriptor(stream: TextIO) -> int | None:
