@@ -27,10 +27,13 @@ _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 @dataclass(frozen=True)
 class _Export:
-    """The file, and the state that the weights had. Every in-place change of a tensor raises its version."""
+    """The file, and what it was made of: shape of an image, addresses and versions of the tensors.
+
+    Every in-place change of a tensor raises its version.
+    """
 
     data: bytes
-    state: tuple[tuple[int, int], ...]
+    state: tuple[tuple[int, ...], ...]
 
 
 _exports: weakref.WeakKeyDictionary[nn.Module, _Export] = weakref.WeakKeyDictionary()
@@ -44,7 +47,7 @@ def export_onnx(model: nn.Module, example: Batch) -> bytes:
     bytes depend on the model and the versions of torch, onnx, onnx-ir and onnxscript only. A module is
     exported once, however many configurations start from it. Raises UnsupportedError when it cannot be.
     """
-    state = tuple((tensor.data_ptr(), tensor._version) for tensor in _tensors(model))
+    state = (example.shape[1:], *((tensor.data_ptr(), tensor._version) for tensor in _tensors(model)))
     known = _exports.get(model)
     if known is None or known.state != state:
         known = _Export(_export(model, example).SerializeToString(deterministic=True), state)

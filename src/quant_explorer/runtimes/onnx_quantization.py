@@ -7,16 +7,14 @@ processor in the documentation of `onnxruntime.quantization.quantize_static`.
 
 from __future__ import annotations
 
-import functools
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -24,14 +22,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.runtimes.onnx_export import INPUT_NAME, nodes_of_layers
+from quant_explorer.runtimes.onnx_calibration import CalibrationImages
+from quant_explorer.runtimes.onnx_export import nodes_of_layers
+from quant_explorer.runtimes.onnx_saturation import REDUCED_RANGE, saturates
 
-# ONNX Runtime keeps every activation of a step until its histograms are made.
-_IMAGES_A_STEP = 4
-_REDUCED_RANGE = (
-    "weights have 7 bits: on this CPU ONNX Runtime's kernels overflow with 8 bits (no VNNI instructions)"
-)
 _ARM = ("aarch64", "arm64")
 
 
@@ -46,7 +42,8 @@ class Converted:
 def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch]) -> Converted:
     """Return the graph that `export_onnx` gave in the precision that the candidate's spec asks for.
 
-    Raises UnsupportedError when a layer to be kept in float is not in the graph.
+    Raises UnsupportedError when a layer to be kept in float is not in the graph, or when the layers to be
+    quantized dynamically share their weights.
     """
     spec = candidate.spec
     if spec.precision == "fp32":
@@ -94,8 +91,11 @@ def _prepare(exported: bytes, path: Path) -> onnx.GraphProto:
     quant_pre_process(source, path, skip_symbolic_shape=True)
     names = {node.output[0]: node.name for node in onnx.load_from_string(exported).graph.node}
     model = onnx.load(path)
+    taken = {node.name for node in model.graph.node}
     for node in model.graph.node:
-        node.name = names.get(node.output[0], node.name)
+        name = names.get(node.output[0], "")
+        if not node.name and name not in taken:
+            node.name = name
     onnx.save(model, path)
     return model.graph
 
@@ -103,15 +103,11 @@ def _prepare(exported: bytes, path: Path) -> onnx.GraphProto:
 def _quantize_linear(
     graph: onnx.GraphProto, candidate: Candidate, prepared: Path, quantized: Path
 ) -> tuple[str, ...]:
-    layers = {name for name, module in candidate.model.named_modules() if isinstance(module, nn.Linear)}
-    inside = set(nodes_of_layers(graph, candidate.spec.float_layers))
-    nodes = [
-        node.name
-        for node in graph.node
-        if node.op_type in ("Gemm", "MatMul")
-        and node.name.partition("/")[0] in layers
-        and node.name not in inside
-    ]
+    linear = {name for name, module in candidate.model.named_modules() if isinstance(module, nn.Linear)}
+    kept = set(nodes_of_layers(graph, candidate.spec.float_layers))
+    # Products of functional calls too, which no layer owns.
+    kept |= {node.name for node in graph.node if node.name.partition("/")[0] not in linear}
+    _refuse_shared_weights(graph)
     reduced = saturates()
     quantize_dynamic(
         prepared,
@@ -120,12 +116,23 @@ def _quantize_linear(
         per_channel=candidate.spec.granularity == "per_channel",
         reduce_range=reduced,
         # The quantizer turns a Gemm into a MatMul and an Add first.
-        nodes_to_quantize=[*nodes, *(f"{name}_MatMul" for name in nodes)],
+        nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],
     )
     return (
         "quantize_dynamic: unsigned 8-bit activations with the range of the batch",
-        *((_REDUCED_RANGE,) if reduced else ()),
+        *((REDUCED_RANGE,) if reduced else ()),
     )
+
+
+def _refuse_shared_weights(graph: onnx.GraphProto) -> None:
+    # quantize_dynamic transposes the weight of a Gemm in place, once for each Gemm that reads it.
+    calls = Counter(node.input[1] for node in graph.node if node.op_type == "Gemm")
+    shared = sorted(weight.rpartition(".")[0] for weight, times in calls.items() if times > 1)
+    if shared:
+        raise UnsupportedError(
+            f"linear layers are called more than once ({', '.join(shared)}), which ONNX Runtime's dynamic "
+            "quantizer gets wrong; give each call a layer of its own"
+        )
 
 
 def _quantize(
@@ -137,7 +144,7 @@ def _quantize(
     quantize_static(
         prepared,
         quantized,
-        _Reader(calibration),
+        CalibrationImages(calibration),
         activation_type=activations,
         weight_type=QuantType.QInt8,
         per_channel=spec.granularity == "per_channel",
@@ -154,46 +161,4 @@ def _quantize(
     ]
     if spec.activation_ranges:
         notes.append("activation ranges are calibrated; those learned in training are not used")
-    return (*notes, *((_REDUCED_RANGE,) if reduced else ()))
-
-
-class _Reader:
-    """The calibration images, a few at a time: an `onnxruntime.quantization.CalibrationDataReader`."""
-
-    def __init__(self, calibration: Sequence[Batch]) -> None:
-        self._steps = [
-            batch[start : start + _IMAGES_A_STEP]
-            for batch in calibration
-            for start in range(0, len(batch), _IMAGES_A_STEP)
-        ]
-        self._left: Iterator[Batch] = iter(self._steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self._left = iter(self._steps[start_index:end_index])
-
-    def get_next(self) -> dict[str, Batch] | None:
-        step = next(self._left, None)
-        return None if step is None else {INPUT_NAME: step}
-
-
-@functools.cache
-def saturates() -> bool:
-    """Say whether products of unsigned and signed 8-bit numbers overflow on this CPU.
-
-    Kernels without VNNI add pairs of them in 16 bits. Found by multiplying the largest values there are.
-    """
-    inner = 128
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
-        "largest",
-        [value("a", onnx.TensorProto.UINT8, [16, inner]), value("b", onnx.TensorProto.INT8, [inner, 16])],
-        [value("c", onnx.TensorProto.INT32, [16, 16])],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feed = {"a": np.full((16, inner), 255, np.uint8), "b": np.full((inner, 16), 127, np.int8)}
-    return bool((session.run(None, feed)[0] != inner * 255 * 127).any())
+    return (*notes, *((REDUCED_RANGE,) if reduced else ()))

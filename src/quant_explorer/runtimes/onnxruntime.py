@@ -49,13 +49,15 @@ class OnnxRuntime:
             return "ONNX Runtime has no BF16 kernels for the CPU; fp16 is the half precision it takes"
         if spec.precision == "int8" and spec.activations == "float":
             return "onnxruntime lowers INT8 with static or dynamic activations, not INT8 weights alone"
+        if spec.activations == "dynamic" and not _linear_layers(candidate):
+            return "no nn.Linear layer is left to be quantized dynamically"
         return None
 
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, convert as the spec asks, and write `model.onnx`.
 
-        Raises UnsupportedError when the model cannot be exported to ONNX, or a layer to be kept in
-        float is not in the exported graph.
+        Raises UnsupportedError when the model cannot be exported to ONNX, when a layer to be kept in
+        float is not in the exported graph, or when layers to be quantized dynamically share weights.
         """
         from quant_explorer.runtimes import onnx_quantization
         from quant_explorer.runtimes.onnx_export import export_onnx
@@ -99,6 +101,17 @@ class OnnxSession:
         from quant_explorer.runtimes.onnx_macs import count_macs
 
         return count_macs(self.path, {_INPUT: batch}, session_options)
+
+
+def _linear_layers(candidate: Candidate) -> list[str]:
+    from torch import nn
+
+    kept = tuple(f"{layer}." for layer in candidate.spec.float_layers)
+    return [
+        name
+        for name, module in candidate.model.named_modules()
+        if isinstance(module, nn.Linear) and not f"{name}.".startswith(kept)
+    ]
 
 
 def session_options() -> SessionOptions:
