@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.progress import Silent
@@ -17,7 +18,7 @@ from quant_explorer.pipeline import subject as subject_module
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Settings
 from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
-from quant_explorer.testing.toys import toy_dataset
+from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
 
 from .toy_runs import Watching, toy_subject
 
@@ -161,6 +162,21 @@ def test_fine_tuning_trains_in_place_for_as_long_as_asked() -> None:
     again = copy.deepcopy(subject.model)
     toy_subject(dataset=DATA).workbench().fine_tune(again, epochs=3, learning_rate=0.01, label="fine-tune")
     assert parameter_digest(again) == parameter_digest(model)
+
+
+def test_fine_tuning_with_a_teacher_is_other_training_and_leaves_the_teacher() -> None:
+    subject = toy_subject(dataset=DATA)
+    bench = subject.workbench()
+    assert bench.baseline is subject.model
+    before = parameter_digest(subject.model)
+    digests = set()
+    for teacher in (None, Teacher(subject.model, 4.0, 0.9), Teacher(subject.model, 4.0, 0.0)):
+        model = toy_linear_model(shape=TOY_SHAPE, seed=1)
+        bench.fine_tune(model, epochs=1, learning_rate=0.01, label="fine-tune", teacher=teacher)
+        digests.add(parameter_digest(model))
+    # A teacher without weight is none.
+    assert len(digests) == 2
+    assert parameter_digest(subject.model) == before
 
 
 def test_what_decides_fine_tuning_decides_its_digest() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images
 from quant_explorer.core.errors import StorageError, TrainingError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
-from quant_explorer.pipeline.training import Schedule, Trainer, augment
+from quant_explorer.pipeline.training import Schedule, Trainer, augment, distillation_loss
+from quant_explorer.testing.reference import differences
 from quant_explorer.testing.toys import toy_dataset, toy_model
 
 from .toy_runs import Watching
@@ -165,6 +168,47 @@ def test_accuracy_is_that_of_the_images_and_of_none_there_is_none() -> None:
     nothing = np.array([], np.int64)
     assert trainer().accuracy(Says(), DATA.search) == np.mean(DATA.search.labels == 1)
     assert np.isnan(trainer().accuracy(Says(), Images(DATA.search.pixels, nothing, nothing)))
+
+
+@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 1.0), (4.0, 0.9), (2.0, 0.0)])
+def test_distillation_has_the_loss_of_the_formula(temperature: float, weight: float) -> None:
+    batch = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    student, model = toy_model()(batch).detach(), toy_model(seed=1)
+    loss = distillation_loss(student, torch.tensor(1.25), batch, Teacher(model, temperature, weight))
+
+    def soft(logits: torch.Tensor) -> NDArray[np.float64]:
+        powers = np.exp(logits.detach().double().numpy() / temperature)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
+
+    target, found = soft(model(batch)), soft(student)
+    divergence = (target * np.log(target / found)).sum(axis=1).mean()
+    assert float(loss) == pytest.approx(weight * temperature**2 * divergence + (1 - weight) * 1.25, rel=1e-4)
+
+
+def test_a_student_learns_what_the_teacher_says_and_not_what_the_labels_say() -> None:
+    class Says(nn.Module):
+        """The class after the one that the label names, for sure."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(images).roll(1, dims=1)
+            return logits
+
+    model, labels = toy_model(), DATA.search.labels
+    schedule = Schedule(epochs=8, learning_rate=0.3, batch_size=32)
+    trainer().fit(model, schedule, label="train")
+    student, teacher = toy_model(seed=1), Says(copy.deepcopy(model)).eval()
+    before = copy.deepcopy(teacher)
+    taught = dataclasses.replace(trainer(), teacher=Teacher(teacher, temperature=1.0, weight=1.0))
+    taught.fit(student, schedule, label="distill")
+    shifted = dataclasses.replace(DATA.search, labels=(labels + 1) % 4)
+    # Chance is a quarter.
+    assert taught.accuracy(student.eval(), shifted) > 0.7
+    assert taught.accuracy(student.eval(), DATA.search) < 0.25
+    assert differences(before, teacher) == []
 
 
 @pytest.fixture

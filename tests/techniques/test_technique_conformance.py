@@ -8,6 +8,8 @@ import quant_explorer.techniques
 from quant_explorer.techniques import TECHNIQUES
 from quant_explorer.techniques.dynamic_int8 import DynamicInt8
 from quant_explorer.techniques.fine_tune import FineTuneFloat
+from quant_explorer.techniques.half import HalfPrecision
+from quant_explorer.techniques.prune import ChannelPruning
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 from quant_explorer.techniques.static_int8 import StaticInt8
 from quant_explorer.testing.conformance_technique import TechniqueConformance
@@ -27,6 +29,28 @@ class TestStaticInt8WithParameters(TechniqueConformance):
 
 class TestFineTuneFloat(TechniqueConformance):
     technique = FineTuneFloat(epochs=3)
+
+
+class TestFineTuneFloatDistilled(TechniqueConformance):
+    technique = FineTuneFloat(distill=True, temperature=2.0)
+    before = (ChannelPruning(),)
+
+
+class TestHalfPrecision(TechniqueConformance):
+    technique = HalfPrecision("fp16")
+
+
+class TestChannelPruning(TechniqueConformance):
+    technique = ChannelPruning()
+
+
+class TestChannelPruningWithParameters(TechniqueConformance):
+    technique = ChannelPruning(ratio=0.3, importance="taylor", round_to=4)
+
+
+class TestQuantizationAwareTrainingOfAPrunedModel(TechniqueConformance):
+    technique = QuantizationAwareTraining()
+    before = (ChannelPruning(importance="batch_norm"), StaticInt8())
 
 
 class TestQuantizationAwareTraining(TechniqueConformance):

@@ -22,25 +22,54 @@ Batch = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A float model on its way to a runtime, and the precision asked for so far."""
+    """A float model on its way to a runtime, and the precision asked for so far.
+
+    `notes` are what techniques found while they worked and a reader of the report should know.
+    """
 
     model: nn.Module
     spec: QuantSpec
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model in evaluation mode whose logits are learned beside the labels (see `techniques/fine_tune.py`).
+
+    `temperature` divides the logits of both before softmax; `weight` (0 to 1) is the share of the loss
+    that comes from the teacher, the rest from the labels.
+    """
+
+    model: nn.Module
+    temperature: float
+    weight: float
 
 
 class FineTune(Protocol):
     """Trains `model` in place on the run's training images, for `epochs` at most at `learning_rate`."""
 
-    def __call__(self, model: nn.Module, *, epochs: int, learning_rate: float, label: str) -> None:
-        """`label` is what the progress bar says."""
+    def __call__(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int,
+        learning_rate: float,
+        label: str,
+        teacher: Teacher | None = None,
+    ) -> None:
+        """`label` is what the progress bar says; a `teacher` is left as it is."""
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """What a technique may use: calibration batches (float32, NCHW) and the run's own training loop."""
+    """What a technique may use: calibration batches (float32, NCHW) and the run's own training loop.
+
+    `baseline` is the run's float model as it was before any technique; it must not be changed.
+    """
 
     calibration: Sequence[Batch]
     fine_tune: FineTune
+    baseline: nn.Module | None = None
 
 
 class Technique(Protocol):

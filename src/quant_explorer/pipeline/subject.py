@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quant_explorer.core.contracts import Batch, Workbench
+from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.packages import installed_version
@@ -80,17 +80,25 @@ class Subject:
         return prepare(images.take(np.arange(size, dtype=np.int64) % len(images)), self.spec)
 
     def workbench(self) -> Workbench:
-        """Return what techniques may use: the calibration batches and the training loop."""
-        return Workbench(self.calibration, self._fine_tune)
+        """Return what techniques may use: the calibration batches, the training loop, the float model."""
+        return Workbench(self.calibration, self._fine_tune, self.model)
 
-    def _fine_tune(self, model: nn.Module, *, epochs: int, learning_rate: float, label: str) -> None:
+    def _fine_tune(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int,
+        learning_rate: float,
+        label: str,
+        teacher: Teacher | None = None,
+    ) -> None:
         from quant_explorer.pipeline.training import Schedule, Trainer
 
         # Float32 throughout: fake quantization and its control must differ in nothing else.
         schedule = Schedule(
             epochs, learning_rate, batch_size=FINE_TUNE_BATCH, warmup_share=0.1, autocast=False
         )
-        trainer = Trainer(self.dataset, self.spec, self.settings.seed + 1, self.progress)
+        trainer = Trainer(self.dataset, self.spec, self.settings.seed + 1, self.progress, teacher)
         trainer.fit(model, schedule, label=label)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
@@ -54,12 +55,16 @@ class _Checkpoint(TypedDict):
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains models on one data set. Each epoch draws from its own seed, so a resumed run is the same run."""
+    """Trains models on one data set. Each epoch draws from its own seed, so a resumed run is the same run.
+
+    With a `teacher`, what is trained learns its logits beside the labels.
+    """
 
     dataset: Dataset
     spec: InputSpec
     seed: int
     progress: Progress
+    teacher: Teacher | None = None
 
     def fit(
         self, model: nn.Module, schedule: Schedule, *, label: str, checkpoint: Path | None = None
@@ -146,7 +151,10 @@ class Trainer:
             else contextlib.nullcontext()
         )
         with bfloat16:
-            loss = F.cross_entropy(model(batch), labels, label_smoothing=schedule.label_smoothing)
+            logits = model(batch)
+            loss = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)
+            if self.teacher is not None:
+                loss = distillation_loss(logits, loss, batch, self.teacher)
         loss.backward()
         optimizer.step()
         return float(loss.detach())
@@ -154,6 +162,21 @@ class Trainer:
     def _prepare(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         batch = torch.from_numpy(prepare(pixels, self.spec))
         return batch.contiguous(memory_format=torch.channels_last)
+
+
+def distillation_loss(
+    logits: torch.Tensor, label_loss: torch.Tensor, batch: torch.Tensor, teacher: Teacher
+) -> torch.Tensor:
+    """Return w T^2 KL(teacher || student) + (1 - w) `label_loss`, a scalar in nats, mean over the batch.
+
+    `logits` (n, classes) are the student's for `batch`. Source: Hinton et al., "Distilling the Knowledge in
+    a Neural Network", 2015, section 2.
+    """
+    with torch.no_grad():
+        target = F.log_softmax(teacher.model(batch) / teacher.temperature, dim=1)
+    student = F.log_softmax(logits / teacher.temperature, dim=1)
+    divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
+    return teacher.weight * teacher.temperature**2 * divergence + (1 - teacher.weight) * label_loss
 
 
 def augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) -> NDArray[np.uint8]:

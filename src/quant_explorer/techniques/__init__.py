@@ -14,6 +14,7 @@ from quant_explorer.core.registry import Registry, unknown_name_message
 from quant_explorer.techniques.dynamic_int8 import DynamicInt8
 from quant_explorer.techniques.fine_tune import FineTuneFloat
 from quant_explorer.techniques.half import HalfPrecision
+from quant_explorer.techniques.prune import ChannelPruning
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 from quant_explorer.techniques.static_int8 import StaticInt8
 
@@ -21,7 +22,14 @@ TECHNIQUES: Registry[type[Technique]] = Registry(
     "technique",
     {
         technique.name: technique
-        for technique in (DynamicInt8, FineTuneFloat, HalfPrecision, QuantizationAwareTraining, StaticInt8)
+        for technique in (
+            DynamicInt8,
+            FineTuneFloat,
+            HalfPrecision,
+            ChannelPruning,
+            QuantizationAwareTraining,
+            StaticInt8,
+        )
     },
 )
 

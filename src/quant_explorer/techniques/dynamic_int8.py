@@ -35,4 +35,4 @@ class DynamicInt8:
         spec = dataclasses.replace(
             candidate.spec, precision="int8", activations="dynamic", granularity="per_channel"
         )
-        return Candidate(candidate.model, spec)
+        return dataclasses.replace(candidate, spec=spec)

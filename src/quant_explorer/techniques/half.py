@@ -32,4 +32,5 @@ class HalfPrecision:
 
     def apply(self, candidate: Candidate, workbench: Workbench) -> Candidate:
         """Return the candidate with the spec changed; the model is the same object."""
-        return Candidate(candidate.model, dataclasses.replace(candidate.spec, precision=self.precision))
+        spec = dataclasses.replace(candidate.spec, precision=self.precision)
+        return dataclasses.replace(candidate, spec=spec)

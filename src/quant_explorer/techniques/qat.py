@@ -65,7 +65,7 @@ class QuantizationAwareTraining:
         workbench.fine_tune(
             prepared, epochs=self.epochs, learning_rate=self.learning_rate, label="fine-tune INT8 (QAT)"
         )
-        return Candidate(restore_float(prepared, candidate.model), spec)
+        return dataclasses.replace(candidate, model=restore_float(prepared, candidate.model), spec=spec)
 
 
 def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:

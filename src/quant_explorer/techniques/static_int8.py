@@ -40,4 +40,4 @@ class StaticInt8:
             granularity=self.granularity,
             observer=self.observer,
         )
-        return Candidate(candidate.model, spec)
+        return dataclasses.replace(candidate, spec=spec)

@@ -38,8 +38,8 @@ class TechniqueConformance:
 
     @pytest.fixture
     def workbench(self, training: ToyTraining) -> Workbench:
-        """Return calibration batches and the training loop."""
-        return Workbench(toy_batches(), training)
+        """Return calibration batches, the training loop, and the model as it was at first."""
+        return Workbench(toy_batches(), training, toy_model())
 
     @pytest.fixture
     def candidate(self, workbench: Workbench) -> Candidate:
@@ -136,7 +136,7 @@ class TechniqueConformance:
     def test_trains_as_it_says(
         self, candidate: Candidate, workbench: Workbench, training: ToyTraining
     ) -> None:
-        """Once, on a copy, with its own parameters; or not at all."""
+        """Once, on a copy, with its own parameters; or not at all. The baseline is nobody's to train."""
         training.calls.clear()
         self.technique.apply(candidate, workbench)
         if not self.technique.trains:
@@ -144,6 +144,7 @@ class TechniqueConformance:
             return
         (call,) = training.calls
         assert call.model is not candidate.model
+        assert call.model is not workbench.baseline
         assert call.label
         asked = {field.name: getattr(self.technique, field.name) for field in _fields(type(self.technique))}
         assert asked.get("epochs", call.epochs) == call.epochs

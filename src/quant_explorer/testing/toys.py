@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.contracts import Batch
+from quant_explorer.core.contracts import Batch, Teacher
 from quant_explorer.core.dataset import Dataset, Images
 from quant_explorer.core.recipe import digest_of
 
@@ -130,21 +130,33 @@ class FineTuneCall:
     epochs: int
     learning_rate: float
     label: str
+    teacher: Teacher | None = None
 
 
 @dataclass
 class ToyTraining:
-    """A `FineTune` of a few steps of SGD on fixed batches towards fixed labels, which keeps its calls."""
+    """A `FineTune` of a few steps of SGD on fixed batches towards fixed labels, which keeps its calls.
+
+    A teacher is kept with the call and otherwise ignored.
+    """
 
     batches: Sequence[Batch] = field(default_factory=toy_batches)
     classes: int = len(TOY_CLASSES)
     calls: list[FineTuneCall] = field(default_factory=list)
 
-    def __call__(self, model: nn.Module, *, epochs: int, learning_rate: float, label: str) -> None:
+    def __call__(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int,
+        learning_rate: float,
+        label: str,
+        teacher: Teacher | None = None,
+    ) -> None:
         """Train `model` in place; it is left in eval mode."""
         import torch
 
-        self.calls.append(FineTuneCall(model, epochs, learning_rate, label))
+        self.calls.append(FineTuneCall(model, epochs, learning_rate, label, teacher))
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), learning_rate)
         for batch in self.batches:
