@@ -10,7 +10,7 @@ import quant_explorer.runtimes
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.fx import activation_bits
-from quant_explorer.runtimes.onnx_quantization import saturates
+from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 
