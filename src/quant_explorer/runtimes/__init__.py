@@ -8,6 +8,7 @@ from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.registry import Registry
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
+from quant_explorer.runtimes.openvino import OpenVino
 
 RUNTIMES: Registry[type[Runtime]] = Registry(
     "runtime",
@@ -16,6 +17,7 @@ RUNTIMES: Registry[type[Runtime]] = Registry(
         for runtime in (
             Eager,
             OnnxRuntime,
+            OpenVino,
         )
     },
 )

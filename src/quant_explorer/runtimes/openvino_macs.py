@@ -1,0 +1,80 @@
+"""Multiply-accumulates by precision, from the graph that OpenVINO's CPU plugin executes.
+
+Source: OpenVINO, `CompiledModel.get_runtime_model` ("execution graph"): each node names its kernel, for
+instance `brgconv_avx512_I8`, whose ending is the type that it multiplies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import openvino
+
+from quant_explorer.core.measurement import Executed
+
+_PRECISIONS = {"I8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+
+
+def count_macs(compiled: openvino.CompiledModel, model: openvino.Model) -> Executed:
+    """Count what `compiled` executes; `model` is what it was made of, with the same fixed shape.
+
+    Counts are per image, those of kernels are of calls.
+    """
+    images = model.input().get_shape()[0]
+    products = {
+        operation.get_friendly_name(): count
+        for operation in model.get_ops()
+        if (count := _count_operation(operation))
+    }
+    macs: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        information = node.get_rt_info()
+        kind, kernel, origin = (
+            str(information[key].value) for key in ("layerType", "primitiveType", "originalLayersNames")
+        )
+        count = _count_node(node, kind, origin, products)
+        if count:
+            ending = kernel.rpartition("_")[2]
+            macs[_PRECISIONS.get(ending, ending)] += count // images
+            kernels[f"{kind} {kernel}"] += 1
+    return Executed(dict(sorted(macs.items())), dict(sorted(kernels.items())))
+
+
+def _count_node(node: openvino.Node, kind: str, origin: str, products: Mapping[str, int]) -> int:
+    if kind in ("Convolution", "Deconvolution"):
+        return _count_convolution(node, transposed=kind == "Deconvolution")
+    if kind in ("FullyConnected", "MatMul"):
+        return _count_product(node)
+    if kind == "Subgraph":
+        # Code generated for several operations at once, attention for one; only their names are left.
+        return sum(products.get(name, 0) for name in origin.split(","))
+    return 0
+
+
+def _count_operation(operation: openvino.Node) -> int:
+    if operation.get_type_name() == "MatMul":
+        return _count_product(operation)
+    if operation.get_type_name() == "ScaledDotProductAttention":
+        queries, keys, values = (_shape(operation.input(position)) for position in range(3))
+        return math.prod(queries[:-1]) * keys[-2] * (keys[-1] + values[-1])
+    return 0
+
+
+def _count_product(node: openvino.Node) -> int:
+    left, output = _shape(node.input(0)), _shape(node.output(0))
+    # The inner axis is whichever of the last two of the left side is not the rows.
+    return math.prod(output) * (left[-1] * left[-2] // output[-2])
+
+
+def _count_convolution(node: openvino.Node, *, transposed: bool) -> int:
+    source, weight, output = _shape(node.input(0)), _shape(node.input(1)), _shape(node.output(0))
+    # Grouped kernels have the groups as one axis more, before those of a filter's own.
+    per_filter = weight[len(weight) - len(output) + 1 :]
+    return math.prod(source if transposed else output) * math.prod(per_filter)
+
+
+def _shape(port: openvino.Input | openvino.Output) -> tuple[int, ...]:
+    return tuple(port.get_shape())
