@@ -14,6 +14,7 @@ from quant_explorer.core.contracts import Batch, Runtime
 from quant_explorer.core.quantspec import Granularity
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.eager import Eager, select_engine
+from quant_explorer.runtimes.executorch import ExecuTorch
 from quant_explorer.runtimes.fx import activation_bits
 from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
@@ -57,6 +58,14 @@ class TestOpenVino(RuntimeConformance):
 
         monkeypatch.setattr(conformance_runtime, "toy_batches", batches_around_zero)
         super().test_one_static_layer_is_as_exact_as_its_formula(runtime, granularity, tmp_path)
+
+
+@pytest.mark.slow
+class TestExecuTorch(RuntimeConformance):
+    kind = ExecuTorch
+    # Each method costs seconds to lower; test_executorch.py has several in one file.
+    options = (("batch_sizes", "1"),)
+    weight_levels = 127.0
 
 
 def test_every_runtime_is_registered_and_conforms() -> None:

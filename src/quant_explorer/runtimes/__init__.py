@@ -7,6 +7,7 @@ that a person can read, and so that a worker imports no runtime but its own.
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.registry import Registry
 from quant_explorer.runtimes.eager import Eager
+from quant_explorer.runtimes.executorch import ExecuTorch
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
 
@@ -18,6 +19,7 @@ RUNTIMES: Registry[type[Runtime]] = Registry(
             Eager,
             OnnxRuntime,
             OpenVino,
+            ExecuTorch,
         )
     },
 )
