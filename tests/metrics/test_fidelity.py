@@ -77,3 +77,11 @@ def test_equal_outputs_pass(precision: Precision) -> None:
     check_fidelity(EXPECTED, EXPECTED, precision)
     silence = np.zeros_like(EXPECTED)
     check_fidelity(silence, silence, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_where_the_float_model_is_silent_only_silence_passes(precision: Precision) -> None:
+    silence, sound = np.zeros((2, 3), np.float32), np.full((2, 3), 1e-3, np.float32)
+    check_fidelity(silence, silence, precision)
+    with pytest.raises(BuildError):
+        check_fidelity(sound, silence, precision)

@@ -74,9 +74,7 @@ class Session:
         from quant_explorer.runtimes import RUNTIMES
 
         packages = {package for runtime in RUNTIMES.values() for package in runtime().versions()}
-        return describe_environment(
-            threads=self.wanted.protocol.threads, packages=packages.union(_PACKAGES)
-        )
+        return describe_environment(threads=self.wanted.protocol.threads, packages=packages.union(_PACKAGES))
 
 
 @contextlib.contextmanager

@@ -25,19 +25,21 @@ def check_fidelity(logits: Batch, expected: Batch, precision: Precision) -> None
     quantization noise ratio of 2 dB.
     """
     if precision == "fp32":
-        largest = float(np.abs(expected).max())
-        error = float(np.abs(logits - expected).max()) / largest if largest else 0.0
-        if error > FP32_TOLERANCE:
+        largest, error = float(np.abs(expected).max()), float(np.abs(logits - expected).max())
+        if error > FP32_TOLERANCE * largest:
+            share = error / largest if largest else math.inf
             raise BuildError(
-                f"the lowered FP32 model is off by {error:.2g} of the largest logit; "
-                f"{FP32_TOLERANCE:g} is allowed"
+                f"the lowered FP32 model is off by {share:.2g} of the largest logit; {FP32_TOLERANCE:g} is allowed"
             )
         return
+    if np.array_equal(logits, expected):
+        return
     found = sqnr_db(logits, expected)
-    if found is not None and found < LEAST_SQNR_DB:
+    if found is None or found < LEAST_SQNR_DB:
+        figure = "no signal" if found is None else f"{found:.1f} dB signal to quantization noise"
         raise BuildError(
-            f"the outputs have {found:.1f} dB signal to quantization noise against the float model they were "
-            f"made from; at least {LEAST_SQNR_DB:g} dB are required"
+            f"the outputs have {figure} against the float model they were made from; "
+            f"at least {LEAST_SQNR_DB:g} dB are required"
         )
 
 
