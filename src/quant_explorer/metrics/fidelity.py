@@ -29,7 +29,8 @@ def check_fidelity(logits: Batch, expected: Batch, precision: Precision) -> None
         if error > FP32_TOLERANCE * largest:
             share = error / largest if largest else math.inf
             raise BuildError(
-                f"the lowered FP32 model is off by {share:.2g} of the largest logit; {FP32_TOLERANCE:g} is allowed"
+                f"the lowered FP32 model is off by {share:.2g} of the largest logit; "
+                f"{FP32_TOLERANCE:g} is allowed"
             )
         return
     if np.array_equal(logits, expected):
