@@ -119,3 +119,16 @@ def test_counts_are_per_image_and_kernels_are_calls() -> None:
     one, three = count_macs(model, IMAGES[0][:1]), count_macs(model, IMAGES[0])
     assert one == three
     assert three.kernels == {"aten.convolution.default": 2}
+
+
+def test_a_product_of_quantized_tensors_is_computed_in_fp32() -> None:
+    """PyTorch's `quantized::matmul` takes and gives INT8, and multiplies in FP32."""
+
+    class Attention(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            rows = torch.quantize_per_tensor(images.flatten(2), 0.1, 0, torch.quint8)
+            product: torch.Tensor = torch.ops.quantized.matmul(rows, rows.transpose(1, 2), 1.0, 0)
+            return product.dequantize()
+
+    batch = np.ones((2, 3, 4, 5), np.float32)
+    assert count_macs(Attention(), batch).macs == {"fp32": 3 * 3 * 20}

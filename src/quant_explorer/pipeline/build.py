@@ -75,7 +75,7 @@ def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: 
             classes=subject.dataset.classes,
             files=list_files(temporary),
             options=lowering.options,
-            notes=lowering.notes,
+            notes=(*candidate.notes, *lowering.notes),
         )
         write_manifest(temporary, manifest)
         check_outputs(Artifact.load(temporary), candidate, subject, run, runtime, protocol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -69,4 +70,5 @@ class Preparation:
 def _restore(candidate: Candidate, weights: Path, spec: Path) -> Candidate:
     model = copy.deepcopy(candidate.model)
     load_weights(model, weights)
-    return Candidate(model, msgspec.json.decode(spec.read_bytes(), type=QuantSpec))
+    wanted = msgspec.json.decode(spec.read_bytes(), type=QuantSpec)
+    return dataclasses.replace(candidate, model=model, spec=wanted)

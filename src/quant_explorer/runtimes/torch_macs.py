@@ -66,6 +66,11 @@ class _MacCounter(TorchDispatchMode):
             self._add(func, _precision(args), flops // 2)
         elif func.namespace == "quantized" and packet.__name__.startswith(("conv", "linear")):
             self._add_quantized(func, args, output)
+        elif func.namespace == "quantized" and packet.__name__ == "matmul":
+            # It takes and gives INT8 and multiplies in FP32 between.
+            assert isinstance(output, torch.Tensor)
+            assert isinstance(args[0], torch.Tensor)
+            self._add(func, "fp32", output.numel() * args[0].shape[-1])
         return output
 
     def _add_quantized(self, func: torch._ops.OpOverload, args: tuple[object, ...], output: object) -> None:
