@@ -20,6 +20,7 @@ from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
 from quant_explorer.testing import conformance_runtime
+from quant_explorer.runtimes.torchscript import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from quant_explorer.testing.toys import toy_batches
 
@@ -66,6 +67,12 @@ class TestExecuTorch(RuntimeConformance):
     # Each method costs seconds to lower; test_executorch.py has several in one file.
     options = (("batch_sizes", "1"),)
     weight_levels = 127.0
+
+
+@pytest.mark.slow
+class TestTorchScript(RuntimeConformance):
+    kind = TorchScript
+    activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
 
 
 def test_every_runtime_is_registered_and_conforms() -> None:

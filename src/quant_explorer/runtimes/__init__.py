@@ -10,6 +10,7 @@ from quant_explorer.runtimes.eager import Eager
 from quant_explorer.runtimes.executorch import ExecuTorch
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
+from quant_explorer.runtimes.torchscript import TorchScript
 
 RUNTIMES: Registry[type[Runtime]] = Registry(
     "runtime",
@@ -17,6 +18,7 @@ RUNTIMES: Registry[type[Runtime]] = Registry(
         runtime.name: runtime
         for runtime in (
             Eager,
+            TorchScript,
             OnnxRuntime,
             OpenVino,
             ExecuTorch,

@@ -40,27 +40,25 @@ class Eager:
         return {"torch": str(torch.__version__)}
 
     def unsupported(self, candidate: Candidate) -> str | None:
-        """Half precision is not lowered by this runtime yet; INT8 needs a quantized engine."""
-        if candidate.spec.precision not in ("fp32", "int8"):
-            return f"eager lowers fp32 and int8, not {candidate.spec.precision}"
-        return None
+        """Half precision needs kernels for this CPU."""
+        from quant_explorer.runtimes import half
+
+        precision = candidate.spec.precision
+        return half.explain_missing_kernels(precision) if precision in half.DTYPES else None
 
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
-        """Fuse, quantize as the spec asks, and write `model.py` and `weights.pt`.
+        """Fuse, cast or quantize as the spec asks, and write `model.py` and `weights.pt`.
 
-        Raises UnsupportedError when the model cannot be traced to a graph.
+        Raises UnsupportedError when the model cannot be traced to a graph, or has an operator that the
+        precision has not.
         """
         from quant_explorer.runtimes import fx, program
 
-        example = calibration[0][:1]
-        if candidate.spec.precision == "fp32":
-            program.write(fx.fuse(candidate.model, example), folder, example, engine=None)
-            return Lowering(notes=(), options=())
-        engine = select_engine(self.engine)
+        engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
         with fx.quantized_engine(engine):
-            lowered = fx.quantize(candidate, calibration, engine)
-            program.write(lowered.module, folder, example, engine=engine)
-        return Lowering(notes=lowered.notes, options=(("engine", engine),))
+            lowered = fx.lower(candidate, calibration, engine)
+            program.write(lowered.module, folder, calibration[0][:1], engine=engine)
+        return Lowering(notes=lowered.notes, options=(("engine", engine),) if engine else ())
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch with its quantized modules, and give it `threads` threads."""

@@ -23,6 +23,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+from quant_explorer.runtimes import half
 
 FULL_ACTIVATION_BITS = 8
 REDUCED_ACTIVATION_BITS = 7
@@ -31,22 +32,39 @@ FUSION_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A converted graph and what a reader of the report should know of it."""
+class Lowered:
+    """A graph in the precision asked for, and what a reader of the report should know of it."""
 
     module: torch.fx.GraphModule
     notes: tuple[str, ...]
 
 
 @contextmanager
-def quantized_engine(engine: str) -> Iterator[None]:
-    """Make `engine` PyTorch's quantized engine inside the block (weights are packed for it)."""
+def quantized_engine(engine: str | None) -> Iterator[None]:
+    """Make `engine` PyTorch's quantized engine inside the block: weights are packed for it."""
     previous = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
+    torch.backends.quantized.engine = engine or previous
     try:
         yield
     finally:
         torch.backends.quantized.engine = previous
+
+
+def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:
+    """Return the fused graph of the candidate in the precision of its spec: float32 images to logits.
+
+    `engine` is the quantized engine for INT8, None for other precisions. Raises UnsupportedError when the
+    model cannot be traced or has an operator that the precision has not.
+    """
+    spec = candidate.spec
+    if engine is not None:
+        return quantize(candidate, calibration, engine)
+    graph = fuse(candidate.model, calibration[0][:1])
+    if spec.precision == "fp32":
+        return Lowered(graph, notes=())
+    note = half.explain_emulation(spec.precision)
+    module = half.cast(graph, spec.precision, spec.float_layers, calibration[0][:1])
+    return Lowered(module, notes=(note,) if note else ())
 
 
 def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
@@ -77,7 +95,7 @@ def _called_again(graph: torch.fx.GraphModule) -> list[str]:
     ]
 
 
-def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) -> Quantized:
+def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) -> Lowered:
     """Lower a float model to INT8 modules of `engine`, dynamic or static as the spec asks.
 
     Static ranges are those of the spec (learned in training) where it has them, otherwise observed on
@@ -88,7 +106,7 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     # `prepare_fx` fuses by itself in the same way, but does not check.
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
-        return Quantized(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
+        return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
     bits, reason = activation_bits(engine)
     mapping = static_mapping(spec, engine, bits)
     with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
@@ -103,7 +121,10 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
                 prepared(torch.from_numpy(batch))
     with _explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
-    return Quantized(converted, notes + ((reason,) if reason else ()))
+    if not spec.activation_ranges:
+        # Training has rounded there with a range of its own, so what was trained does.
+        flatten_quantized(converted)
+    return Lowered(converted, notes + ((reason,) if reason else ()))
 
 
 def _explain_reduced_range(engine: str) -> tuple[str, ...]:
@@ -184,6 +205,31 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
         fixed.min_val.fill_(known[layer].low)
         fixed.max_val.fill_(known[layer].high)
         prepared.set_submodule(node.target, fixed)
+
+
+def flatten_quantized(converted: torch.fx.GraphModule) -> None:
+    """Let `nn.Flatten` move INT8 values, as PyTorch does for `torch.flatten`, in place.
+
+    PyTorch dequantizes before the module and quantizes after it: two operations and a rounding.
+    """
+    graph = converted.graph
+    for node in list(graph.nodes):
+        if node.op != "call_module" or type(converted.get_submodule(node.target)) is not nn.Flatten:
+            continue
+        dequantize = node.args[0]
+        if dequantize.target != "dequantize" or any(
+            user.target is not torch.quantize_per_tensor for user in node.users
+        ):
+            continue
+        node.replace_input_with(dequantize, dequantize.args[0])
+        for quantize in list(node.users):
+            quantize.replace_all_uses_with(node)
+            graph.erase_node(quantize)
+    graph.eliminate_dead_code()
+    read = {node.target for node in graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in converted.named_buffers(recurse=False) if name not in read]:
+        delattr(converted, name)
+    converted.recompile()
 
 
 @functools.cache

@@ -37,6 +37,20 @@ _HEADER = '''"""Generated from a traced model. Load it with:
 import torch
 '''
 
+_ENGINE = """
+torch.backends.quantized.engine = {engine!r}
+
+
+def _call_directly(forward):
+    # Before each call PyTorch looks for __torch_function__ on the packed weights, which costs as much as
+    # a small layer. They have none.
+    def call(self, images):
+        with torch._C.DisableTorchFunctionSubclass():
+            return forward(self, images)
+
+    return call
+"""
+
 _ATTACH = """
 
 def _owner(root, name):
@@ -106,8 +120,9 @@ def _source(graph: torch.fx.GraphModule, engine: str | None) -> str:
     lines: list[str] = []
     imports: set[str] = set()
     for name in dict.fromkeys(_called(graph)):
-        expression = _constructor(graph.get_submodule(name), name, imports)
-        lines.append(f"        _module(self, {name!r}, {expression})")
+        module = graph.get_submodule(name)
+        expression = _constructor(module, name, imports)
+        lines.append(f"        _module(self, {name!r}, {expression}{_cast(module)})")
     for name, tensor in _own_tensors(graph).items():
         lines.append(f"        _buffer(self, {name!r}, {tuple(tensor.shape)!r}, {tensor.dtype})")
     imports.update(
@@ -115,10 +130,11 @@ def _source(graph: torch.fx.GraphModule, engine: str | None) -> str:
         for name, value in code.globals.items()
         if name != "torch" and re.search(rf"\b{name}\b", code.src)
     )
-    pack = f"\ntorch.backends.quantized.engine = {engine!r}\n" if engine else ""
+    pack = _ENGINE.format(engine=engine) if engine else ""
+    decorator = "    @_call_directly\n" if engine else ""
     forward = "".join(f"    {line}\n" if line else "\n" for line in code.src.strip("\n").splitlines())
     body = "\n".join(lines) or "        pass"
-    return f"{_HEADER}{''.join(sorted(imports))}{pack}{_ATTACH}{body}\n\n{forward}"
+    return f"{_HEADER}{''.join(sorted(imports))}{pack}{_ATTACH}{body}\n\n{decorator}{forward}"
 
 
 def _called(graph: torch.fx.GraphModule) -> list[str]:
@@ -166,6 +182,11 @@ def _constructor(module: nn.Module, name: str, imports: set[str]) -> str:
             )
         arguments.append(f"{parameter.name}={value}")
     return f"{path}({', '.join(arguments)})"
+
+
+def _cast(module: nn.Module) -> str:
+    dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    return "".join(f".to({dtype})" for dtype in dtypes - {torch.float32})
 
 
 def _literal(value: object, name: str) -> str | None:

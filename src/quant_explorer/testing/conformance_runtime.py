@@ -40,10 +40,18 @@ if TYPE_CHECKING:
 
 SPECS: Final = {
     "fp32": QuantSpec(),
+    "bf16": QuantSpec("bf16"),
+    "fp16": QuantSpec("fp16"),
     "dynamic_int8": QuantSpec("int8", "dynamic"),
     "static_int8_per_tensor": QuantSpec("int8", "static", "per_tensor", "minmax"),
     "static_int8_per_channel": QuantSpec("int8", "static", "per_channel", "minmax"),
 }
+HALF: Final = ("bf16", "fp16")
+# A product of two values of 8 bits of fraction (BF16) is off by 2**-8 at most: 48 dB.
+HALF_SQNR_DB: Final = 30.0
+INT8_SQNR_DB: Final = 20.0
+# Of the largest logit. Ranges are those of the batch in dynamic INT8; sums may be rounded to BF16.
+ROWS_DIFFER: Final = {"dynamic_int8": 0.05, "bf16": 0.02, "fp16": 0.0025}
 LINEAR_SHAPE: Final = (3, 4, 4)
 WORKER_TIMEOUT_S: Final = 120.0
 
@@ -171,33 +179,40 @@ class RuntimeConformance:
         assert sizes[0] == sizes[1]
 
     def test_outputs_are_those_of_the_float_model(self, opened: Opened) -> None:
-        """FP32 to 1e-4 of the largest logit; INT8 to 20 dB, but not as well as FP32."""
+        """FP32 to 1e-4 of the largest logit; half precision to 30 dB; INT8 to 20 dB, but worse than FP32."""
         batch = toy_batches(self.shape, count=1, seed=1)[0]
         logits, expected = opened.worker.run(batch), float_logits(opened.candidate.model, batch)
         assert logits.dtype == np.float32
         assert logits.shape == (len(batch), len(TOY_CLASSES))
         error = logits - expected
         rounding = self.float_tolerance * np.abs(expected).max()
+        sqnr_db = 10 * np.log10((expected**2).sum() / (error**2).sum())
         if opened.spec == "fp32":
             assert np.abs(error).max() <= rounding
+        elif opened.spec in HALF:
+            assert sqnr_db > HALF_SQNR_DB
         else:
             assert np.abs(error).max() > rounding, "INT8 that equals FP32 is not INT8"
-            assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 20
+            assert sqnr_db > INT8_SQNR_DB
 
     @pytest.mark.parametrize("size", [1, 3, 8])
     def test_rows_do_not_depend_on_the_batch(self, opened: Opened, size: int) -> None:
-        """Up to rounding of float sums; up to one step of the input where its range is that of the batch."""
+        """Up to rounding of sums; up to one step of the input where its range is that of the batch."""
         images = toy_batches(self.shape, count=1, seed=2)[0]
         whole = opened.worker.run(images)
         part = opened.worker.run(np.ascontiguousarray(images[:size]))
         assert part.shape == (size, len(TOY_CLASSES))
-        share = 0.05 if opened.spec == "dynamic_int8" else ROUNDING
+        share = ROWS_DIFFER.get(opened.spec, ROUNDING)
         assert np.abs(part - whole[:size]).max() <= share * np.abs(whole).max()
 
     def test_executed_macs_are_those_counted_by_hand(self, opened: Opened) -> None:
-        """Both how many, and in which precision, as it was asked for."""
+        """Both how many, and in which precision, as it was asked for; only half may run in another."""
         executed = opened.worker.executed(toy_batches(self.shape, count=1)[0][:1])
         total = self.convolution_macs + self.linear_macs
+        assert executed.kernels
+        if opened.spec in HALF:
+            assert sum(executed.macs.values()) == total
+            return
         expected = {
             "fp32": {"fp32": total},
             "dynamic_int8": {"fp32": self.convolution_macs, "int8": self.linear_macs},
@@ -205,7 +220,6 @@ class RuntimeConformance:
         assert {name: macs for name, macs in executed.macs.items() if macs} == {
             name: macs for name, macs in expected.items() if macs
         }
-        assert executed.kernels
 
     def test_executed_macs_are_those_of_one_image(self, opened: Opened) -> None:
         """Counts are per image, whatever the batch."""

@@ -1,0 +1,109 @@
+"""TorchScript: a frozen trace of the graphs of `eager`, run by PyTorch's interpreter without Python.
+
+Artifact: `model.ts`, which `torch.jit.load` reads in Python and C++. INT8 is FX graph mode quantization,
+as in `eager`. When it is opened, `torch.jit.optimize_for_inference` gives float convolutions to oneDNN;
+that form of the graph cannot be saved. The first two calls compile the graph for every batch size.
+Source of the method: PyTorch, "TorchScript", https://docs.pytorch.org/docs/2.9/jit.html.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.measurement import Executed
+from quant_explorer.runtimes.eager import Eager, select_engine
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_FILE = "model.ts"
+_ONEDNN_CONVOLUTION = "prim::mkldnn_convolution"
+
+
+@dataclass(frozen=True)
+class TorchScript:
+    """The `torchscript` runtime. `engine` is PyTorch's quantized engine; empty chooses what suits the CPU."""
+
+    engine: str = ""
+    name: ClassVar[str] = "torchscript"
+
+    def unavailable(self) -> str | None:
+        """TorchScript is part of PyTorch, which this package requires."""
+        return None
+
+    def versions(self) -> dict[str, str]:
+        """Return PyTorch's version, with its build (`+cpu`, `+cu130`)."""
+        return Eager().versions()
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """Half precision needs kernels for this CPU."""
+        return Eager().unsupported(candidate)
+
+    def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
+        """Fuse, cast or quantize as the spec asks, trace, freeze, and write `model.ts`.
+
+        Raises UnsupportedError when the model cannot be traced to a graph, BuildError when the trace is
+        not the graph.
+        """
+        from quant_explorer.runtimes import fx, torchscript_file
+
+        engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
+        with fx.quantized_engine(engine):
+            lowered = fx.lower(candidate, calibration, engine)
+            torchscript_file.write(lowered.module, folder / MODEL_FILE, calibration[0])
+        return Lowering(notes=lowered.notes, options=(("engine", engine),) if engine else ())
+
+    def load_libraries(self, threads: int) -> None:
+        """Import PyTorch, choose the quantized engine, and give it `threads` threads."""
+        import torch
+
+        Eager().load_libraries(threads)
+        if self.engine:
+            torch.backends.quantized.engine = self.engine
+
+    def open(self, folder: Path) -> TorchScriptSession:
+        """Load the module and optimize it for inference."""
+        import torch
+
+        file = folder / MODEL_FILE
+        return TorchScriptSession(torch.jit.optimize_for_inference(torch.jit.load(file)), file)
+
+
+@dataclass(frozen=True)
+class TorchScriptSession:
+    """A loaded and optimized module, and the file it comes from."""
+
+    module: torch.jit.ScriptModule
+    file: Path
+
+    def run(self, batch: Batch) -> Batch:
+        """Map float32 images (n, channels, height, width) to float32 logits (n, classes)."""
+        import torch
+
+        with torch.inference_mode():
+            logits: Batch = self.module(torch.from_numpy(batch)).numpy()
+        return logits
+
+    def executed(self, batch: Batch) -> Executed:
+        """Count the multiply-accumulates of the operators that the interpreter dispatched, by precision.
+
+        Float convolutions given to oneDNN are not dispatched. Theirs are what remains of the file's own
+        total: float32, the only type that `optimize_for_inference` converts.
+        """
+        import torch
+
+        from quant_explorer.runtimes.torch_macs import count_macs
+
+        seen = count_macs(self.module, batch)
+        converted = sum(node.kind() == _ONEDNN_CONVOLUTION for node in self.module.inlined_graph.nodes())
+        if not converted:
+            return seen
+        total = sum(count_macs(torch.jit.load(self.file), batch).macs.values())
+        macs = Counter(seen.macs)
+        macs["fp32"] += total - sum(seen.macs.values())
+        return Executed(dict(sorted(macs.items())), seen.kernels | {_ONEDNN_CONVOLUTION: converted})
