@@ -1,6 +1,7 @@
 """The openvino runtime: what it writes and refuses, what the plugin executes, what a worker imports."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,8 +41,14 @@ SECOND_CONVOLUTION_MACS = 16 * (8 * 8) * (8 * 3 * 3)
 BATCHES = toy_batches(count=2)
 
 
+@functools.cache
+def shared_model() -> nn.Module:
+    """One module, which is exported once."""
+    return toy_model()
+
+
 def lower(spec: QuantSpec, folder: Path, model: nn.Module | None = None) -> OpenVinoSession:
-    candidate = Candidate(model or toy_model(), spec)
+    candidate = Candidate(model or shared_model(), spec)
     ((option, precision),) = OpenVino().lower(candidate, BATCHES, folder).options
     assert option == "precision"
     runtime = OpenVino(str(precision))
@@ -156,7 +163,7 @@ def test_int8_that_runs_in_float_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("precision", "least_db"), [("fp16", 55.0), ("bf16", 30.0)])
 def test_half_precision(precision: Precision, least_db: float, tmp_path: Path) -> None:
     """Stored in 16 bits; what it is computed in is counted, and told."""
-    session, model = lower(QuantSpec(precision), tmp_path), toy_model()
+    session, model = lower(QuantSpec(precision), tmp_path), shared_model()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert (tmp_path / "model.bin").stat().st_size < 3 * parameters
     expected = float_logits(model, BATCHES[0])
@@ -211,7 +218,8 @@ def stored_bias(path: Path) -> NDArray[np.float64]:
 def test_ranges_that_are_not_used_are_told(tmp_path: Path) -> None:
     spec = dataclasses.replace(STATIC, activation_ranges=(ActivationRange("x", -1.0, 1.0),))
     notes = [
-        OpenVino().lower(Candidate(toy_model(), given), BATCHES, tmp_path).notes for given in (STATIC, spec)
+        OpenVino().lower(Candidate(shared_model(), given), BATCHES, tmp_path).notes
+        for given in (STATIC, spec)
     ]
     assert len(notes[1]) == len(notes[0]) + 1
     assert "not used" in notes[1][-1]

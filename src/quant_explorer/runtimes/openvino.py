@@ -43,7 +43,7 @@ class OpenVino:
             if spec.activations != "float":
                 return f"{spec.activations} quantization of activations needs int8, not {spec.precision}"
             if spec.precision != "fp32" and spec.float_layers:
-                return f"openvino stores all weights in {spec.precision}: no layers can stay in fp32"
+                return f"openvino lowers the whole model to {spec.precision}: no layers can stay in fp32"
             return None
         if spec.activations == "dynamic":
             return (

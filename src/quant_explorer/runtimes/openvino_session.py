@@ -49,7 +49,7 @@ def computes_natively(precision: str) -> bool:
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A model for `images.shape`. The request reads `images` and writes `logits`; it owns neither."""
+    """A model for `images.shape`. The request's own memory: it reads `images` and writes `logits`."""
 
     model: openvino.CompiledModel
     request: openvino.InferRequest
@@ -94,9 +94,8 @@ class OpenVinoSession:
         hint = {"INFERENCE_PRECISION_HINT": self._hint}
         compiled = _core().compile_model(self._read(shape), DEVICE, hint)
         request = compiled.create_infer_request()
-        images = np.zeros(shape, np.float32)
-        request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
-        self._compiled = _Compiled(compiled, request, images, request.get_output_tensor().data)
+        images, logits = request.get_input_tensor().data, request.get_output_tensor().data
+        self._compiled = _Compiled(compiled, request, images, logits)
         return self._compiled
 
     def _read(self, shape: tuple[int, ...]) -> openvino.Model:
