@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -16,13 +17,16 @@ from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.executorch import ExecuTorch
 from quant_explorer.runtimes.fx import activation_bits
+from quant_explorer.runtimes.inductor import Inductor
 from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
-from quant_explorer.testing import conformance_runtime
 from quant_explorer.runtimes.torchscript import TorchScript
+from quant_explorer.testing import conformance_runtime
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from quant_explorer.testing.toys import toy_batches
+
+from .kept_objects import kept_objects
 
 
 @pytest.mark.slow
@@ -35,6 +39,20 @@ class TestEager(RuntimeConformance):
 class TestOnnxRuntime(RuntimeConformance):
     kind = OnnxRuntime
     weight_levels = 64.0 if saturates() else 127.0
+
+
+@pytest.mark.slow
+class TestExecuTorch(RuntimeConformance):
+    kind = ExecuTorch
+    # Each method costs seconds to lower; test_executorch.py has several in one file.
+    options = (("batch_sizes", "1"),)
+    weight_levels = 127.0
+
+
+@pytest.mark.slow
+class TestTorchScript(RuntimeConformance):
+    kind = TorchScript
+    activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
 
 
 @pytest.mark.slow
@@ -62,17 +80,15 @@ class TestOpenVino(RuntimeConformance):
 
 
 @pytest.mark.slow
-class TestExecuTorch(RuntimeConformance):
-    kind = ExecuTorch
-    # Each method costs seconds to lower; test_executorch.py has several in one file.
-    options = (("batch_sizes", "1"),)
-    weight_levels = 127.0
+class TestInductor(RuntimeConformance):
+    kind = Inductor
 
-
-@pytest.mark.slow
-class TestTorchScript(RuntimeConformance):
-    kind = TorchScript
-    activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def keep_objects(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        """Six compilations of each spec become two."""
+        with kept_objects(tmp_path_factory.mktemp("objects")):
+            yield
 
 
 def test_every_runtime_is_registered_and_conforms() -> None:

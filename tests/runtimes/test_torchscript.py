@@ -136,13 +136,59 @@ def test_int8_that_ran_float_is_seen(tmp_path: Path) -> None:
     assert "prim::mkldnn_convolution" not in whole.kernels
 
 
+class Excitation(nn.Module):
+    """Scales each channel by a number, or by a map of the same size."""
+
+    def __init__(self, *, broadcast: bool) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 8, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if broadcast else nn.Identity()
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.features(x)
+        logits: torch.Tensor = self.head((maps * self.gate(self.pool(maps)).sigmoid()).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+@pytest.mark.parametrize("spec", ["fp32", "dynamic_int8", "static_int8_per_channel"])
+def test_a_model_that_broadcasts_is_opened_as_it_is(spec: str, broadcast: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Excitation(broadcast=broadcast).eval()
+    lowering = TorchScript().lower(Candidate(model, SPECS[spec]), BATCHES, tmp_path)
+    options = dict(lowering.options)
+    assert options["optimize"] == (not broadcast)
+    assert any("broadcast" in note for note in lowering.notes) == broadcast
+    session = TorchScript(optimize=not broadcast).open(tmp_path)
+    executed = session.executed(BATCHES[0])
+    assert ("prim::mkldnn_convolution" in executed.kernels) == (
+        spec != "static_int8_per_channel" and not broadcast
+    )
+    places = 1 if broadcast else 256
+    assert sum(executed.macs.values()) == 8 * 256 * 27 + 8 * 8 * places + 8 * 4
+    expected = float_logits(model, BATCHES[0])
+    tolerance = 1e-5 if spec == "fp32" else 0.1
+    np.testing.assert_allclose(
+        session.run(BATCHES[0]), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+    )
+
+
+def test_optimizing_can_be_declined(tmp_path: Path) -> None:
+    lowering = TorchScript(optimize=False).lower(Candidate(toy_model(), SPECS["fp32"]), BATCHES, tmp_path)
+    assert lowering.options == (("engine", ""), ("optimize", False))
+    session = TorchScript(**dict(lowering.options)).open(tmp_path)  # type: ignore[arg-type]
+    assert session.executed(BATCHES[0]).kernels == {"aten._convolution.default": 2, "aten.addmm.default": 1}
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_is_used_and_restored(engine: str, tmp_path: Path) -> None:
     before = torch.backends.quantized.engine
     candidate = Candidate(toy_model(), SPECS["static_int8_per_channel"])
     lowering = TorchScript(engine).lower(candidate, BATCHES, tmp_path)
     assert torch.backends.quantized.engine == before
-    assert lowering.options == (("engine", engine),)
+    assert lowering.options == (("engine", engine), ("optimize", True))
     assert lowering.notes[0] == f"quantized engine: {engine}"
 
 

@@ -8,6 +8,7 @@ from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.registry import Registry
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.runtimes.executorch import ExecuTorch
+from quant_explorer.runtimes.inductor import Inductor
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
 from quant_explorer.runtimes.torchscript import TorchScript
@@ -19,6 +20,7 @@ RUNTIMES: Registry[type[Runtime]] = Registry(
         for runtime in (
             Eager,
             TorchScript,
+            Inductor,
             OnnxRuntime,
             OpenVino,
             ExecuTorch,

@@ -1,0 +1,157 @@
+"""TorchInductor: the exported model compiled to machine code ahead of time (AOTInductor).
+
+Artifact: `model.pt2`, a package of a shared library with the weights in it, and its generated C++ sources.
+Source of the method: PyTorch, "AOTInductor: Ahead-Of-Time Compilation for torch.export-ed models",
+https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/torch.compiler_aot_inductor.html; torchao,
+"PyTorch 2 Export Quantization with X86 Backend through Inductor",
+https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_x86_inductor.html.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.measurement import Executed
+from quant_explorer.core.packages import explain_missing, package_versions
+from quant_explorer.core.quantspec import Granularity
+
+if TYPE_CHECKING:
+    from torch._C._aoti import AOTIModelPackageLoader
+
+PACKAGE_FILE = "model.pt2"
+# Of the package's metadata: the model's multiply-accumulates, and the precision of those not quantized.
+MACS_KEY, FLOAT_PRECISION_KEY = "macs", "float_precision"
+# Of the weights, as torchao's quantizer for the machine asks for it.
+_GRANULARITY: dict[str, Granularity] = {
+    "x86_64": "per_channel",
+    "amd64": "per_channel",
+    "aarch64": "per_tensor",
+    "arm64": "per_tensor",
+}
+
+
+@dataclass(frozen=True)
+class Inductor:
+    """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
+
+    name: ClassVar[str] = "inductor"
+
+    def unavailable(self) -> str | None:
+        """torchao quantizes, and a C++ compiler is called when a model is built."""
+        compiler = _compiler()
+        if shutil.which(compiler) is None:
+            return (
+                f"no C++ compiler {compiler!r}: install g++ (Debian: apt-get install g++) or set CXX to one"
+            )
+        return explain_missing("inductor", "torch", "torchao")
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of compiler and quantizer; that of the C++ compiler is in the package."""
+        return package_versions("torch", "torchao")
+
+    def unsupported(self, candidate: Candidate) -> str | None:
+        """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
+        spec = candidate.spec
+        if spec.precision == "int8":
+            return _explain_granularity(spec.granularity)
+        if spec.precision == "fp32":
+            return None
+        if spec.float_layers:
+            return f"inductor casts a whole model to {spec.precision}: no layer can be left in float"
+        from quant_explorer.runtimes import half
+
+        return half.explain_missing_kernels(spec.precision)
+
+    def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
+        """Export, quantize or cast as the spec asks, compile for this CPU, and write `model.pt2`.
+
+        Raises UnsupportedError when the model cannot be exported or quantized, BuildError when the C++
+        compiler fails.
+        """
+        from quant_explorer.runtimes import inductor_lowering
+
+        program, notes = inductor_lowering.prepare(candidate, calibration)
+        precision = candidate.spec.precision
+        metadata = {
+            MACS_KEY: str(inductor_lowering.count_macs(candidate.model, calibration[0][:1])),
+            FLOAT_PRECISION_KEY: "fp32" if precision == "int8" else precision,
+        }
+        inductor_lowering.compile_package(program, folder / PACKAGE_FILE, metadata)
+        return Lowering(notes=notes, options=())
+
+    def load_libraries(self, threads: int) -> None:
+        """Import PyTorch (without its compiler), and give it `threads` threads."""
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        # Generated code reads memory as if the input were as it was compiled for; this makes it look first.
+        os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
+
+    def open(self, folder: Path) -> InductorSession:
+        """Load the package's library."""
+        from torch._C._aoti import AOTIModelPackageLoader
+
+        single_threaded, runners, device = True, 1, -1
+        loader = AOTIModelPackageLoader(str(folder / PACKAGE_FILE), "model", single_threaded, runners, device)
+        _remove_extracted()
+        return InductorSession(loader)
+
+
+@dataclass(frozen=True)
+class InductorSession:
+    """A loaded package, called without PyTorch's pytrees: one tensor in, one out."""
+
+    loader: AOTIModelPackageLoader
+
+    def run(self, batch: Batch) -> Batch:
+        """Map float32 images (n, channels, height, width) to float32 logits (n, classes)."""
+        from torch import from_numpy
+
+        logits: Batch = self.loader.run([from_numpy(batch)])[0].numpy()
+        return logits
+
+    def executed(self, batch: Batch) -> Executed:
+        """Count the multiply-accumulates of the primitives that oneDNN logs, and of the rest of the model."""
+        from quant_explorer.runtimes.onednn_macs import count_macs
+
+        written = self.loader.get_metadata()
+        return count_macs(
+            self.run, batch, total=int(written[MACS_KEY]), precision=written[FLOAT_PRECISION_KEY]
+        )
+
+
+def _explain_granularity(asked: Granularity) -> str | None:
+    machine = platform.machine().lower()
+    there = _GRANULARITY.get(machine)
+    if there is None:
+        return f"torchao has INT8 quantizers of Inductor for x86 and Arm, not for {machine}"
+    if asked == there:
+        return None
+    return (
+        f"on {machine} Inductor has INT8 kernels for {there} weights only; {asked} weights would be "
+        f"multiplied in FP32: choose a {there} configuration"
+    )
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+def _remove_extracted() -> None:
+    """Delete the library that the loader unpacked; it is mapped. A worker that is killed would leave it."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return
+    for line in maps.read_text().splitlines():
+        path = Path(line.split(maxsplit=5)[-1])
+        for parent in path.parents:
+            if parent.name.startswith("aotinductor_"):
+                shutil.rmtree(parent, ignore_errors=True)

@@ -1,0 +1,152 @@
+"""How `inductor` lowers: quantize or cast the exported program, compile it with AOTInductor.
+
+Sources: see `inductor.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.errors import BuildError
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.runtimes import half, pt2e, torch_macs
+
+if TYPE_CHECKING:
+    from torchao.quantization.pt2e.quantizer import QuantizationConfig
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
+
+# torchao's own smallest scale, for both of its observers.
+_EPS = 2**-12
+
+SETTINGS: Final[dict[str, object]] = {
+    # Without it weights are arguments, and no pattern of quantized weights is replaced by an INT8 kernel.
+    "freezing": True,
+    # The library takes the threads of the process that loads it, not of the one that built it.
+    "cpp.dynamic_threads": True,
+    # Debug information would be half of the file.
+    "aot_inductor.enable_line_tables": False,
+    # Headers are compiled once a machine; PyTorch calls openssl to see whether they are still the same.
+    "aot_inductor.precompile_headers": shutil.which("openssl") is not None,
+    # Shapes are checked at the entrance; those inside follow. Their messages contain addresses.
+    "size_asserts": False,
+    # The check at the entrance would refuse a batch of one: the compiler counts on at least two.
+    "aot_inductor.check_lowerbound": False,
+}
+
+
+def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """Return the program to compile, for any batch size, and notes for the report."""
+    model, spec, shape = candidate.model, candidate.spec, calibration[0].shape[1:]
+    notes = (f"compiled for this CPU's instruction set ({_instruction_set()}) and for no lesser CPU",)
+    if spec.precision == "fp32":
+        return pt2e.export(model, shape), (*notes, _REPACKED)
+    if spec.precision in half.DTYPES:
+        cast = _Half(model, half.DTYPES[spec.precision]).eval()
+        emulation = half.explain_emulation(spec.precision)
+        return pt2e.export(cast, shape), (*notes, _REPACKED, *([emulation] if emulation else []))
+    quantizer, quantizer_notes = _quantizer(spec)
+    graph = pt2e.quantize(pt2e.export(model, shape), calibration, quantizer)
+    return pt2e.export(graph, shape), (*notes, *quantizer_notes)
+
+
+_REPACKED = (
+    "float convolutions reorder weights at each call: Inductor packs ahead only for a fixed batch size"
+)
+
+
+class _Half(nn.Module):
+    """Casts on the way in and out; in between, everything is 16 bits wide."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images.to(self.dtype))
+        return logits.float()
+
+
+def _instruction_set() -> str:
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    return str(pick_vec_isa())
+
+
+def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
+    from torchao.quantization.pt2e.quantizer import arm_inductor_quantizer as arm
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    dynamic = spec.activations == "dynamic"
+    notes: tuple[str, ...] = ()
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        quantizer = x86.X86InductorQuantizer()
+        # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflows.
+        reduced = not torch.cpu._is_vnni_supported()
+        config = x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic, reduce_range=reduced)
+        notes = ("activations have 7 bits: this CPU has no VNNI",) if reduced else ()
+    else:
+        quantizer = arm.ArmInductorQuantizer()
+        config = arm.get_default_arm_inductor_quantization_config(is_dynamic=dynamic)
+    for layer in spec.float_layers:
+        quantizer.set_module_name_qconfig(layer, None)
+    if dynamic:
+        quantizer.set_module_type_qconfig(nn.Linear, config)
+    else:
+        quantizer.set_global(_with_observer(config, spec))
+        if spec.activation_ranges:
+            notes += ("ranges learned in training are not used: torchao calibrates again",)
+    return quantizer, (f"quantizer: torchao {type(quantizer).__name__}", *notes)
+
+
+def _with_observer(config: QuantizationConfig, spec: QuantSpec) -> QuantizationConfig:
+    """torchao's own recipe, with the observer of activations that the spec asks for."""
+    from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
+
+    observer = {"histogram": HistogramObserver, "minmax": MinMaxObserver}[spec.observer]
+    activation = dataclasses.replace(
+        config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=_EPS)
+    )
+    return dataclasses.replace(config, input_activation=activation, output_activation=activation)
+
+
+def count_macs(model: nn.Module, image: Batch) -> int:
+    """Return the multiply-accumulates of the float model for `image` (1, channels, height, width)."""
+    return sum(torch_macs.count_macs(model, image).macs.values())
+
+
+def compile_package(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
+    """Compile `program` with AOTInductor to a package at `path`, with `metadata` in it.
+
+    Precompiled headers stay in PyTorch's cache for the next time; other intermediate files are removed.
+    Raises BuildError when Inductor or the C++ compiler fails.
+    """
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import InductorError
+    from torch._inductor.utils import fresh_cache
+
+    settings = SETTINGS | {"aot_inductor.metadata": dict(metadata)}
+    try:
+        # A failure would leave what fresh_cache makes.
+        with torch.no_grad(), TemporaryDirectory() as scratch, fresh_cache(dir=scratch):
+            aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
+    except InductorError as error:
+        raise BuildError(f"Inductor cannot compile the model: {_summarize(str(error))}") from error
+
+
+def _summarize(message: str) -> str:
+    """The first line, and the first that a C++ compiler calls an error."""
+    lines = message.splitlines()
+    return "; ".join([*lines[:1], *[line for line in lines if "error:" in line][:1]])
