@@ -17,8 +17,8 @@ from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.conformance_runtime import SPECS
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import toy_batches, toy_model
+from tests.conftest import Lowered
 
-from ..conftest import Lowered
 from .documents import ROOT
 
 BEFORE = "import numpy as np\nimages = np.load('../images.npy')\n"

@@ -4,15 +4,12 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
 import quant_explorer.runtimes
-from quant_explorer.core.contracts import Batch, Runtime
-from quant_explorer.core.quantspec import Granularity
+from quant_explorer.core.contracts import Batch
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.executorch import ExecuTorch
@@ -22,9 +19,7 @@ from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
 from quant_explorer.runtimes.torchscript import TorchScript
-from quant_explorer.testing import conformance_runtime
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
-from quant_explorer.testing.toys import toy_batches
 
 from .kept_objects import kept_objects
 
@@ -60,23 +55,12 @@ class TestOpenVino(RuntimeConformance):
     kind = OpenVino
     weight_levels = 127.0
 
-    @pytest.mark.parametrize("granularity", get_args(Granularity))
-    def test_one_static_layer_is_as_exact_as_its_formula(
-        self,
-        runtime: Runtime,
-        granularity: Granularity,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """The suite's, on images with 0 on a step of their range: NNCF widens others until it is one."""
-
-        def batches_around_zero(shape: tuple[int, int, int], *, count: int, size: int) -> tuple[Batch, ...]:
-            batches = toy_batches(shape, count=count, size=size)
-            high = max(float(batch.max()) for batch in batches)
-            return tuple(np.clip(batch, -120 / 135 * high, high) for batch in batches)
-
-        monkeypatch.setattr(conformance_runtime, "toy_batches", batches_around_zero)
-        super().test_one_static_layer_is_as_exact_as_its_formula(runtime, granularity, tmp_path)
+    def linear_images(self) -> Batch:
+        """The suite's with 0 on a step of their range: NNCF widens others until it is one."""
+        images = super().linear_images()
+        high = float(images.max())
+        clipped: Batch = np.clip(images, -120 / 135 * high, high)
+        return clipped
 
 
 @pytest.mark.slow

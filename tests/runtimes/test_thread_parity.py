@@ -1,4 +1,4 @@
-"""A runtime that is given one thread uses one: no pool of its own, no spinning, also where nothing pins it."""
+"""A runtime that is given one thread uses one: no pool of its own, no spinning, also where none is pinned."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 from quant_explorer.pipeline.environment import thread_environment
 from quant_explorer.pipeline.worker import runtime_path
 from quant_explorer.runtimes import RUNTIMES
-
-from ..conftest import Lowered
+from tests.conftest import Lowered
 
 MOST_CPU_PER_WALL = 1.1
 # Not pinned, unlike the workers: affinity would hide a second thread.

@@ -178,6 +178,7 @@ def test_a_model_that_broadcasts_is_opened_as_it_is(spec: str, broadcast: bool, 
 def test_optimizing_can_be_declined(tmp_path: Path) -> None:
     lowering = TorchScript(optimize=False).lower(Candidate(toy_model(), SPECS["fp32"]), BATCHES, tmp_path)
     assert lowering.options == (("engine", ""), ("optimize", False))
+    assert lowering.notes == ()
     session = TorchScript(**dict(lowering.options)).open(tmp_path)  # type: ignore[arg-type]
     assert session.executed(BATCHES[0]).kernels == {"aten._convolution.default": 2, "aten.addmm.default": 1}
 

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.ts"
 _ONEDNN_CONVOLUTION = "prim::mkldnn_convolution"
 _MAP_DIMENSIONS = 4
-_NOT_OPTIMIZED = "opened without torch.jit.optimize_for_inference, which slows models that broadcast down"
+_NOT_OPTIMIZED = (
+    "opened without torch.jit.optimize_for_inference: the model broadcasts, which oneDNN's layout cannot"
+)
+# More than one, so that a batch size of one is not taken for a constant.
+_TRACED_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,12 @@ class TorchScript:
         engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
         with fx.quantized_engine(engine):
             lowered = fx.lower(candidate, calibration, engine)
-            torchscript_file.write(lowered.module, folder / MODEL_FILE, calibration[0])
-            optimize = self.optimize and not has_broadcasts(lowered.module, calibration[0])
+            images = calibration[0][:_TRACED_IMAGES]
+            torchscript_file.write(lowered.module, folder / MODEL_FILE, images)
+            broadcasts = has_broadcasts(lowered.module, images)
         return Lowering(
-            notes=lowered.notes if optimize else (*lowered.notes, _NOT_OPTIMIZED),
-            options=(("engine", engine or ""), ("optimize", optimize)),
+            notes=(*lowered.notes, _NOT_OPTIMIZED) if broadcasts else lowered.notes,
+            options=(("engine", engine or ""), ("optimize", self.optimize and not broadcasts)),
         )
 
     def load_libraries(self, threads: int) -> None:

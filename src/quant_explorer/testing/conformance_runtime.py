@@ -88,6 +88,10 @@ class RuntimeConformance:
         """Return the float model, in eval mode, that gives (n, 4) for (n, *shape)."""
         return toy_model()
 
+    def linear_images(self) -> Batch:
+        """Return the images (n, 3, 4, 4) whose range the quantized linear layer is calibrated on."""
+        return toy_batches(LINEAR_SHAPE, count=1, size=64)[0]
+
     @pytest.fixture(scope="class")
     def runtime(self) -> Runtime:
         """Return the runtime, or skip with the reason why it is not available here."""
@@ -241,10 +245,10 @@ class RuntimeConformance:
         reason = runtime.unsupported(candidate)
         if reason is not None:
             pytest.skip(reason)
-        calibration = toy_batches(LINEAR_SHAPE, count=1, size=64)
-        with open_lowered(runtime, candidate, calibration, tmp_path) as worker:
-            logits = worker.run(calibration[0])
-        layer = LinearLayer.of(model, calibration[0], granularity, self.weight_levels, self.activation_levels)
+        images = self.linear_images()
+        with open_lowered(runtime, candidate, (images,), tmp_path) as worker:
+            logits = worker.run(images)
+        layer = LinearLayer.of(model, images, granularity, self.weight_levels, self.activation_levels)
         simulated = layer.output.round_trip(layer.quantized_sums())
         assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
         assert np.all(np.abs(logits - layer.sums()) <= layer.half_steps() * (1 + ROUNDING))
