@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 # Folding a batch norm only rounds differently; a graph that was folded wrongly is far off.
 FOLDING_TOLERANCE = 1e-3
 
+# PyTorch chooses the kernel of a convolution by whether there are 16 images or more (ConvParams::use_mkldnn),
+# and what the compiler concludes from fewer would be the largest batch that the compiled model takes.
+_EXAMPLE_BATCH = 16
+
 _Exports = dict[tuple[tuple[int, ...], int | None], ExportedProgram]
 _exports: WeakKeyDictionary[nn.Module, _Exports] = WeakKeyDictionary()
 
@@ -46,8 +50,7 @@ def export(model: nn.Module, shape: Sequence[int], *, largest_batch: int | None 
 
 def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None) -> ExportedProgram:
     fixed = largest_batch == 1
-    # A dimension whose example is 1 would be taken for a constant.
-    example = torch.zeros(1 if fixed else 2, *shape)
+    example = torch.zeros(1 if fixed else _EXAMPLE_BATCH, *shape)
     dynamic = None if fixed else ({0: Dim("batch", min=1, max=largest_batch)},)
     with torch.no_grad(), _explain("the model cannot be captured by torch.export"):
         return torch.export.export(model, (example,), dynamic_shapes=dynamic)
