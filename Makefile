@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pipeline pipeline-tiny test check lint format typecheck bench readme clean
+.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench readme clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -18,14 +18,17 @@ $(INSTALLED): pyproject.toml
 
 install: $(INSTALLED) ## Create .venv and install the package with all that tests and checks need
 
-pipeline: $(INSTALLED) ## The whole job on the embedded MNIST images: train, build, measure, report
-	$(BIN)/quant-explorer pipeline --data mnist5k
+pipeline: $(INSTALLED) ## The whole job on the embedded MNIST images, on two runtimes: train, build, measure, report
+	$(BIN)/quant-explorer pipeline --data mnist5k --runtime eager --runtime onnxruntime
 
 pipeline-tiny: $(INSTALLED) ## The same on 200 images and 1 epoch, to see that it runs
-	$(BIN)/quant-explorer pipeline --tiny
+	$(BIN)/quant-explorer pipeline --tiny --runtime eager --runtime onnxruntime
+
+pipeline-all: $(INSTALLED) ## The whole job on every runtime
+	$(BIN)/quant-explorer pipeline --data mnist5k --run-dir runs/mnist5k-small_cnn-all
 
 test: $(INSTALLED) ## Every test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadscope
 
 check: lint typecheck ## ruff, mypy --strict and import-linter
 
@@ -41,9 +44,10 @@ format: $(INSTALLED) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Speed of training beside a plain loop, and the A/A false-alarm rate (quiet machine!)
+bench: $(INSTALLED) ## Training beside a plain loop, A/A false alarms, Session overhead (quiet machine!)
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/aa.py
+	$(BIN)/python benchmarks/session_overhead.py
 
 readme: $(INSTALLED) ## Write the committed results' table into README.md
 	$(BIN)/python -m quant_explorer.report.readme results/cifar10-jpeg/full_results.json README.md

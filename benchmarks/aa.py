@@ -38,11 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--runtime", choices=tuple(RUNTIMES), default="eager")
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
     settings = Settings(data="mnist5k", model="small_cnn", data_dir=Path("data"), train_subset=1000)
     protocol = Protocol(rounds=arguments.rounds)
-    recipe = recipes((BASELINE_CONFIG,), RUNTIMES, settings, protocol)[0]
+    chosen = {arguments.runtime: RUNTIMES[arguments.runtime]}
+    recipe = recipes((BASELINE_CONFIG,), chosen, settings, protocol)[-1]
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     with tempfile.TemporaryDirectory() as folder, open_run(Path(folder)) as run:
         # The weights' values do not matter to the time, so nothing is trained.
@@ -67,17 +69,18 @@ def main() -> None:
             )
             ratio, interval = ratio_interval(*pairs[-1])
             print(f"{number + 1}: {ratio:.4f} [{interval.low:.4f}, {interval.high:.4f}]", flush=True)
-    report(pairs, arguments.rounds, arguments.output)
+    report(pairs, arguments.runtime, arguments.rounds, arguments.output)
 
 
 def report(
-    pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], rounds: int, path: Path | None
+    pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], runtime: str, rounds: int, path: Path | None
 ) -> None:
     """Print the false-alarm rate with its Wilson interval, and the power for each slowdown."""
     alarms = sum(not ratio_interval(one, two)[1].contains(1.0) for one, two in pairs)
     interval = wilson(alarms, len(pairs))
     environment = describe_environment(threads=1, packages=("torch", "numpy"))
     figures = {
+        "runtime": runtime,
         "comparisons": len(pairs),
         "rounds": rounds,
         "false_alarms": alarms,

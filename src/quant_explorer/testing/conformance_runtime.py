@@ -9,7 +9,7 @@ Everything a session does is asked of a real worker process that has the files a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +58,22 @@ WORKER_TIMEOUT_S: Final = 120.0
 
 @dataclass(frozen=True)
 class Opened:
-    """A lowered candidate, opened by the worker. `folder` is where its files were moved to."""
+    """A lowered candidate, opened by the worker.
+
+    `folder` is where its files were moved to; `changed` names what lowering changed of the model.
+    """
 
     spec: str
     candidate: Candidate
+    lowering: Lowering
+    changed: Sequence[str]
     folder: Path
     worker: Worker
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes by file."""
+        return _sizes(self.folder)
 
 
 class RuntimeConformance:
@@ -117,9 +127,14 @@ class RuntimeConformance:
     ) -> Iterator[Opened]:
         """Yield the candidate's files, opened by a worker that all tests of this spec share."""
         spec = next(name for name, value in SPECS.items() if value == candidate.spec)
-        folder = tmp_path_factory.mktemp("lowered")
-        with open_lowered(runtime, candidate, toy_batches(self.shape), folder) as worker:
-            yield Opened(spec, candidate, folder / "moved", worker)
+        written = tmp_path_factory.mktemp("lowered") / "written"
+        written.mkdir()
+        before = copy.deepcopy(candidate.model)
+        lowering = runtime.lower(candidate, toy_batches(self.shape), written)
+        changed = differences(before, candidate.model)
+        folder = written.rename(written.with_name("moved"))
+        with open_files(runtime, lowering, folder, toy_batches(self.shape)[0]) as worker:
+            yield Opened(spec, candidate, lowering, changed, folder, worker)
 
     def test_fp32_is_supported(self, runtime: Runtime) -> None:
         """FP32 is measured in every runtime, or its own gain would be taken for that of INT8."""
@@ -140,47 +155,33 @@ class RuntimeConformance:
         assert versions
         assert all(name and version for name, version in versions.items())
 
-    def test_lowering_leaves_the_model_untouched(
-        self, runtime: Runtime, candidate: Candidate, tmp_path: Path
-    ) -> None:
+    def test_lowering_leaves_the_model_untouched(self, opened: Opened) -> None:
         """Weights, buffers, training modes, modules, attributes and hooks are what they were."""
-        before = copy.deepcopy(candidate.model)
-        runtime.lower(candidate, toy_batches(self.shape), tmp_path)
-        assert differences(before, candidate.model) == []
+        assert opened.changed == []
 
     def test_lowering_twice_gives_files_of_equal_size(
-        self, runtime: Runtime, candidate: Candidate, tmp_path: Path
+        self, runtime: Runtime, opened: Opened, tmp_path: Path
     ) -> None:
         """The name of the folder leaves no trace, nor does the time."""
-        lowerings: list[Lowering] = []
-        sizes: list[dict[str, int]] = []
-        for name in ("once", "twice-and-a-longer-name"):
-            folder = tmp_path / name
-            folder.mkdir()
-            lowerings.append(runtime.lower(candidate, toy_batches(self.shape), folder))
-            files = [path for path in folder.rglob("*") if path.is_file()]
-            sizes.append({path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
-        assert sizes[0], "nothing was written"
-        assert sizes[0] == sizes[1]
-        assert lowerings[0] == lowerings[1]
+        folder = tmp_path / "a-longer-name-than-before"
+        folder.mkdir()
+        lowering = runtime.lower(opened.candidate, toy_batches(self.shape), folder)
+        assert opened.sizes, "nothing was written"
+        assert _sizes(folder) == opened.sizes
+        assert lowering == opened.lowering
 
     def test_other_weights_give_files_of_equal_size(
-        self, runtime: Runtime, candidate: Candidate, tmp_path: Path
+        self, runtime: Runtime, opened: Opened, tmp_path: Path
     ) -> None:
         """Equal payloads report equal sizes."""
         import torch
 
-        other = copy.deepcopy(candidate.model)
+        other = copy.deepcopy(opened.candidate.model)
         with torch.no_grad():
             for parameter in other.parameters():
                 parameter.mul_(-0.7)
-        sizes = []
-        for name, model in (("own", candidate.model), ("other", other)):
-            folder = tmp_path / name
-            folder.mkdir()
-            runtime.lower(Candidate(model, candidate.spec), toy_batches(self.shape), folder)
-            sizes.append(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
-        assert sizes[0] == sizes[1]
+        runtime.lower(Candidate(other, opened.candidate.spec), toy_batches(self.shape), tmp_path)
+        assert sum(_sizes(tmp_path).values()) == sum(opened.sizes.values())
 
     def test_outputs_are_those_of_the_float_model(self, opened: Opened) -> None:
         """FP32 to 1e-4 of the largest logit; half precision to 30 dB; INT8 to 20 dB, but worse than FP32."""
@@ -202,7 +203,7 @@ class RuntimeConformance:
     @pytest.mark.parametrize("size", [1, 3, 8])
     def test_rows_do_not_depend_on_the_batch(self, opened: Opened, size: int) -> None:
         """Up to rounding of sums; up to one step of the input where its range is that of the batch."""
-        images = toy_batches(self.shape, count=1, seed=2)[0]
+        images = toy_batches(self.shape, count=1, size=32, seed=2)[0]
         whole = opened.worker.run(images)
         part = opened.worker.run(np.ascontiguousarray(images[:size]))
         assert part.shape == (size, len(TOY_CLASSES))
@@ -246,7 +247,8 @@ class RuntimeConformance:
         if reason is not None:
             pytest.skip(reason)
         images = self.linear_images()
-        with open_lowered(runtime, candidate, (images,), tmp_path) as worker:
+        lowering = runtime.lower(candidate, (images,), tmp_path)
+        with open_files(runtime, lowering, tmp_path, images) as worker:
             logits = worker.run(images)
         layer = LinearLayer.of(model, images, granularity, self.weight_levels, self.activation_levels)
         simulated = layer.output.round_trip(layer.quantized_sums())
@@ -255,17 +257,15 @@ class RuntimeConformance:
 
 
 @contextmanager
-def open_lowered(
-    runtime: Runtime, candidate: Candidate, calibration: tuple[Batch, ...], folder: Path
-) -> Iterator[Worker]:
-    """Lower to `folder`, move the files to `folder/moved`, and open them in a worker process."""
-    written = folder / "written"
-    written.mkdir()
-    lowering = runtime.lower(candidate, calibration, written)
-    written.rename(folder / "moved")
-    opening = Opening(
-        runtime_path(type(runtime)), lowering.options, str(folder / "moved"), measuring_cores(1)
-    )
-    with Worker(opening, log=folder / "worker.log", timeout_s=WORKER_TIMEOUT_S) as worker:
-        worker.open(calibration[0][:1])
+def open_files(runtime: Runtime, lowering: Lowering, folder: Path, batch: Batch) -> Iterator[Worker]:
+    """Open the files in `folder` in a worker process, whose log is beside the folder."""
+    opening = Opening(runtime_path(type(runtime)), lowering.options, str(folder), measuring_cores(1))
+    log = folder.with_name(f"{folder.name}.log")
+    with Worker(opening, log=log, timeout_s=WORKER_TIMEOUT_S) as worker:
+        worker.open(batch[:1])
         yield worker
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
