@@ -98,6 +98,29 @@ class CalledTwice(nn.Module):
         return twice.flatten(1)
 
 
+class Residual(nn.Module):
+    """As in ResNet: one ReLU after each of two convolutions, the second time after an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.relu(self.second(self.relu(self.first(images))) + images)
+        return result.flatten(1)
+
+
+@pytest.mark.parametrize(("float_layer", "quantized"), [(None, 2), ("first", 1), ("relu", 2)])
+def test_a_layer_that_is_called_twice(float_layer: str | None, quantized: int) -> None:
+    chosen = quantizer()
+    if float_layer:
+        chosen.set_module_name_qconfig(float_layer, None)
+    graph = pt2e.quantize(pt2e.export(Residual().eval(), TOY_SHAPE), toy_batches(), chosen)
+    weights = [node for node in graph.graph.nodes if "dequantize_per_channel" in str(node.target)]
+    assert len(weights) == quantized
+
+
 def test_folding_that_changes_the_outputs_is_a_reason() -> None:
     with pytest.raises(UnsupportedError, match="folding batch norms"):
         pt2e.quantize(pt2e.export(CalledTwice().eval(), TOY_SHAPE), toy_batches(), quantizer())

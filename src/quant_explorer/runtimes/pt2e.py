@@ -52,7 +52,7 @@ def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None)
     fixed = largest_batch == 1
     example = torch.zeros(1 if fixed else _EXAMPLE_BATCH, *shape)
     dynamic = None if fixed else ({0: Dim("batch", min=1, max=largest_batch)},)
-    with torch.no_grad(), _explain("the model cannot be captured by torch.export"):
+    with torch.no_grad(), _explain("the model cannot be captured by torch.export", _CAPTURE_ADVICE):
         return torch.export.export(model, (example,), dynamic_shapes=dynamic)
 
 
@@ -66,8 +66,10 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), _quiet(), _explain("PyTorch cannot quantize the exported graph"):
-        prepared = prepare_pt2e(graph_of(program), quantizer)
+    with torch.no_grad(), _quiet(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+        graph = graph_of(program)
+        _tell_calls_apart(graph)
+        prepared = prepare_pt2e(graph, quantizer)
         _check_folding(prepared, program, calibration[0])
         for batch in calibration[1:]:
             prepared(torch.from_numpy(batch))
@@ -80,6 +82,19 @@ def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
     graph = program.module(check_guards=False)
     assert isinstance(graph, torch.fx.GraphModule)
     return graph
+
+
+def _tell_calls_apart(graph: torch.fx.GraphModule) -> None:
+    """Name each further call of a layer, which quantizers take for one operator with several outputs."""
+    for node in graph.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if not stack:
+            continue
+        # torch.export numbers calls in the key, but quantizers look at the name; the layer's own stays.
+        key, (name, kind) = list(stack.items())[-1]
+        _, numbered, number = key.rpartition("@")
+        if numbered:
+            node.meta["nn_module_stack"] = {**stack, f"{key} again": (f"{name}@{number}", kind)}
 
 
 def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, batch: Batch) -> None:
@@ -100,14 +115,16 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+_CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"
+_QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
+
+
 @contextmanager
-def _explain(what: str) -> Iterator[None]:
+def _explain(what: str, advice: str) -> Iterator[None]:
     # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
     try:
         yield
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         # The rest is the trace of PyTorch's own code.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UnsupportedError(
-            f"{what} ({reason}); control flow that depends on the input must be moved out of forward()"
-        ) from error
+        raise UnsupportedError(f"{what} ({reason}); {advice}") from error
