@@ -16,7 +16,13 @@ from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.pipeline.environment import measuring_cores
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
-from quant_explorer.testing.conformance_runtime import LINEAR_SHAPE, SPECS, Opened, RuntimeConformance
+from quant_explorer.testing.conformance_runtime import (
+    LINEAR_SHAPE,
+    SPECS,
+    Opened,
+    RuntimeConformance,
+    lower_and_open,
+)
 from quant_explorer.testing.fake_runtime import SLOW_CALL_S, FakeRuntime, Fault
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
 
@@ -49,9 +55,9 @@ def started(
 
 @contextmanager
 def opened(folder: Path, fault: Fault, spec: str = "fp32", after: int = 0) -> Iterator[Opened]:
-    with started(folder, FakeRuntime(fault, after), spec) as worker:
-        worker.open(BATCH[:1])
-        yield Opened(spec, Candidate(toy_linear_model(), SPECS[spec]), folder, worker)
+    candidate = Candidate(toy_linear_model(), SPECS[spec])
+    with lower_and_open(FakeRuntime(fault, after), candidate, (BATCH,), folder) as lowered:
+        yield lowered
 
 
 def test_worker_imports_no_torch() -> None:
@@ -147,7 +153,5 @@ def test_a_runtime_that_touches_the_model_fails_the_conformance_suite(
         return lower(self, candidate, (BATCH,), folder)
 
     monkeypatch.setattr(FakeRuntime, "lower", training)
-    with pytest.raises(AssertionError):
-        TestHonest().test_lowering_leaves_the_model_untouched(
-            FakeRuntime(), Candidate(toy_linear_model(), QuantSpec()), tmp_path
-        )
+    with opened(tmp_path, "") as touched, pytest.raises(AssertionError):
+        TestHonest().test_lowering_leaves_the_model_untouched(touched)

@@ -126,15 +126,9 @@ class RuntimeConformance:
         self, candidate: Candidate, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Opened]:
         """Yield the candidate's files, opened by a worker that all tests of this spec share."""
-        spec = next(name for name, value in SPECS.items() if value == candidate.spec)
-        written = tmp_path_factory.mktemp("lowered") / "written"
-        written.mkdir()
-        before = copy.deepcopy(candidate.model)
-        lowering = runtime.lower(candidate, toy_batches(self.shape), written)
-        changed = differences(before, candidate.model)
-        folder = written.rename(written.with_name("moved"))
-        with open_files(runtime, lowering, folder, toy_batches(self.shape)[0]) as worker:
-            yield Opened(spec, candidate, lowering, changed, folder, worker)
+        folder = tmp_path_factory.mktemp("lowered")
+        with lower_and_open(runtime, candidate, toy_batches(self.shape), folder) as opened:
+            yield opened
 
     def test_fp32_is_supported(self, runtime: Runtime) -> None:
         """FP32 is measured in every runtime, or its own gain would be taken for that of INT8."""
@@ -254,6 +248,22 @@ class RuntimeConformance:
         simulated = layer.output.round_trip(layer.quantized_sums())
         assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
         assert np.all(np.abs(logits - layer.sums()) <= layer.half_steps() * (1 + ROUNDING))
+
+
+@contextmanager
+def lower_and_open(
+    runtime: Runtime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+) -> Iterator[Opened]:
+    """Lower to `folder/written`, move the files to `folder/moved`, and open them in a worker process."""
+    spec = next(name for name, value in SPECS.items() if value == candidate.spec)
+    written = folder / "written"
+    written.mkdir()
+    before = copy.deepcopy(candidate.model)
+    lowering = runtime.lower(candidate, calibration, written)
+    changed = differences(before, candidate.model)
+    moved = written.rename(folder / "moved")
+    with open_files(runtime, lowering, moved, calibration[0]) as worker:
+        yield Opened(spec, candidate, lowering, changed, moved, worker)
 
 
 @contextmanager
