@@ -1,5 +1,6 @@
 """The inductor runtime: what it refuses, what it compiles, what a package needs and leaves."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -116,6 +117,13 @@ class TestUnsupported:
     def test_a_missing_compiler_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-g++")
         assert "'no-such-g++'" in str(Inductor().unavailable())
+
+
+def test_versions_name_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another compiler makes another library of the same model."""
+    assert re.fullmatch(r"\S+ \d+(\.\d+)*", Inductor().versions()["c++"])
+    monkeypatch.setenv("CXX", "no-such-g++")
+    assert Inductor().versions()["c++"] == "no-such-g++ none"
 
 
 class TestGraph:

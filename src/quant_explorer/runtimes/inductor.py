@@ -21,6 +21,7 @@ from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.packages import explain_missing, package_versions
 from quant_explorer.core.quantspec import Granularity
+from quant_explorer.runtimes import cpp_compiler
 
 if TYPE_CHECKING:
     from torch._C._aoti import AOTIModelPackageLoader
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PACKAGE_FILE = "model.pt2"
 # Of the package's metadata: the model's multiply-accumulates, and the precision of those not quantized.
 MACS_KEY, FLOAT_PRECISION_KEY = "macs", "float_precision"
+# What the loader unpacks in the folder for temporary files.
+_EXTRACTED = "aotinductor_??????/*/data/aotinductor/model/*.so"
 # Of the weights, as torchao's quantizer for the machine asks for it.
 _GRANULARITY: dict[str, Granularity] = {
     "x86_64": "per_channel",
@@ -45,16 +48,11 @@ class Inductor:
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
-        compiler = _compiler()
-        if shutil.which(compiler) is None:
-            return (
-                f"no C++ compiler {compiler!r}: install g++ (Debian: apt-get install g++) or set CXX to one"
-            )
-        return explain_missing("inductor", "torch", "torchao")
+        return cpp_compiler.explain_missing() or explain_missing("inductor", "torch", "torchao")
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of compiler and quantizer; that of the C++ compiler is in the package."""
-        return package_versions("torch", "torchao")
+        """Return the versions of what compiles and quantizes."""
+        return package_versions("torch", "torchao") | {"c++": cpp_compiler.describe()}
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
@@ -141,17 +139,12 @@ def _explain_granularity(asked: Granularity) -> str | None:
     )
 
 
-def _compiler() -> str:
-    return os.environ.get("CXX", "g++")
-
-
 def _remove_extracted() -> None:
-    """Delete the library that the loader unpacked; it is mapped. A worker that is killed would leave it."""
+    """Delete the library that the loader unpacked: it is mapped, and a killed worker would leave it."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return
     for line in maps.read_text().splitlines():
         path = Path(line.split(maxsplit=5)[-1])
-        for parent in path.parents:
-            if parent.name.startswith("aotinductor_"):
-                shutil.rmtree(parent, ignore_errors=True)
+        if path.match(_EXTRACTED):
+            shutil.rmtree(path.parents[4], ignore_errors=True)

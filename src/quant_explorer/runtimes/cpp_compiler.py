@@ -1,0 +1,35 @@
+"""The C++ compiler that Inductor calls, without importing PyTorch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def explain_missing() -> str | None:
+    """Return how to get a compiler where there is none, or None."""
+    compiler = _command()
+    if shutil.which(compiler) is not None:
+        return None
+    return f"no C++ compiler {compiler!r}: install g++ (Debian: apt-get install g++) or set CXX to one"
+
+
+def describe() -> str:
+    """Return the compiler's name and version, "none" where it is not installed."""
+    compiler = _command()
+    return f"{Path(compiler).name} {_version(compiler)}"
+
+
+def _command() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    if shutil.which(compiler) is None:
+        return "none"
+    done = subprocess.run([compiler, "-dumpfullversion", "-dumpversion"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
