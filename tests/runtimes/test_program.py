@@ -1,5 +1,6 @@
 """Unusual models: what is written computes the same to the last bit, or is refused with a reason."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +193,20 @@ def test_files_that_compute_something_else_are_not_shipped(
     monkeypatch.setattr(program, "_constructor", forgetful)
     with pytest.raises(BuildError, match=r"model\.py does not compute what the traced model computes"):
         program.write(graph, tmp_path, BATCHES[0], engine=None)
+
+
+def test_layers_can_be_replaced_after_loading(tmp_path: Path) -> None:
+    """In the model and in a copy of it, as in any other nn.Module."""
+    Eager().lower(Candidate(toy_model(), SPECS["fp32"]), toy_batches(), tmp_path)
+    model = program.read(tmp_path)
+    twin = copy.deepcopy(model)
+    images = torch.from_numpy(toy_batches()[0])
+    expected = model(images)
+    for changed, other in ((twin, model), (model, twin)):
+        setattr(changed, "9", nn.Linear(16, 7))
+        assert changed(images).shape == (len(images), 7)
+        if changed is twin:
+            assert torch.equal(other(images), expected)
 
 
 def test_source_is_readable_and_the_state_dict_is_safe(tmp_path: Path) -> None:

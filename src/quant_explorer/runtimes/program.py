@@ -57,14 +57,20 @@ def _owner(root, name):
     *parents, leaf = name.split(".")
     for parent in parents:
         if not hasattr(root, parent):
-            root.add_module(parent, torch.nn.Module())
+            _attach(root, parent, torch.nn.Module())
         root = getattr(root, parent)
     return root, leaf
 
 
+def _attach(owner, name, module):
+    owner.add_module(name, module)
+    # Found at once; torch.nn.Module.__getattr__ is called only after an AttributeError was made and dropped.
+    owner.__dict__[name] = module
+
+
 def _module(root, name, module):
     owner, leaf = _owner(root, name)
-    owner.add_module(leaf, module)
+    _attach(owner, leaf, module)
 
 
 def _buffer(root, name, shape, dtype):

@@ -2,7 +2,8 @@
 
 Artifact: `model.ts`, which `torch.jit.load` reads in Python and C++. INT8 is FX graph mode quantization,
 as in `eager`. When it is opened, `torch.jit.optimize_for_inference` gives float convolutions to oneDNN;
-that form of the graph cannot be saved. The first two calls compile, for all batch sizes.
+that form of the graph cannot be saved. The first two calls compile, for all batch sizes. As in `eager`, INT8
+is fastest at the batch size of the first call.
 Source of the method: PyTorch, "TorchScript", https://docs.pytorch.org/docs/2.9/jit.html.
 """
 
