@@ -22,7 +22,7 @@ pipeline: $(INSTALLED) ## The whole job on the embedded MNIST images, on two run
 	$(BIN)/quant-explorer pipeline --data mnist5k --runtime eager --runtime onnxruntime
 
 pipeline-tiny: $(INSTALLED) ## The same on 200 images and 1 epoch, to see that it runs
-	$(BIN)/quant-explorer pipeline --tiny --runtime eager --runtime onnxruntime
+	$(BIN)/quant-explorer pipeline --tiny --runtime eager
 
 pipeline-all: $(INSTALLED) ## The whole job on every runtime
 	$(BIN)/quant-explorer pipeline --data mnist5k --run-dir runs/mnist5k-small_cnn-all
