@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import platform
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,8 +36,8 @@ SETTINGS: Final[dict[str, object]] = {
     "cpp.dynamic_threads": True,
     # Debug information would be half of the file.
     "aot_inductor.enable_line_tables": False,
-    # Headers are compiled once a machine; PyTorch calls openssl to see whether they are still the same.
-    "aot_inductor.precompile_headers": shutil.which("openssl") is not None,
+    # The first package on a machine, which makes them, came out with another size than those that use them.
+    "aot_inductor.precompile_headers": False,
     # Shapes are checked at the entrance; those inside follow. Their messages contain addresses.
     "size_asserts": False,
     # The check at the entrance would refuse a batch of one: the compiler counts on at least two.
@@ -130,8 +129,7 @@ def count_macs(model: nn.Module, image: Batch) -> int:
 def compile_package(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
     """Compile `program` with AOTInductor to a package at `path`, with `metadata` in it.
 
-    Precompiled headers stay in PyTorch's cache for the next time; other intermediate files are removed.
-    Raises BuildError when Inductor or the C++ compiler fails.
+    Intermediate files are removed. Raises BuildError when Inductor or the C++ compiler fails.
     """
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.exc import InductorError
