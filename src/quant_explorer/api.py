@@ -26,25 +26,13 @@ from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
 from quant_explorer.runtimes import fx
 from quant_explorer.runtimes.eager import select_engine
+from quant_explorer.runtimes.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
 
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
 
 _CHECKED_IMAGES = 16
-
-
-class HalfPrecisionModel(nn.Module):
-    """A model in float16 that takes float32 and gives float32, so that nothing around it changes."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (n, channels, height, width) to logits (n, classes)."""
-        logits: torch.Tensor = self.model(images.to(torch.float16))
-        return logits.to(torch.float32)
 
 
 def to_fp16(model: nn.Module) -> nn.Module:
@@ -66,7 +54,7 @@ def to_fp16(model: nn.Module) -> nn.Module:
     if lost:
         largest = torch.finfo(torch.float16).max
         raise BuildError(f"float16 ends at {largest:,.0f}; larger weights in {', '.join(lost)}")
-    return HalfPrecisionModel(half).eval()
+    return HalfPrecisionModel(half, torch.float16).eval()
 
 
 def to_int8(

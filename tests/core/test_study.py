@@ -222,3 +222,10 @@ def test_a_record_that_was_half_written_does_not_spoil_the_next(
             study.append(replace(ROUND, number=1))
     study.append(replace(ROUND, number=2))
     assert Study.load(path).records == [*ALL, replace(ROUND, number=2)]
+
+
+def test_the_last_end_of_what_was_timed_on_counts(study: Study) -> None:
+    later = replace(END, stopped_by="precision", settled=())
+    assert later != END
+    study.append(later)
+    assert study.timing_ends("e1") == [later]

@@ -119,12 +119,13 @@ class Study:
         ]
 
     def timing_ends(self, environment: str) -> list[TimingEnd]:
-        """How the rounds of each group and batch size ended."""
-        return [
-            record
+        """How the rounds of each group and batch size ended; of one that was timed on, the last end."""
+        ends = {
+            (record.group, record.batch_size): record
             for record in self.records
             if isinstance(record, TimingEnd) and record.environment == environment
-        ]
+        }
+        return list(ends.values())
 
 
 def _encode(record: Record) -> bytes:

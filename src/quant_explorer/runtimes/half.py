@@ -7,7 +7,7 @@ https://uxlfoundation.github.io/oneDNN/dev_guide_data_types.html (which CPUs mul
 from __future__ import annotations
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
@@ -23,6 +23,20 @@ _NEEDS: dict[Precision, str] = {
     "bf16": "AVX-512 or Arm's BF16",
     "fp16": "AVX512-FP16, AMX-FP16 or Arm's FP16",
 }
+
+
+class HalfPrecisionModel(nn.Module):
+    """A model whose weights are `dtype`, for float32 images and logits, so that nothing around it changes."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (n, channels, height, width) to logits (n, classes)."""
+        logits: torch.Tensor = self.model(images.to(self.dtype))
+        return logits.float()
 
 
 def explain_missing_kernels(precision: Precision) -> str | None:

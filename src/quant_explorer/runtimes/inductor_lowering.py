@@ -52,7 +52,8 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[Exporte
     if spec.precision == "fp32":
         return pt2e.export(model, shape), (*notes, _REPACKED)
     if spec.precision in half.DTYPES:
-        cast = _Half(model, half.DTYPES[spec.precision]).eval()
+        dtype = half.DTYPES[spec.precision]
+        cast = half.HalfPrecisionModel(copy.deepcopy(model).to(dtype), dtype).eval()
         emulation = half.explain_emulation(spec.precision)
         return pt2e.export(cast, shape), (*notes, _REPACKED, *([emulation] if emulation else []))
     quantizer, quantizer_notes = _quantizer(spec)
@@ -63,19 +64,6 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[Exporte
 _REPACKED = (
     "float convolutions reorder weights at each call: Inductor packs ahead only for a fixed batch size"
 )
-
-
-class _Half(nn.Module):
-    """Casts on the way in and out; in between, everything is 16 bits wide."""
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).to(dtype)
-        self.dtype = dtype
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(images.to(self.dtype))
-        return logits.float()
 
 
 def _instruction_set() -> str:

@@ -27,14 +27,13 @@ from executorch.backends.xnnpack.utils.configs import (
 from executorch.exir import EdgeProgramManager, ExecutorchProgramManager, to_edge_transform_and_lower
 from executorch.exir.error import ExportError, InternalError
 from executorch.extension.pybindings import _C
-from torch import nn
 from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.runtimes import pt2e
+from quant_explorer.runtimes import half, pt2e
 
 # XNNPACK rescales INT8 sums by factors of a limited range; the vendor's observers have the same bound.
 _SMALLEST_SCALE = 2.0**-12
@@ -59,23 +58,12 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> torch.fx.Grap
         raise UnsupportedError(f"the model has no layer named {', '.join(sorted(unknown))} to keep in float")
     shape = calibration[0].shape[1:]
     if candidate.spec.precision == "fp16":
-        return pt2e.graph_of(pt2e.export(_Half(candidate.model).eval(), shape))
+        cast = half.HalfPrecisionModel(copy.deepcopy(candidate.model).half(), torch.float16).eval()
+        return pt2e.graph_of(pt2e.export(cast, shape))
     program = pt2e.export(candidate.model, shape)
     if candidate.spec.precision == "fp32":
         return pt2e.graph_of(program)
     return pt2e.quantize(program, calibration, quantizer(candidate.spec))
-
-
-class _Half(nn.Module):
-    """A copy of a model in FP16, for float32 images and logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).half()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(images.half())
-        return logits.float()
 
 
 def quantizer(spec: QuantSpec) -> XNNPACKQuantizer:

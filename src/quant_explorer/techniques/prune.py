@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# What torch-pruning (also by not loading), and a user's forward() that is called on narrower tensors, fail with.
+_NOT_FOLLOWED = (
+    *(AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError),
+    *(RuntimeError, TypeError, ValueError),
+)
+
 Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 
 
@@ -116,9 +122,7 @@ class ChannelPruning:
                 before = _measure(pruned, example)
                 channels = self._prune_in_place(pruned, example, batches)
                 after = _measure(pruned, example)
-            except UnsupportedError:
-                raise
-            except Exception as error:  # a user's own forward(): it may raise anything
+            except _NOT_FOLLOWED as error:
                 told = f"{type(error).__name__}: {error}"
                 raise UnsupportedError(
                     f"the channels of the model cannot be followed through its layers ({told}); sizes "
