@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# What torch-pruning (also by not loading), and a user's forward() that is called on narrower tensors, fail with.
+# What torch-pruning (by not loading, too) and a user's forward() on narrower tensors fail with.
 _NOT_FOLLOWED = (
     *(AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError),
     *(RuntimeError, TypeError, ValueError),
