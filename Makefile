@@ -18,8 +18,8 @@ $(INSTALLED): pyproject.toml
 
 install: $(INSTALLED) ## Create .venv and install the package with all that tests and checks need
 
-pipeline: $(INSTALLED) ## The whole job on the embedded MNIST images, on two runtimes: train, build, measure, report
-	$(BIN)/quant-explorer pipeline --data mnist5k --runtime eager --runtime onnxruntime
+pipeline: $(INSTALLED) ## The whole job on the embedded MNIST images, on PyTorch eager: train, build, measure, report
+	$(BIN)/quant-explorer pipeline --data mnist5k --runtime eager
 
 pipeline-tiny: $(INSTALLED) ## The same on 200 images and 1 epoch, to see that it runs
 	$(BIN)/quant-explorer pipeline --tiny --runtime eager

@@ -15,7 +15,7 @@ from quant_explorer.cli.options import (
     runtime_option,
 )
 
-# About a minute: enough to see every part run, too little to believe a figure.
+# A minute or two: enough to see every part run, too little to believe a figure.
 TINY: dict[str, Value] = {
     "train_subset": 200,
     "test_subset": 200,
