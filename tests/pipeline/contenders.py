@@ -82,7 +82,7 @@ class StubWorker:
     def hold(self, batch: Batch) -> None:
         """Nothing to hold."""
 
-    def time(self) -> tuple[int, ...]:
+    def time(self, warmup_calls: int) -> tuple[int, ...]:
         """Return three calls."""
         return (self.call_ns,) * 3
 

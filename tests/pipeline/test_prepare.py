@@ -7,6 +7,7 @@ from torch import nn
 
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.recipe import Step
+from quant_explorer.pipeline import prepare
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.training import Trainer
@@ -57,6 +58,23 @@ def test_the_next_runtime_gets_the_same_candidate(run: RunFolder) -> None:
     other = preparation.candidate(())
     assert other.spec != first.spec
     assert preparation.candidate((INT8,)) is not first
+
+
+def test_precisions_share_the_model_that_was_made_before_them(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored: list[object] = []
+    restore = prepare._restore
+    monkeypatch.setattr(
+        prepare, "_restore", lambda *arguments: restored.append(arguments) or restore(*arguments)
+    )
+    preparation = Preparation(SUBJECT, run)
+    plain = preparation.candidate(CONTROL)
+    quantized = preparation.candidate((*CONTROL, INT8))
+    half = preparation.candidate((*CONTROL, create_step("half_precision")))
+    assert quantized.model is half.model is plain.model
+    assert (quantized.spec.precision, half.spec.precision) == ("int8", "bf16")
+    assert restored == []
 
 
 def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

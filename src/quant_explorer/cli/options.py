@@ -69,6 +69,10 @@ _SETTINGS = (
     click.option(
         "--fine-tune-epochs", type=int, help="Of qat_int8 and its control fp32_finetune.  [default: 1]"
     ),
+    click.option("--batch-size", type=int, help="Of training and fine-tuning.  [default: 64]"),
+    click.option("--learning-rate", type=float, help="Peak of training the baseline.  [default: 0.1]"),
+    click.option("--dataloader-seed", type=int, help="Of training batches alone.  [default: --seed]"),
+    click.option("--calibration-images", type=int, metavar="N", help="For static INT8.  [default: 256]"),
     click.option("--label-smoothing", type=float, help="Of training the baseline.  [default: 0]"),
     click.option("--train-subset", type=int, metavar="N", help="Use N training images, balanced."),
     click.option("--test-subset", type=int, metavar="N", help="Report on N test images, balanced."),
@@ -80,6 +84,7 @@ _PROTOCOL = (
         "--batch-sizes", callback=_parse_batch_sizes, metavar="N,N", help="Batch sizes.  [default: 1,8,32]"
     ),
     click.option("--rounds", type=int, help="Least number of interleaved rounds.  [default: 10]"),
+    click.option("--warmup-calls", type=int, help="Unmeasured calls before each block.  [default: 3]"),
     click.option(
         "--precision",
         type=float,

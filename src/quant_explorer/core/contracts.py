@@ -24,12 +24,14 @@ Batch = NDArray[np.float32]
 class Candidate:
     """A float model on its way to a runtime, and the precision asked for so far.
 
-    `notes` are what techniques found while they worked and a reader of the report should know.
+    `notes` are what techniques found while they worked and a reader of the report should know. `channels`
+    are those that could be pruned, (before, after), None for a model that was not.
     """
 
     model: nn.Module
     spec: QuantSpec
     notes: tuple[str, ...] = ()
+    channels: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from quant_explorer.core.cost import ModelCost
+from quant_explorer.core.energy import EnergyBlock
+from quant_explorer.core.roofline import Peaks
+
 
 class Status(StrEnum):
     """How a variant's build and measurement ended."""
@@ -130,7 +134,8 @@ class Round:
     """One interleaved round: every variant of a group timed once, in the order given.
 
     `calls_ns` maps a digest to the durations of its timed calls. The baseline's A/A twin has the key
-    `twin_key(digest)`. `group` names the variants timed together; groups share baseline and twin.
+    `twin_key(digest)`. `energy` is what was drawn during a variant's block, its unmeasured calls counted
+    too, where the machine tells. `group` names the variants timed together; groups share baseline and twin.
     """
 
     environment: str
@@ -139,6 +144,7 @@ class Round:
     number: int
     order: tuple[str, ...]
     calls_ns: dict[str, tuple[int, ...]]
+    energy: dict[str, EnergyBlock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,28 @@ class ReportSplit:
     data: str
     classes: tuple[str, ...]
     labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """What a float model asks of any machine: of the unpruned model, and of each pruned one.
+
+    `steps` are the techniques that made it, as `Measurement.steps` has them; the variants whose steps begin
+    with these are made of it. `channels` are those that could be pruned, (before, after).
+    """
+
+    model: str
+    steps: tuple[str, ...]
+    cost: ModelCost
+    channels: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class MachinePeaks:
+    """The roofs of the machine of an environment."""
+
+    environment: str
+    peaks: Peaks
 
 
 def twin_key(digest: str) -> str:

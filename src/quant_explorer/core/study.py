@@ -11,17 +11,29 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.errors import StorageError, StudyError
-from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.measurement import (
+    Environment,
+    FloatModel,
+    MachinePeaks,
+    Measurement,
+    ReportSplit,
+    Round,
+    Status,
+    TimingEnd,
+)
+from quant_explorer.core.roofline import Peaks
 
 SCHEMA_VERSION = 1
 
-Record = Environment | ReportSplit | Measurement | Round | TimingEnd
+Record = Environment | ReportSplit | Measurement | Round | TimingEnd | FloatModel | MachinePeaks
 _KINDS: dict[str, type[Record]] = {
     "environment": Environment,
     "split": ReportSplit,
     "measurement": Measurement,
     "round": Round,
     "timing_end": TimingEnd,
+    "float_model": FloatModel,
+    "peaks": MachinePeaks,
 }
 _NAMES = {record: kind for kind, record in _KINDS.items()}
 
@@ -91,6 +103,26 @@ class Study:
     def splits(self) -> dict[str, ReportSplit]:
         """Labels of the report splits by digest."""
         return {record.digest: record for record in self.records if isinstance(record, ReportSplit)}
+
+    def float_model(self, model: str, steps: tuple[str, ...]) -> FloatModel | None:
+        """What is known of the float model that a variant with `steps` is made of."""
+        made = [
+            record
+            for record in self.records
+            if isinstance(record, FloatModel)
+            and record.model == model
+            and record.steps == steps[: len(record.steps)]
+        ]
+        return max(made, key=lambda record: len(record.steps), default=None)
+
+    def peaks(self, environment: str) -> Peaks | None:
+        """The roofs of the machine of an environment, where they were recorded."""
+        found = [
+            record.peaks
+            for record in self.records
+            if isinstance(record, MachinePeaks) and record.environment == environment
+        ]
+        return found[-1] if found else None
 
     def measurements(self, environment: str) -> dict[str, Measurement]:
         """The latest measurement of each variant by digest, in the order first seen."""

@@ -45,7 +45,9 @@ class Hold:
 
 @dataclass(frozen=True)
 class Time:
-    """Time one block of calls on the held batch."""
+    """Time one block of calls on the held batch, after so many unmeasured ones."""
+
+    warmup_calls: int
 
 
 @dataclass(frozen=True)

@@ -22,40 +22,42 @@ from quant_explorer.techniques import create_technique
 class Preparation:
     """Applies the steps of recipes to one subject's float model.
 
-    The last candidate is kept: the next runtime gets the same model, and what it was exported to with it.
+    The last candidate is kept, and what it was on its way there: the next runtime gets the same model, and
+    so does the next precision, with what the model was exported to for the last.
     """
 
     def __init__(self, subject: Subject, run: RunFolder) -> None:
         self.subject, self.run = subject, run
-        self._last: tuple[tuple[Step, ...], Candidate] | None = None
+        self._last: dict[tuple[Step, ...], Candidate] = {}
 
     def candidate(self, steps: tuple[Step, ...]) -> Candidate:
         """Return the subject's model with the techniques of `steps` applied in order.
 
         Raises UnsupportedError with the reason when one of them cannot be applied.
         """
-        if self._last is None or self._last[0] != steps:
-            self._last = (steps, self._apply(steps))
-        return self._last[1]
-
-    def _apply(self, steps: tuple[Step, ...]) -> Candidate:
         candidate = Candidate(self.subject.model, QuantSpec())
-        for number, step in enumerate(steps, start=1):
-            technique = create_technique(step)
-            require_supported(technique.unsupported(candidate))
-            if not technique.trains:
-                candidate = technique.apply(candidate, self.subject.workbench())
-                continue
-            name = f"{step.technique}-{self._training_digest(steps[:number])}.safetensors"
-            weights = self.run.weights / name
-            spec = weights.with_suffix(".spec.json")
-            if weights.exists() and spec.exists():
-                candidate = _restore(candidate, weights, spec)
-                continue
-            candidate = technique.apply(candidate, self.subject.workbench())
-            write_atomically(spec, msgspec.json.encode(candidate.spec))
-            save_weights(candidate.model, weights)
+        kept: dict[tuple[Step, ...], Candidate] = {}
+        for number in range(1, len(steps) + 1):
+            done = steps[:number]
+            candidate = self._last[done] if done in self._last else self._apply_last(candidate, done)
+            kept[done] = candidate
+        self._last = kept
         return candidate
+
+    def _apply_last(self, candidate: Candidate, steps: tuple[Step, ...]) -> Candidate:
+        technique = create_technique(steps[-1])
+        require_supported(technique.unsupported(candidate))
+        if not technique.trains:
+            return technique.apply(candidate, self.subject.workbench())
+        name = f"{steps[-1].technique}-{self._training_digest(steps)}.safetensors"
+        weights = self.run.weights / name
+        spec = weights.with_suffix(".spec.json")
+        if weights.exists() and spec.exists():
+            return _restore(candidate, weights, spec)
+        trained = technique.apply(candidate, self.subject.workbench())
+        write_atomically(spec, msgspec.json.encode(trained.spec))
+        save_weights(trained.model, weights)
+        return trained
 
     def _training_digest(self, steps: tuple[Step, ...]) -> str:
         return digest_of(

@@ -7,6 +7,7 @@ from math import inf
 from pathlib import Path
 
 from quant_explorer.core.errors import SettingsError
+from quant_explorer.metrics.latency import WARMUP_CALLS
 
 DEFAULT_BATCH_SIZES = (1, 8, 32)
 
@@ -16,7 +17,9 @@ class Settings:
     """What decides the weights and artifacts of a run.
 
     `weights` are the user's own (nothing is trained then). Subsets are numbers of images, balanced
-    over classes. `engine` is PyTorch's quantized engine; empty chooses.
+    over classes. `engine` is PyTorch's quantized engine; empty chooses. `seed` decides splits, initial
+    weights and batches, `dataloader_seed` the batches alone, where it is given. `learning_rate` is the
+    peak of training the baseline; `batch_size` is also that of fine-tuning.
     """
 
     data: str
@@ -30,23 +33,37 @@ class Settings:
     train_subset: int | None = None
     test_subset: int | None = None
     engine: str = ""
+    dataloader_seed: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    calibration_images: int = 256
 
     def __post_init__(self) -> None:
         _require("--epochs", self.epochs, self.epochs >= 1, "at least 1")
         _require("--fine-tune-epochs", self.fine_tune_epochs, self.fine_tune_epochs >= 1, "at least 1")
-        _require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
+        for option, seed in (("--seed", self.seed), ("--dataloader-seed", self.batch_seed)):
+            _require(option, seed, 0 <= seed < 2**32, "0 to 4294967295")
+        _require("--batch-size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _require("--learning-rate", self.learning_rate, 0 < self.learning_rate < inf, "more than 0")
+        _require("--calibration-images", self.calibration_images, self.calibration_images >= 1, "at least 1")
         _require(
             "--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 up to but not 1"
         )
         for option, value in (("--train-subset", self.train_subset), ("--test-subset", self.test_subset)):
             _require(option, value, value is None or value >= 1, "at least 1")
 
+    @property
+    def batch_seed(self) -> int:
+        """The seed of the order and augmentation of training images."""
+        return self.seed if self.dataloader_seed is None else self.dataloader_seed
+
 
 @dataclass(frozen=True)
 class Protocol:
     """How variants are measured (see docs/methodology.md).
 
-    `rounds` is the least number of interleaved rounds; more follow until the 95 % interval of every
+    `rounds` is the least number of interleaved rounds, with `warmup_calls` unmeasured calls before each
+    variant's block; more follow until the 95 % interval of every
     ratio is within +-`precision`, or `time_limit_s` is used up (by all rounds of a group of variants;
     it also bounds the scoring of one variant). `answer_timeout_s` is how long a worker may be silent
     before it is ended.
@@ -58,6 +75,7 @@ class Protocol:
     precision: float = 0.02
     time_limit_s: float = 120.0
     answer_timeout_s: float = 600.0
+    warmup_calls: int = WARMUP_CALLS
 
     def __post_init__(self) -> None:
         _require("--threads", self.threads, self.threads >= 1, "at least 1")
@@ -68,6 +86,7 @@ class Protocol:
             "positive numbers, 1 among them (the frontier is drawn at batch 1)",
         )
         _require("--rounds", self.rounds, self.rounds >= 2, "at least 2")
+        _require("--warmup-calls", self.warmup_calls, self.warmup_calls >= 0, "at least 0")
         _require("--precision", self.precision, 0 < self.precision < 1, "above 0 and below 1")
         _require("--time-limit", self.time_limit_s, 0 < self.time_limit_s < inf, "more than 0 seconds")
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.registry import Registry
+from quant_explorer.core.sweep import Cell
 from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.techniques import create_step
 
 BASELINE_CONFIG = "fp32_baseline"
 BASELINE_RUNTIME = "eager"
+CONTROL_CONFIG = "fp32_finetune"
 # Stands for every runtime on the command line.
 ALL = "all"
 
@@ -64,11 +67,19 @@ CONFIGURATIONS: Registry[Callable[[Settings], tuple[Step, ...]]] = Registry(
         "static_int8_per_tensor": _static_int8_per_tensor,
         "static_int8_per_channel": _static_int8_per_channel,
         "qat_int8": _qat_int8,
-        "fp32_finetune": _fp32_finetune,
+        CONTROL_CONFIG: _fp32_finetune,
         "bf16": _bf16,
         "fp16": _fp16,
     },
 )
+
+
+_PRECISIONS: Mapping[Precision, Callable[[Settings], tuple[Step, ...]]] = {
+    "fp32": _fp32_baseline,
+    "fp16": _fp16,
+    "bf16": _bf16,
+    "int8": _static_int8_per_channel,
+}
 
 
 def describe(config: str) -> str:
@@ -86,14 +97,47 @@ def recipes(
 
     A runtime that is not available here has one recipe, so that the report says why.
     """
-    pairs = [(BASELINE_CONFIG, BASELINE_RUNTIME)]
-    for config in configs:
-        for runtime, kind in runtimes.items():
-            pairs.append((BASELINE_CONFIG if kind().unavailable() else config, runtime))
-    return tuple(
-        Recipe(config, CONFIGURATIONS[config](settings), runtime, _options(runtime, settings, protocol))
-        for config, runtime in dict.fromkeys(pairs)
+    return _on_runtimes(
+        {config: CONFIGURATIONS[config](settings) for config in configs}, runtimes, settings, protocol
     )
+
+
+def sweep_cells(levels: Iterable[float], precisions: Iterable[Precision]) -> tuple[Cell, ...]:
+    """Return the grid of pruning levels and precisions, the baseline first whether it was named or not."""
+    grid = [(level, precision) for level in levels for precision in precisions]
+    return tuple(
+        Cell(_cell_name(level, precision), level, precision)
+        for level, precision in dict.fromkeys([(0.0, "fp32"), *grid])
+    )
+
+
+def sweep_recipes(
+    cells: Iterable[Cell],
+    runtimes: Mapping[str, type[Runtime]],
+    settings: Settings,
+    protocol: Protocol,
+    *,
+    importance: str,
+    fine_tune_epochs: int,
+    distill: bool,
+) -> tuple[Recipe, ...]:
+    """Return every cell of a grid on every runtime, the baseline first.
+
+    A pruned model is fine-tuned for `fine_tune_epochs` before it is quantized, so that its precisions and
+    runtimes share those weights; an unpruned one trained for as long in FP32 is its control.
+    """
+    fine_tune = tuple(_fine_tune_after_pruning(fine_tune_epochs, distill=distill))
+
+    def steps(cell: Cell) -> tuple[Step, ...]:
+        prune = (create_step("prune", ratio=cell.pruning, importance=importance), *fine_tune)
+        return (*(prune if cell.pruning else ()), *_PRECISIONS[cell.precision](settings))
+
+    grid = {cell.config: steps(cell) for cell in cells}
+    found = _on_runtimes(grid, runtimes, settings, protocol)
+    if fine_tune and any(cell.pruning for cell in cells):
+        options = _options(BASELINE_RUNTIME, settings, protocol)
+        found = (*found, Recipe(CONTROL_CONFIG, fine_tune, BASELINE_RUNTIME, options))
+    return found
 
 
 def choose_runtimes(names: Sequence[str], available: Mapping[str, type[Runtime]]) -> dict[str, type[Runtime]]:
@@ -101,6 +145,34 @@ def choose_runtimes(names: Sequence[str], available: Mapping[str, type[Runtime]]
     if ALL in names:
         return dict(available)
     return {name: available[name] for name in dict.fromkeys(names)}
+
+
+def _on_runtimes(
+    configs: Mapping[str, tuple[Step, ...]],
+    runtimes: Mapping[str, type[Runtime]],
+    settings: Settings,
+    protocol: Protocol,
+) -> tuple[Recipe, ...]:
+    steps = {BASELINE_CONFIG: (), **configs}
+    pairs = [(BASELINE_CONFIG, BASELINE_RUNTIME)]
+    for config in configs:
+        for runtime, kind in runtimes.items():
+            pairs.append((BASELINE_CONFIG if kind().unavailable() else config, runtime))
+    return tuple(
+        Recipe(config, steps[config], runtime, _options(runtime, settings, protocol))
+        for config, runtime in dict.fromkeys(pairs)
+    )
+
+
+def _cell_name(level: float, precision: Precision) -> str:
+    if not level:
+        return BASELINE_CONFIG if precision == "fp32" else precision
+    return f"pruned{100 * level:g}_{precision}"
+
+
+def _fine_tune_after_pruning(epochs: int, *, distill: bool) -> Iterator[Step]:
+    if epochs:
+        yield create_step("fine_tune", epochs=epochs, distill=distill)
 
 
 def _options(runtime: str, settings: Settings, protocol: Protocol) -> tuple[tuple[str, ParameterValue], ...]:

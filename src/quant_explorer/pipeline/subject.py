@@ -32,8 +32,7 @@ from quant_explorer.pipeline.settings import Settings
 if TYPE_CHECKING:
     from torch import nn
 
-_CALIBRATION_BATCH = 32
-FINE_TUNE_BATCH = 64
+CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,10 @@ class Subject:
     @property
     def training_digest(self) -> str:
         """Names all that decides the outcome of fine-tuning beside its own parameters."""
-        return digest_of({"data": self.dataset.digest, "seed": self.settings.seed, "batch": FINE_TUNE_BATCH})
+        settings = self.settings
+        return digest_of(
+            {"data": self.dataset.digest, "seed": settings.batch_seed, "batch": settings.batch_size}
+        )
 
     @property
     def split(self) -> ReportSplit:
@@ -70,8 +72,8 @@ class Subject:
         """The calibration images as batches of float32 (n, channels, height, width)."""
         images = self.dataset.calibrate
         return tuple(
-            prepare(images.take(slice(start, start + _CALIBRATION_BATCH)), self.spec)
-            for start in range(0, len(images), _CALIBRATION_BATCH)
+            prepare(images.take(slice(start, start + CALIBRATION_BATCH)), self.spec)
+            for start in range(0, len(images), CALIBRATION_BATCH)
         )
 
     def batch(self, size: int) -> Batch:
@@ -96,9 +98,9 @@ class Subject:
 
         # Float32 throughout: fake quantization and its control must differ in nothing else.
         schedule = Schedule(
-            epochs, learning_rate, batch_size=FINE_TUNE_BATCH, warmup_share=0.1, autocast=False
+            epochs, learning_rate, batch_size=self.settings.batch_size, warmup_share=0.1, autocast=False
         )
-        trainer = Trainer(self.dataset, self.spec, self.settings.seed + 1, self.progress, teacher)
+        trainer = Trainer(self.dataset, self.spec, self.settings.batch_seed + 1, self.progress, teacher)
         trainer.fit(model, schedule, label=label)
 
 
@@ -114,6 +116,7 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
         seed=settings.seed,
         train_subset=settings.train_subset,
         test_subset=settings.test_subset,
+        calibration_images=settings.calibration_images,
         progress=progress,
     )
     loaded = load_model(
@@ -157,12 +160,17 @@ def _train(
 ) -> None:
     from quant_explorer.pipeline.training import Schedule, Trainer
 
-    schedule = Schedule(settings.epochs, label_smoothing=settings.label_smoothing)
+    schedule = Schedule(
+        settings.epochs,
+        settings.learning_rate,
+        settings.batch_size,
+        label_smoothing=settings.label_smoothing,
+    )
     digest = digest_of(
         {
             "start": parameter_digest(loaded.module),
             "data": dataset.digest,
-            "seed": settings.seed,
+            "seed": settings.batch_seed,
             "schedule": dataclasses.asdict(schedule),
             "torch": installed_version("torch") or "",
         }
@@ -172,7 +180,7 @@ def _train(
         load_weights(loaded.module, path)
         return
     checkpoint = path.with_suffix(".checkpoint")
-    Trainer(dataset, spec, settings.seed, progress).fit(
+    Trainer(dataset, spec, settings.batch_seed, progress).fit(
         loaded.module, schedule, label=f"train {loaded.name}", checkpoint=checkpoint
     )
     save_weights(loaded.module, path)

@@ -218,7 +218,7 @@ class _Comparison:
         calls: dict[str, tuple[int, ...]] = {}
         for key in order:
             with self._blame(key):
-                calls[key] = workers[key].time()
+                calls[key] = workers[key].time(self.protocol.warmup_calls)
         record = Round(self.environment, self.group, size, number, order, calls)
         self.study.append(record)
         return record

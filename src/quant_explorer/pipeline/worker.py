@@ -110,9 +110,9 @@ class Worker:
         """Give the worker the batch that `time` measures."""
         self._ask(Hold(batch))
 
-    def time(self) -> tuple[int, ...]:
+    def time(self, warmup_calls: int) -> tuple[int, ...]:
         """Return the durations in nanoseconds of one block of calls."""
-        return _expect(self._ask(Time()), tuple)
+        return _expect(self._ask(Time(warmup_calls)), tuple)
 
     def measure_memory(self, batch: Batch) -> PeakMemory:
         """Return peak memory while running `batch`."""
@@ -170,8 +170,8 @@ class _Bench:
             case Hold(batch):
                 self.held = batch
                 return None
-            case Time():
-                return latency.time_block(self.session.run, self.held)
+            case Time(warmup_calls):
+                return latency.time_block(self.session.run, self.held, warmup_calls=warmup_calls)
             case MeasureMemory(batch):
                 return memory.measure_peak(
                     self.session.run,

@@ -49,6 +49,13 @@ class Timings:
         """Seconds of each round as they are reported: the baseline's as timed, with all their spread."""
         return self.medians[digest] if digest == self.baseline else self.comparable(digest)
 
+    def calls_s(self, digest: str) -> NDArray[np.float64]:
+        """Seconds of every timed call, at one level; empty for a variant that was not timed."""
+        scale = np.ones(len(self.rounds)) if digest == self.baseline else self.scale
+        timed = np.flatnonzero(np.isfinite(self.medians[digest]))
+        blocks = [np.array(self.rounds[i].calls_ns[digest]) / 1e9 * scale[i] for i in timed]
+        return np.concatenate(blocks) if blocks else np.array([])
+
 
 def collect_timings(rounds: Iterable[Round], baseline: str, digests: Iterable[str]) -> Timings:
     """Gather the rounds in which any of `digests` was timed; `baseline` is the digest compared with."""
@@ -74,7 +81,7 @@ def latency_of(timings: Timings, digest: str, same_runtime: str | None, *, settl
         names = (*figures, "speedup_same_runtime", "speedup_same_runtime_ci")
         return Latency(reasons=dict.fromkeys(names, NOT_TIMED))
     reasons: dict[str, str] = {}
-    calls_s = _calls_s(timings, digest, timed)
+    calls_s = timings.calls_s(digest)
     p50_s, p50_ci_s = float(np.median(seconds[timed])), None
     if len(timed) >= MIN_ROUNDS:
         p50_s, p50_ci_s = median_interval(seconds[timed])
@@ -128,12 +135,6 @@ def check_twins(
 
 def _median_s(calls_ns: Sequence[int]) -> float:
     return float(np.median(calls_ns)) / 1e9 if calls_ns else float("nan")
-
-
-def _calls_s(timings: Timings, digest: str, timed: NDArray[np.int64]) -> NDArray[np.float64]:
-    scale = np.ones(len(timings.rounds)) if digest == timings.baseline else timings.scale
-    blocks = [np.array(timings.rounds[i].calls_ns[digest]) / 1e9 * scale[i] for i in timed]
-    return np.concatenate(blocks)
 
 
 def _tail(calls_s: NDArray[np.float64], q: Literal[95, 99], reasons: dict[str, str]) -> float | None:

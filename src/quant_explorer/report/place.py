@@ -45,25 +45,30 @@ def default_objectives(batch_size: int, *, trained: bool) -> tuple[Objective, ..
     )
 
 
-def find_places(
-    contenders: Sequence[Contender], objectives: Sequence[Objective], draws: int
-) -> tuple[Place, ...]:
-    """Rank the contenders of one model; sizes are known exactly, rounds and images are resampled jointly."""
-    if not contenders:
-        return ()
+def draw_points(contenders: Sequence[Contender], draws: int, seed: int = SEED) -> NDArray[np.float64]:
+    """Bootstrap size, latency and accuracy of the contenders, shape (draws, contenders, 3).
+
+    Sizes are known exactly; rounds and images are resampled jointly for all contenders.
+    """
     sizes = np.array([one.size_bytes for one in contenders], dtype=np.float64)
-    latencies = np.array([one.latency_s for one in contenders])
-    right = np.stack([one.right for one in contenders])
-    points = np.column_stack([sizes, latencies, right.mean(axis=1)])
-    drawn = np.stack(
+    return np.stack(
         [
             np.broadcast_to(sizes, (draws, len(sizes))),
-            draw_latency(np.column_stack([one.round_medians_s for one in contenders]), draws, SEED),
-            draw_accuracy(right, draws, SEED + 1),
+            draw_latency(np.column_stack([one.round_medians_s for one in contenders]), draws, seed),
+            draw_accuracy(np.stack([one.right for one in contenders]), draws, seed + 1),
         ],
         axis=2,
     )
-    probability = frontier_probability(drawn, objectives)
+
+
+def find_places(
+    contenders: Sequence[Contender], objectives: Sequence[Objective], draws: int
+) -> tuple[Place, ...]:
+    """Rank the contenders of one model, with the share of `draws` in which each is on the frontier."""
+    if not contenders:
+        return ()
+    points = np.array([[one.size_bytes, one.latency_s, one.right.mean()] for one in contenders])
+    probability = frontier_probability(draw_points(contenders, draws), objectives)
     best, dominators = on_frontier(points, objectives), dominated_by(points, objectives)
     return tuple(
         Place(bool(best[i]), float(probability[i]), tuple(contenders[int(j)].name for j in dominators[i]))

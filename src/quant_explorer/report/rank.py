@@ -94,7 +94,7 @@ def _rank(
     places: dict[str, Place] = {}
     contenders: dict[str, Contender] = {}
     for variant in variants:
-        contender = _enter(evidence, variant, batch)
+        contender = enter(evidence, variant, batch)
         if isinstance(contender, str):
             places[variant.digest] = Place(reason=contender)
         else:
@@ -103,7 +103,7 @@ def _rank(
     return places | dict(zip(contenders, found, strict=True))
 
 
-def _enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
+def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
     """Return the variant with its figures on every axis, or why it cannot be ranked."""
     if variant.status is not Status.OK:
         return f"{variant.status}: {variant.reason or 'no reason was recorded'}"

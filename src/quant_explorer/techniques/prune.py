@@ -103,7 +103,7 @@ class ChannelPruning:
         """
         pruned = self.prune(candidate.model, workbench.calibration)
         notes = (*candidate.notes, pruned.describe(self.ratio))
-        return dataclasses.replace(candidate, model=pruned.model, notes=notes)
+        return dataclasses.replace(candidate, model=pruned.model, notes=notes, channels=pruned.channels)
 
     def prune(self, model: nn.Module, batches: Sequence[Batch]) -> Pruned:
         """Return a pruned copy in evaluation mode; `batches` are of images (n, channels, height, width).
