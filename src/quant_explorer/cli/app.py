@@ -12,6 +12,7 @@ from quant_explorer import __version__
 COMMANDS = {
     "pipeline": "pipeline",
     "multi-bench": "multi_bench",
+    "sweep": "sweep",
     "train": "train",
     "quantize": "quantize",
     "qat-finetune": "qat_finetune",

@@ -17,7 +17,9 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:
-    from quant_explorer.pipeline.explore import Outcome, Until
+    from quant_explorer.core.recipe import Recipe
+    from quant_explorer.pipeline.explore import Exploration, Outcome, Until
+    from quant_explorer.pipeline.settings import Settings
     from quant_explorer.report.results import Results, RunInfo
 
 # Whose versions decide a figure, beside those that the runtimes name.
@@ -43,22 +45,30 @@ class Session:
         train: bool = True,
     ) -> Outcome:
         """Take the configurations on `runtimes` as far as `until`; the FP32 baseline always comes along."""
-        from quant_explorer.pipeline.explore import Exploration
         from quant_explorer.pipeline.space import choose_runtimes, recipes
-        from quant_explorer.pipeline.subject import load_subject
         from quant_explorer.runtimes import RUNTIMES
 
         settings = self.wanted.settings if model is None else replace(self.wanted.settings, model=model)
         wanted = recipes(configs, choose_runtimes(runtimes, RUNTIMES), settings, self.wanted.protocol)
-        subject = load_subject(settings, self.run, self.progress, train=train)
-        exploration = Exploration(
-            subject=subject,
+        return self.take(self.begin(settings, train=train), wanted, until=until)
+
+    def begin(self, settings: Settings, *, train: bool = True) -> Exploration:
+        """Load the data and the model, train it if need be, and return what explores it."""
+        from quant_explorer.pipeline.explore import Exploration
+        from quant_explorer.pipeline.subject import load_subject
+        from quant_explorer.runtimes import RUNTIMES
+
+        return Exploration(
+            subject=load_subject(settings, self.run, self.progress, train=train),
             run=self.run,
             study=self.study,
             environment=self.environment,
             protocol=self.wanted.protocol,
             runtimes=RUNTIMES,
         )
+
+    def take(self, exploration: Exploration, wanted: Sequence[Recipe], *, until: Until) -> Outcome:
+        """Take recipes as far as `until`, and say what was not possible."""
         outcome = exploration.explore(wanted, until=until)
         for failure in outcome.failures:
             mark = "not possible" if failure.status is Status.UNSUPPORTED else failure.status.value
@@ -84,6 +94,13 @@ def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: st
     Raises UnknownNameError or SettingsError for a wrong name before anything is written.
     """
     path, wanted = resolve(run_dir, given, suffix=suffix)
+    with open_described(path, wanted) as session:
+        yield session
+
+
+@contextlib.contextmanager
+def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
+    """As open_session, for a run that is described already."""
     _check(wanted)
     with open_run(path) as run, divert_libraries(run.log):
         run.claim(wanted)

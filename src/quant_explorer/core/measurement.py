@@ -112,6 +112,7 @@ class Measurement:
     """What was found of one variant in one environment: everything but latency, which is comparative.
 
     With a status other than OK, `reason` says why, and the figures that were not reached are None.
+    `energy` are blocks of calls at batch 1; empty, with a reason, where no counter could be read.
     """
 
     variant: Variant
@@ -127,6 +128,8 @@ class Measurement:
     predictions: Predictions | None = None
     notes: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    energy: tuple[EnergyBlock, ...] = ()
+    energy_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,7 @@ class Round:
     """One interleaved round: every variant of a group timed once, in the order given.
 
     `calls_ns` maps a digest to the durations of its timed calls. The baseline's A/A twin has the key
-    `twin_key(digest)`. `energy` is what was drawn during a variant's block, its unmeasured calls counted
-    too, where the machine tells. `group` names the variants timed together; groups share baseline and twin.
+    `twin_key(digest)`. `group` names the variants timed together; groups share baseline and twin.
     """
 
     environment: str
@@ -144,7 +146,6 @@ class Round:
     number: int
     order: tuple[str, ...]
     calls_ns: dict[str, tuple[int, ...]]
-    energy: dict[str, EnergyBlock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

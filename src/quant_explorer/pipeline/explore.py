@@ -71,7 +71,8 @@ class Exploration:
     runtimes: Mapping[str, type[Runtime]]
 
     @cached_property
-    def _preparation(self) -> Preparation:
+    def preparation(self) -> Preparation:
+        """What turns the subject's model into candidates."""
         return Preparation(self.subject, self.run)
 
     def explore(self, recipes: Sequence[Recipe], *, until: Until = Until.TIMED) -> Outcome:
@@ -138,7 +139,7 @@ class Exploration:
 
     def _build(self, recipe: Recipe, blank: Measurement, runtime: Runtime) -> Artifact | Measurement:
         try:
-            return build(recipe, self._preparation, runtime, self.protocol)
+            return build(recipe, self.preparation, runtime, self.protocol)
         except UnsupportedError as error:
             return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
         except OSError as error:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status, Variant
 from quant_explorer.datasets import prepare
+from quant_explorer.hardware import energy
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate, score
 from quant_explorer.pipeline.environment import measuring_cores
 from quant_explorer.pipeline.messages import Opened, Opening
@@ -60,6 +62,8 @@ def measure(
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
             # Before anything that a deployment would not do: inspecting imports a great deal.
             found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
+            blocks, no_energy = _energy(worker, subject)
+            found = replace(found, energy=blocks, energy_reason=no_energy)
             executed = worker.executed(subject.batch(1))
             found = replace(found, executed=executed)
             check_precision(artifact, executed)
@@ -134,6 +138,12 @@ def balanced_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def _chunks(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     for start in range(0, len(order), size):
         yield order[start : start + size]
+
+
+def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
+    reason = energy.unavailable()
+    blocks = worker.measure_energy(subject.batch(1)) if reason is None else ()
+    return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
 def _peaks(worker: Worker, opened: Opened, subject: Subject, protocol: Protocol) -> Iterator[PeakMemory]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quant_explorer.core.contracts import Batch
+from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.measurement import Executed, PeakMemory
 from quant_explorer.core.recipe import ParameterValue
 
@@ -58,6 +59,13 @@ class MeasureMemory:
 
 
 @dataclass(frozen=True)
+class MeasureEnergy:
+    """Measure the energy of blocks of calls on this batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True)
 class Run:
     """Return the logits of a batch."""
 
@@ -71,8 +79,8 @@ class Inspect:
     batch: Batch
 
 
-Request = Open | Hold | Time | MeasureMemory | Run | Inspect
-Answer = Opened | PeakMemory | Executed | Batch | tuple[int, ...] | None
+Request = Open | Hold | Time | MeasureMemory | MeasureEnergy | Run | Inspect
+Answer = Opened | PeakMemory | Executed | Batch | tuple[int, ...] | tuple[EnergyBlock, ...] | None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from typing import IO, TypeVar
 import numpy as np
 
 from quant_explorer.core.contracts import Batch, Runtime, Session
-from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.energy import EnergyBlock
+from quant_explorer.core.errors import UnsupportedError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, PeakMemory
+from quant_explorer.hardware import energy
 from quant_explorer.metrics import latency, memory
 from quant_explorer.pipeline.environment import thread_environment
 from quant_explorer.pipeline.messages import (
@@ -35,6 +37,7 @@ from quant_explorer.pipeline.messages import (
     Failure,
     Hold,
     Inspect,
+    MeasureEnergy,
     MeasureMemory,
     Open,
     Opened,
@@ -118,6 +121,10 @@ class Worker:
         """Return peak memory while running `batch`."""
         return _expect(self._ask(MeasureMemory(batch)), PeakMemory)
 
+    def measure_energy(self, batch: Batch) -> tuple[EnergyBlock, ...]:
+        """Return what blocks of calls on `batch` drew."""
+        return _expect(self._ask(MeasureEnergy(batch)), tuple)
+
     def executed(self, batch: Batch) -> Executed:
         """Return the multiply-accumulates of one image by executed precision."""
         return _expect(self._ask(Inspect(batch)), Executed)
@@ -179,6 +186,11 @@ class _Bench:
                     floor_bytes=self.floor_bytes,
                     loaded_bytes=self.loaded_bytes,
                 )
+            case MeasureEnergy(batch):
+                try:
+                    return energy.measure_energy(lambda: self.session.run(batch))
+                except UnsupportedError:
+                    return ()
             case Run(batch):
                 return self.session.run(batch)
             case Inspect(batch):

@@ -29,9 +29,6 @@ from quant_explorer.report.seeds import SeedRow, summarize_seeds
 from quant_explorer.report.sweep_plots import draw_sweep
 from quant_explorer.report.sweep_rows import Machine, SweepRow, sweep_rows
 
-NOT_READABLE = "no energy counter was readable while the variants were timed"
-
-
 @dataclass(frozen=True)
 class SweepError:
     """A variant that has no figures, and why."""
@@ -88,7 +85,7 @@ def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> 
     if peaks is not None:
         given = dict.fromkeys(peaks.gmacs_per_s, plan.gmacs_per_s) if plan.gmacs_per_s else {}
         peaks = override_peaks(peaks, {name: value for name, value in given.items() if value}, plan.gb_per_s)
-    machine = Machine(float_models, peaks, study.rounds(environment, run.ranked_batch))
+    machine = Machine(float_models, peaks, {one.variant.digest: one.energy for one in evidence.measurements})
     entered = {one.name: enter(evidence, one, run.ranked_batch) for one in results.variants}
     return SeedFindings(
         seed=seed,
@@ -151,12 +148,18 @@ def write_sweep(
     return summary
 
 
+def decide_all(seeds: Sequence[SeedFindings], plan: SweepPlan) -> tuple[Decision, ...]:
+    """Hold the variants of all seeds against each of the plan's budgets."""
+    variants = [seed.results.variants for seed in seeds]
+    batch = seeds[0].results.run.ranked_batch
+    return tuple(decide(variants, budgets, batch=batch) for budgets in plan.budgets)
+
+
 def summarize_sweep(seeds: Sequence[SeedFindings], plan: SweepPlan) -> SweepSummary:
     """Hold the variants of all seeds against the budgets, and describe what each of them picks."""
     first = seeds[0]
     run = first.results.run
-    variants = [seed.results.variants for seed in seeds]
-    decisions = tuple(decide(variants, budgets, batch=run.ranked_batch) for budgets in plan.budgets)
+    decisions = decide_all(seeds, plan)
     chosen = dict.fromkeys(decision.chosen for decision in decisions if decision.chosen is not None)
     statuses = [row.status for seed in seeds for row in seed.rows]
     measured, unsupported = statuses.count(Status.OK), statuses.count(Status.UNSUPPORTED)
@@ -173,10 +176,18 @@ def summarize_sweep(seeds: Sequence[SeedFindings], plan: SweepPlan) -> SweepSumm
         deployments=tuple(describe_deployment(first.results, name, timings) for name in chosen),
         frontier=tuple(one.name for one in first.results.variants if one.frontier.on_frontier),
         peaks=first.peaks,
-        energy="measured" if any(row.energy_j for row in first.rows) else NOT_READABLE,
+        energy=_energy(first),
         control=_control(first),
         distrust=first.results.distrust,
     )
+
+
+def _energy(seed: SeedFindings) -> str:
+    """Say whether energy was measured, and why not."""
+    reasons = dict.fromkeys(one.energy_reason for one in seed.evidence.measurements if one.energy_reason)
+    if any(row.energy_j for row in seed.rows):
+        return "measured by the counters of the CPU packages, which count all that runs on them"
+    return f"not measured: {'; '.join(reasons) or 'nothing was measured'}"
 
 
 def _control(seed: SeedFindings) -> str:

@@ -6,13 +6,13 @@ Columns that end in `_estimate` or `_proxy_j` are computed, not measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quant_explorer.core.cost import model_moved_bytes, peak_activation_bytes
-from quant_explorer.core.energy import energy_per_call, energy_proxy_j
+from quant_explorer.core.energy import EnergyBlock, energy_per_call, energy_proxy_j
 from quant_explorer.core.layer_roof import roof_of_layer
-from quant_explorer.core.measurement import FloatModel, Round
+from quant_explorer.core.measurement import FloatModel
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.roofline import Peaks, RooflinePoint, locate
 from quant_explorer.core.scaling import ClockEstimate, compute_share, estimate_at_clock
@@ -24,11 +24,11 @@ from quant_explorer.report.results import Accuracy, Latency, VariantResult
 
 @dataclass(frozen=True)
 class Machine:
-    """What is known of the float models of a sweep and of the machine, beside the measurements."""
+    """What is known of the float model of each variant (by digest), of the machine, and of energy."""
 
     float_models: dict[str, FloatModel]
     peaks: Peaks | None
-    rounds: Sequence[Round]
+    energy: dict[str, tuple[EnergyBlock, ...]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def _row(
     memory = variant.memory.peak_bytes or {}
     roof = _roof(variant, latency, float_model, machine.peaks, precision)
     clock = _slower_clock(latency, float_model, machine.peaks, precision, plan.frequency_scale)
-    energy, energy_ci = _energy(variant.digest, batch, machine.rounds)
+    blocks = machine.energy.get(variant.digest, ())
+    energy, energy_ci = energy_per_call(blocks) if len(blocks) > 1 else (None, None)
     top1_ci = accuracy.top1_ci if accuracy else None
     diff_ci = accuracy.diff_ci_pp if accuracy else None
     excesses = dict.fromkeys(
@@ -210,11 +211,6 @@ def _slower_clock(
         return None
     share = compute_share(roof_of_layer(layer, precision, peaks) for layer in float_model.cost.layers)
     return None if share is None else estimate_at_clock(latency.p50_s, share, scale)
-
-
-def _energy(digest: str, batch: int, rounds: Iterable[Round]) -> tuple[float | None, Interval | None]:
-    blocks = [one.energy[digest] for one in rounds if one.batch_size == batch and digest in one.energy]
-    return energy_per_call(blocks) if len(blocks) > 1 else (None, None)
 
 
 def _parameters(float_model: FloatModel | None) -> int | None:

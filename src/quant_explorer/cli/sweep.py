@@ -1,0 +1,195 @@
+"""`quant-explorer sweep`: pruning x precision x runtimes under budgets, from a YAML file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quant_explorer.cli.options import json_option, verbosity_options
+
+if TYPE_CHECKING:
+    from quant_explorer.cli.session import Session
+    from quant_explorer.pipeline.explore import Outcome
+    from quant_explorer.pipeline.sweep_config import SweepConfig
+    from quant_explorer.report.sweep import SeedFindings
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+
+
+class _SeveralSeeds(click.Command):
+    """Takes `--seeds 1 2 3`, which click by itself wants as `--seeds 1 --seeds 2 --seeds 3`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        inside = False
+        for argument in args:
+            if inside and not argument.startswith("-"):
+                spread += ["--seeds", argument]
+                continue
+            inside = argument == "--seeds"
+            spread += [] if inside else [argument]
+        return super().parse_args(ctx, spread)
+
+
+@click.command(cls=_SeveralSeeds)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="What to sweep, and under which budgets.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(0, 2**32 - 1),
+    multiple=True,
+    metavar="N [N ...]",
+    help="Train, prune and calibrate once for each.  [default: seed of the file]",
+)
+@click.option("--data", metavar="NAME", help="Data set, or imagefolder:PATH.  [default: dataset of the file]")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="A runtime, or all. Repeatable.  [default: runtimes of the file]",
+)
+@verbosity_options
+@json_option
+def command(
+    config_file: Path, seeds: tuple[int, ...], data: str | None, runtimes: tuple[str, ...], as_json: bool
+) -> int:
+    """Prune, fine-tune, lower the precision, measure every pair, and hold all against the budgets.
+
+    Each seed has a run folder of its own in the output folder; a sweep that was stopped goes on where it was.
+    """
+    from quant_explorer.cli.session import exit_code
+    from quant_explorer.pipeline.sweep_config import load_sweep_config
+
+    config = load_sweep_config(config_file)
+    if data is not None:
+        config = config.model_copy(update={"dataset": data})
+    if runtimes:
+        config = config.model_copy(update={"runtimes": _checked(runtimes)})
+    sweep = _Sweep(config, tuple(dict.fromkeys(seeds)) or (config.seed,))
+    outcomes = [sweep.run(seed) for seed in sweep.seeds]
+    sweep.serve_on_more_threads()
+    sweep.write_and_show(as_json=as_json)
+    return max(exit_code(outcome) for outcome in outcomes)
+
+
+def _checked(runtimes: tuple[str, ...]) -> tuple[str, ...]:
+    from quant_explorer.pipeline.space import choose_runtimes
+    from quant_explorer.runtimes import RUNTIMES
+
+    choose_runtimes(runtimes, RUNTIMES)
+    return runtimes
+
+
+class _Sweep:
+    """One configuration over its seeds, each an ordinary run in a folder of its own."""
+
+    def __init__(self, config: SweepConfig, seeds: tuple[int, ...]) -> None:
+        from quant_explorer.pipeline.space import choose_runtimes, sweep_recipes
+        from quant_explorer.runtimes import RUNTIMES
+
+        self.config, self.seeds = config, seeds
+        self.plan = config.plan(seeds)
+        self.recipes = sweep_recipes(
+            self.plan.cells,
+            choose_runtimes(config.runtimes, RUNTIMES),
+            config.settings(seeds[0]),
+            config.protocol(),
+            importance=config.importance,
+            fine_tune_epochs=config.fine_tune_epochs,
+            distill=config.distill,
+        )
+        self.findings: dict[int, SeedFindings] = {}
+
+    def run(self, seed: int) -> Outcome:
+        """Take one seed to its end."""
+        from quant_explorer.pipeline.explore import Until
+        from quant_explorer.pipeline.inspect import inspect_machine, inspect_models
+
+        with self._opened(seed) as session:
+            if len(self.seeds) > 1:
+                session.progress.say(f"seed {seed}:")
+            exploration = session.begin(session.wanted.settings)
+            inspect_machine(session.study, session.environment, session.progress)
+            inspect_models(self.recipes, exploration.preparation, session.study)
+            outcome = session.take(exploration, self.recipes, until=Until.TIMED)
+            self._examine(seed, session)
+        return outcome
+
+    def serve_on_more_threads(self) -> None:
+        """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
+        from quant_explorer.pipeline.environment import available_cores
+        from quant_explorer.pipeline.explore import Until
+        from quant_explorer.pipeline.space import BASELINE_CONFIG, BASELINE_RUNTIME
+        from quant_explorer.report.sweep import decide_all
+
+        decisions = decide_all(list(self.findings.values()), self.plan)
+        names = {f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}", *(one.chosen for one in decisions)}
+        wanted = [recipe for recipe in self.recipes if recipe.name in names]
+        counts = [2**power for power in range(1, available_cores().bit_length())]
+        if not any(decision.chosen for decision in decisions) or not counts:
+            return
+        with self._opened(self.seeds[0]) as session:
+            for threads in counts:
+                session.progress.say(f"{', '.join(recipe.name for recipe in wanted)} on {threads} cores:")
+                protocol = dataclasses.replace(session.wanted.protocol, threads=threads)
+                wider = dataclasses.replace(
+                    session, wanted=dataclasses.replace(session.wanted, protocol=protocol)
+                )
+                wider.take(wider.begin(session.wanted.settings), wanted, until=Until.TIMED)
+            self._examine(self.seeds[0], session)
+
+    def write_and_show(self, *, as_json: bool) -> None:
+        """Write every output, and print the table of each seed and what the budgets pick."""
+        from quant_explorer.cli.console import messages, output
+        from quant_explorer.cli.session import show
+        from quant_explorer.pipeline.reproducibility import describe_reproducibility
+        from quant_explorer.report.sweep import write_sweep
+        from quant_explorer.report.sweep_text import describe_sweep
+
+        findings = list(self.findings.values())
+        reproducibility = describe_reproducibility(
+            sys.argv,
+            findings[0].results.environment,
+            [one.results.run.data_digest for one in findings],
+            self.plan,
+        )
+        summary = write_sweep(findings, self.plan, reproducibility, self.config.output_dir)
+        if as_json:
+            output.file.write((self.config.output_dir / "summary.json").read_text())
+            return
+        for one in findings:
+            show(one.results)
+        for sentence in describe_sweep(summary, findings):
+            output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
+        messages.print(f"Report: {self.config.output_dir}", highlight=False, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _opened(self, seed: int) -> Iterator[Session]:
+        from quant_explorer.cli.session import open_described
+        from quant_explorer.pipeline.run import RunDescription
+
+        wanted = RunDescription(self.config.settings(seed), self.config.protocol())
+        with open_described(self.config.output_dir / f"seed-{seed}", wanted) as session:
+            yield session
+
+    def _examine(self, seed: int, session: Session) -> None:
+        from quant_explorer.cli.session import run_info
+        from quant_explorer.report.render import write_report
+        from quant_explorer.report.sweep import examine_seed
+
+        info = run_info(session.study, session.wanted)
+        results = write_report(session.study, info, session.run.report, multi=False)
+        self.findings[seed] = examine_seed(seed, session.study, results, self.plan)

@@ -1,0 +1,49 @@
+"""Float model -> cost, machine -> peaks: what a roofline needs beside the measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.measurement import Environment, FloatModel, MachinePeaks
+from quant_explorer.core.progress import Progress
+from quant_explorer.core.recipe import Recipe, Step
+from quant_explorer.core.study import Study
+from quant_explorer.hardware.model_cost import analyze_model
+from quant_explorer.pipeline.peaks import load_or_measure
+from quant_explorer.pipeline.prepare import Preparation
+
+# Techniques that change which layers there are; the others change weights or ask for a precision.
+_SHAPING = ("prune",)
+
+
+def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: Study) -> None:
+    """Record the cost of every float model that the recipes are made of and the study does not know.
+
+    A model that cannot be made (its technique says why when it is built) is left out.
+    """
+    subject = preparation.subject
+    wanted = dict.fromkeys(_shape(recipe) for recipe in recipes)
+    for steps in wanted:
+        told = tuple(step.describe() for step in steps)
+        known = study.float_model(subject.model_name, told)
+        if known is not None and known.steps == told:
+            continue
+        try:
+            candidate = preparation.candidate(steps)
+        except UnsupportedError:
+            continue
+        cost = analyze_model(candidate.model, subject.spec.shape)
+        study.append(FloatModel(subject.model_name, told, cost, candidate.channels))
+
+
+def inspect_machine(study: Study, environment: Environment, progress: Progress) -> None:
+    """Record the machine's peaks, unless the study has them; nothing else may compute meanwhile."""
+    if study.peaks(environment.digest) is None:
+        study.append(MachinePeaks(environment.digest, load_or_measure(environment.threads, progress)))
+
+
+def _shape(recipe: Recipe) -> tuple[Step, ...]:
+    """Return the steps up to the last that changes the shape of the model."""
+    last = max((i for i, step in enumerate(recipe.steps, 1) if step.technique in _SHAPING), default=0)
+    return recipe.steps[:last]
