@@ -62,7 +62,10 @@ def main() -> None:
                     workers = (first, second)
                     for worker in workers:
                         worker.open(subject.batch(1))
-                    calls = {side: workers[side].time(protocol.warmup_calls) for side in rng.permutation(2).tolist()}
+                    calls = {
+                        side: workers[side].time(protocol.warmup_calls)
+                        for side in rng.permutation(2).tolist()
+                    }
                 rounds.append((calls[0], calls[1]))
             pairs.append(
                 (round_medians([one for one, _ in rounds]), round_medians([two for _, two in rounds]))

@@ -15,6 +15,8 @@ from quant_explorer.core.stats import (
     ROUNDS_AFTER_PRECISION,
     Interval,
     compare_paired,
+    mean_interval,
+    mean_of_changes,
     median_interval,
     ratio_interval,
     wilson,
@@ -165,3 +167,26 @@ def test_a_simulation_can_fail() -> None:
     sittings = slowdowns(np.random.default_rng(8), (COMPARISONS, 10), noise=0.02, outliers=0.05)
     low, high = np.quantile(sittings, [0.35, 0.65], axis=1)
     assert coverage((low <= 1.0) & (high >= 1.0)) < 0.93
+
+
+@pytest.mark.parametrize("shares", [(0.02, 0.04, 0.01), (0.1, 0.1, 0.0), (0.05, 0.08, 0.02)])
+@pytest.mark.parametrize("images", [1_000, 10_000])
+def test_the_mean_of_changes_covers_where_some_changes_are_expected(
+    shares: tuple[float, float, float], images: int
+) -> None:
+    """`shares` of images change by +1, -1 and -2."""
+    up, down, twice = shares
+    rng = np.random.default_rng(11)
+    truth = up - down - 2 * twice
+    covered = []
+    for counts in rng.multinomial(images, [up, down, twice, 1 - up - down - twice], size=COMPARISONS):
+        changes = np.repeat([1.0, -1.0, -2.0, 0.0], counts)
+        covered.append(mean_of_changes(changes)[1].contains(truth))
+    assert 0.93 <= coverage(covered) <= 0.97
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_the_interval_of_a_mean_covers_with_few_values(count: int) -> None:
+    rng = np.random.default_rng(12)
+    samples = rng.normal(0.81, 0.004, (COMPARISONS, count))
+    assert 0.93 <= coverage([mean_interval(one)[1].contains(0.81) for one in samples]) <= 0.97

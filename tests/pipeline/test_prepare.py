@@ -63,18 +63,13 @@ def test_the_next_runtime_gets_the_same_candidate(run: RunFolder) -> None:
 def test_precisions_share_the_model_that_was_made_before_them(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restored: list[object] = []
-    restore = prepare._restore
-    monkeypatch.setattr(
-        prepare, "_restore", lambda *arguments: restored.append(arguments) or restore(*arguments)
-    )
     preparation = Preparation(SUBJECT, run)
+    monkeypatch.setattr(prepare, "_restore", None)
     plain = preparation.candidate(CONTROL)
     quantized = preparation.candidate((*CONTROL, INT8))
     half = preparation.candidate((*CONTROL, create_step("half_precision")))
     assert quantized.model is half.model is plain.model
     assert (quantized.spec.precision, half.spec.precision) == ("int8", "bf16")
-    assert restored == []
 
 
 def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 
-from .contenders import RIGHT, WRONG, contender, fp32, int8, timed, without_processes
+from .contenders import RIGHT, WRONG, StubWorker, contender, fp32, int8, timed, without_processes
 from .toy_runs import ENVIRONMENT, fake, toy_subject
 
 UNTIL_PRECISE = Protocol(batch_sizes=(1,), rounds=6, precision=0.02, time_limit_s=1e6)
@@ -61,6 +61,27 @@ def test_precision_ends_it_some_rounds_after_it_was_reached(
     without_processes(monkeypatch, {"fp32_baseline": STEADY, "int8": repeat(500_000)})
     count, end = end_of(timed(run, [fp32(run), int8(run)], UNTIL_PRECISE)[0])
     assert (count, end.stopped_by) == (6 + ROUNDS_AFTER_PRECISION, "precision")
+
+
+def test_no_more_rounds_than_were_allowed(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_processes(monkeypatch, {"fp32_baseline": STEADY, "int8": noisy(0.2, seed=0)})
+    both = [fp32(run), int8(run)]
+    count, end = end_of(timed(run, both, replace(UNTIL_PRECISE, most_rounds=7))[0])
+    assert (count, end.stopped_by) == (7, "rounds")
+
+
+def test_unmeasured_calls_come_before_each_block(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def count(self: StubWorker, warmup_calls: int) -> tuple[int, ...]:
+        asked.append(warmup_calls)
+        return (1, 1)
+
+    without_processes(monkeypatch, {"fp32_baseline": STEADY, "int8": STEADY})
+    monkeypatch.setattr(StubWorker, "time", count)
+    timed(run, [fp32(run), int8(run)], replace(NO_TIME, rounds=2, warmup_calls=5))
+    # Baseline, twin and variant in two rounds.
+    assert asked == [5] * 6
 
 
 def test_what_is_noisy_is_timed_for_longer(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

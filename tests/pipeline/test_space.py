@@ -4,10 +4,19 @@ import pytest
 
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import UnknownNameError
-from quant_explorer.core.recipe import ParameterValue
+from quant_explorer.core.quantspec import Precision
+from quant_explorer.core.recipe import ParameterValue, Recipe
 from quant_explorer.core.registry import Registry
 from quant_explorer.pipeline.settings import Protocol, Settings
-from quant_explorer.pipeline.space import BASELINE_CONFIG, CONFIGURATIONS, choose_runtimes, describe, recipes
+from quant_explorer.pipeline.space import (
+    BASELINE_CONFIG,
+    CONFIGURATIONS,
+    choose_runtimes,
+    describe,
+    recipes,
+    sweep_cells,
+    sweep_recipes,
+)
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.techniques import create_technique
 from quant_explorer.techniques.half import HalfPrecision
@@ -112,3 +121,58 @@ def test_an_unknown_configuration_suggests_the_nearest() -> None:
 @pytest.mark.parametrize("config", CONFIGURATIONS)
 def test_every_configuration_is_described(config: str) -> None:
     assert describe(config).endswith(".")
+
+
+def sweep(
+    levels: list[float], precisions: list[Precision], *, fine_tune_epochs: int = 1
+) -> tuple[Recipe, ...]:
+    return sweep_recipes(
+        sweep_cells(levels, precisions),
+        BOTH,
+        SETTINGS,
+        Protocol(),
+        importance="l1",
+        fine_tune_epochs=fine_tune_epochs,
+        distill=False,
+    )
+
+
+def test_a_sweep_has_every_pair_on_every_runtime_and_the_control() -> None:
+    found = [one.name for one in sweep([0.0, 0.25], ["fp32", "int8"])]
+    assert found == [
+        *("fp32_baseline@eager", "fp32_baseline@fake", "int8@eager", "int8@fake"),
+        *("pruned25_fp32@eager", "pruned25_fp32@fake", "pruned25_int8@eager", "pruned25_int8@fake"),
+        "fp32_finetune@eager",
+    ]
+
+
+def test_the_baseline_of_a_sweep_comes_first_whether_it_was_named_or_not() -> None:
+    assert [one.name for one in sweep([0.5], ["int8"], fine_tune_epochs=0)] == [
+        *("fp32_baseline@eager", "fp32_baseline@fake", "pruned50_int8@eager", "pruned50_int8@fake")
+    ]
+
+
+def test_precisions_of_a_level_share_what_was_pruned_and_fine_tuned() -> None:
+    found = {one.config: one.steps for one in sweep([0.25], ["fp32", "fp16", "int8"], fine_tune_epochs=2)}
+    shared = found["pruned25_fp32"]
+    assert [step.technique for step in shared] == ["prune", "fine_tune"]
+    assert dict(shared[1].parameters) == {"epochs": 2}
+    assert found["pruned25_fp16"][:2] == found["pruned25_int8"][:2] == shared
+    # The control is trained for as long, and is not pruned.
+    assert found["fp32_finetune"] == shared[1:]
+
+
+def test_without_fine_tuning_or_pruning_there_is_no_control() -> None:
+    for some in (sweep([0.5], ["fp32"], fine_tune_epochs=0), sweep([0.0], ["fp32", "int8"])):
+        assert not [one for one in some if one.config == "fp32_finetune"]
+
+
+def test_unpruned_cells_of_a_sweep_are_the_configurations_of_the_pipeline() -> None:
+    found = {one.config: one.steps for one in sweep([0.0], ["fp32", "fp16", "bf16", "int8"])}
+    named = {
+        "fp16": "fp16",
+        "bf16": "bf16",
+        "int8": "static_int8_per_channel",
+        "fp32_baseline": "fp32_baseline",
+    }
+    assert found == {cell: CONFIGURATIONS[config](SETTINGS) for cell, config in named.items()}

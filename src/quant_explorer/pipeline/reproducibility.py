@@ -15,7 +15,7 @@ from quant_explorer.core.sweep import Reproducibility, SweepPlan
 def describe_reproducibility(
     command: Sequence[str], environment: Environment, data_digests: Sequence[str], plan: SweepPlan
 ) -> Reproducibility:
-    """Gather everything; the source's commit is None where quant-explorer was installed without its history."""
+    """Gather everything; there is no commit where quant-explorer was installed without its history."""
     commit, dirty = source_state(Path(quant_explorer.__file__).parent)
     return Reproducibility(
         command=tuple(command),

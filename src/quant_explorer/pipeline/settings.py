@@ -65,7 +65,7 @@ class Protocol:
     `rounds` is the least number of interleaved rounds, with `warmup_calls` unmeasured calls before each
     variant's block; more follow until the 95 % interval of every
     ratio is within +-`precision`, or `time_limit_s` is used up (by all rounds of a group of variants;
-    it also bounds the scoring of one variant). `answer_timeout_s` is how long a worker may be silent
+    it also bounds the scoring of one variant), or there are `most_rounds`. `answer_timeout_s` is how long a worker may be silent
     before it is ended.
     """
 
@@ -76,6 +76,7 @@ class Protocol:
     time_limit_s: float = 120.0
     answer_timeout_s: float = 600.0
     warmup_calls: int = WARMUP_CALLS
+    most_rounds: int | None = None
 
     def __post_init__(self) -> None:
         _require("--threads", self.threads, self.threads >= 1, "at least 1")
@@ -86,6 +87,8 @@ class Protocol:
             "positive numbers, 1 among them (the frontier is drawn at batch 1)",
         )
         _require("--rounds", self.rounds, self.rounds >= 2, "at least 2")
+        most = self.most_rounds
+        _require("most rounds", most, most is None or most >= self.rounds, f"{self.rounds} (rounds) or more")
         _require("--warmup-calls", self.warmup_calls, self.warmup_calls >= 0, "at least 0")
         _require("--precision", self.precision, 0 < self.precision < 1, "above 0 and below 1")
         _require("--time-limit", self.time_limit_s, 0 < self.time_limit_s < inf, "more than 0 seconds")

@@ -105,7 +105,8 @@ class SweepConfig(BaseModel):
 
     def protocol(self) -> Protocol:
         """Return how the variants are measured."""
-        return Protocol(rounds=self.benchmark_repeats, warmup_calls=self.benchmark_warmup)
+        rounds = self.benchmark_repeats
+        return Protocol(rounds=rounds, most_rounds=rounds, warmup_calls=self.benchmark_warmup)
 
     def plan(self, seeds: Sequence[int]) -> SweepPlan:
         """Return what the outputs are derived with."""

@@ -190,6 +190,8 @@ class _Comparison:
             state.narrow_at = len(state.rounds)
         if state.narrow_at is not None and len(state.rounds) >= state.narrow_at + ROUNDS_AFTER_PRECISION:
             state.stopped_by = "precision"
+        elif self.protocol.most_rounds is not None and len(state.rounds) >= self.protocol.most_rounds:
+            state.stopped_by = "rounds"
         elif enough and out_of_time:
             state.stopped_by = "time_limit"
         return width

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quant_explorer.core.measurement import Status
 from quant_explorer.core.sweep import Budgets
 from quant_explorer.report.results import VariantResult
 
@@ -34,7 +33,8 @@ class Excess:
         if self.found is None:
             return f"{self.budget}: unknown ({self.reason}), at most {self.limit:g} {self.unit} allowed"
         over = self.found - self.limit
-        return f"{self.budget}: {self.found:.4g} {self.unit}, {over:.3g} {self.unit} over the {self.limit:g} allowed"
+        amount = f"{self.found:.4g} {self.unit}, {over:.3g} {self.unit} over"
+        return f"{self.budget}: {amount} the {self.limit:g} allowed"
 
 
 def judge(variant: VariantResult, budgets: Budgets, *, batch: int) -> tuple[Excess, ...]:

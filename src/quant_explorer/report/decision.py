@@ -28,7 +28,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Decision:
-    """What one set of budgets picks; `chosen` is None when nothing is within them, and `closest` says what is.
+    """What one set of budgets picks: `chosen`, or where nothing is within them `closest`.
 
     With several seeds a variant has to be within budget in each of them.
     """

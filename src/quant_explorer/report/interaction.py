@@ -60,9 +60,7 @@ def find_interactions(seed: int, evidence: Evidence, plan: SweepPlan) -> tuple[I
     )
 
 
-def _interaction(
-    seed: int, evidence: Evidence, plan: SweepPlan, runtime: str, cell: Cell
-) -> Interaction:
+def _interaction(seed: int, evidence: Evidence, plan: SweepPlan, runtime: str, cell: Cell) -> Interaction:
     # c_00, c_p0, c_0q, c_pq
     corners = [(0.0, "fp32"), (cell.pruning, "fp32"), (0.0, cell.precision), (cell.pruning, cell.precision)]
     found = Interaction(seed, runtime, cell.pruning, cell.precision)
@@ -94,9 +92,7 @@ def _interaction(
     )
 
 
-def _digest(
-    evidence: Evidence, plan: SweepPlan, runtime: str, pruning: float, precision: str
-) -> str | None:
+def _digest(evidence: Evidence, plan: SweepPlan, runtime: str, pruning: float, precision: str) -> str | None:
     """Return the scored variant at one corner of the square."""
     return next(_digests(evidence, plan, runtime, pruning, precision), None)
 

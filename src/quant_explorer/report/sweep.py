@@ -29,6 +29,7 @@ from quant_explorer.report.seeds import SeedRow, summarize_seeds
 from quant_explorer.report.sweep_plots import draw_sweep
 from quant_explorer.report.sweep_rows import Machine, SweepRow, sweep_rows
 
+
 @dataclass(frozen=True)
 class SweepError:
     """A variant that has no figures, and why."""
@@ -117,9 +118,7 @@ def write_sweep(
     """
     first = seeds[0]
     rows = [row for seed in seeds for row in seed.rows]
-    over_seeds = summarize_seeds(
-        rows, [seed.contenders for seed in seeds], first.results.objectives, draws
-    )
+    over_seeds = summarize_seeds(rows, [seed.contenders for seed in seeds], first.results.objectives, draws)
     layers = layer_rows(first.float_models, first.peaks, plan)
     summary = summarize_sweep(seeds, plan)
     with_energy = _frontier(rows, "energy_j")
@@ -128,7 +127,9 @@ def write_sweep(
         "sweep_results.json": _json(rows),
         "pareto_frontier_latency.csv": encode_csv(SweepRow, _frontier(rows, "latency_p50_s")),
         "layerwise_breakdown.csv": encode_csv(LayerRow, layers),
-        "precision_tradeoffs.csv": encode_csv(Interaction, [one for seed in seeds for one in seed.interactions]),
+        "precision_tradeoffs.csv": encode_csv(
+            Interaction, [one for seed in seeds for one in seed.interactions]
+        ),
         "hardware_summary.csv": encode_csv(
             HardwareRow, hardware_rows(first.results.environment, first.peaks)
         ),
@@ -225,7 +226,9 @@ def _frontier(rows: Sequence[SweepRow], cost: str) -> list[SweepRow]:
 
 def _errors(seeds: Sequence[SeedFindings]) -> list[SweepError]:
     return [
-        SweepError(seed.seed, one.config, one.runtime, one.status.value, one.reason or "no reason was recorded")
+        SweepError(
+            seed.seed, one.config, one.runtime, one.status.value, one.reason or "no reason was recorded"
+        )
         for seed in seeds
         for one in seed.results.variants
         if one.status is not Status.OK

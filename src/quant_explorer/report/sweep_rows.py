@@ -161,9 +161,7 @@ def _row(
         int8_mac_fraction=variant.executed.int8_mac_fraction,
         macs=float_model.cost.macs if float_model else None,
         parameters=_parameters(float_model),
-        channels_removed=_removed(*float_model.channels)
-        if float_model and float_model.channels
-        else None,
+        channels_removed=_removed(*float_model.channels) if float_model and float_model.channels else None,
         parameters_removed=_removed(_parameters(unpruned), _parameters(float_model)),
         macs_removed=_removed(
             unpruned.cost.macs if unpruned else None, float_model.cost.macs if float_model else None

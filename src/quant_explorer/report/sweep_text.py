@@ -36,7 +36,9 @@ def describe_budgets(budgets: Budgets) -> str:
         ("latency", budgets.latency_s, 1e-3, "ms"),
         ("accuracy drop", budgets.accuracy_drop_pp, 1, "pp"),
     )
-    told = [f"{name} at most {value / unit:g} {sign}" for name, value, unit, sign in limits if value is not None]
+    told = [
+        f"{name} at most {value / unit:g} {sign}" for name, value, unit, sign in limits if value is not None
+    ]
     by = " (by the bad end of each interval)" if told and budgets.use_ci else ""
     return (", ".join(told) or "no budget") + by
 
@@ -63,7 +65,9 @@ def _deployment(deployment: Deployment) -> Iterator[str]:
         f"core{'s' * (one.threads > 1)}"
         for one in deployment.throughput
     )
-    memory = ", ".join(f"{format_mb(size)} MB at batch {n}" for n, size in deployment.peak_memory_bytes.items())
+    memory = ", ".join(
+        f"{format_mb(size)} MB at batch {n}" for n, size in deployment.peak_memory_bytes.items()
+    )
     start = "unknown" if deployment.cold_start_s is None else f"{format_ms(deployment.cold_start_s)} ms"
     yield (
         f"{deployment.name} deployed: cold start {start}; one image {single} ({deployment.calls:,} calls); "

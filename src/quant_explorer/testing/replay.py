@@ -52,6 +52,7 @@ class Played:
     reason: str | None = None
     notes: tuple[str, ...] = ()
     latency: bool = True
+    steps: tuple[str, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -134,6 +135,7 @@ def measurement(one: Played, scene: Scene) -> Measurement:
         cold_start_s=(0.2, 0.1, 0.3),
         predictions=_predictions(one, scene),
         notes=one.notes,
+        steps=one.steps,
     )
 
 

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from quant_explorer.core.study import Study
+
+from .invoking import Place
+
+SWEEP = {
+    "dataset": "mnist5k",
+    "model": "edge_cnn",
+    "train_subset": 200,
+    "val_subset": 100,
+    "epochs": 1,
+    "fine_tune_epochs": 1,
+    "pruning_levels": [0, 0.5],
+    "precisions": ["fp32", "int8"],
+    "runtimes": ["onnxruntime"],
+    "calibration_batches": 2,
+    "benchmark_repeats": 2,
+    "memory_budgets_mb": [1e-6, 1000],
+    "max_accuracy_drop_pp": 100,
+    "power_watts": 10,
+    "cpu_frequency_scale": 0.5,
+    "output_dir": "out",
+}
+VARIANTS = [
+    *("fp32_baseline@eager", "fp32_baseline@onnxruntime", "int8@onnxruntime"),
+    *("pruned50_fp32@onnxruntime", "pruned50_int8@onnxruntime", "fp32_finetune@eager"),
+]
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**SWEEP, **changes}))
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Place:
+    """A finished sweep of two seeds. Tests must not change it."""
+    place = Place(tmp_path_factory.mktemp("swept"), shared_cache)
+    done = place.call("sweep", "--config", write(place.folder), "--seeds", "1", "2")
+    (place.folder / "printed.txt").write_text(done.stdout)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_every_pair_is_measured_for_each_seed(swept: Place) -> None:
+    rows = table(swept.folder / "out" / "sweep_results.csv")
+    assert [f"{row['config']}@{row['runtime']}" for row in rows] == VARIANTS * 2
+    assert [row["seed"] for row in rows] == ["1"] * 6 + ["2"] * 6
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(float(row["latency_p50_s"]) > 0 and float(row["roof_gmacs_per_s"]) > 0 for row in rows)
+    assert all(
+        float(row["energy_proxy_j"]) == pytest.approx(10 * float(row["latency_p50_s"])) for row in rows
+    )
+    assert {row["int8_mac_fraction"] for row in rows if "int8" in row["config"]} == {"1.0"}
+
+
+def test_a_pruned_variant_is_smaller_in_every_way(swept: Place) -> None:
+    rows = {row["config"]: row for row in table(swept.folder / "out" / "sweep_results.csv")}
+    full, pruned = rows["fp32_baseline"], rows["pruned50_fp32"]
+    assert int(full["parameters"]) == 5_130
+    for figure in ("size_bytes", "parameters", "macs", "live_activation_bytes_estimate"):
+        assert int(pruned[figure]) < int(full[figure])
+    assert float(pruned["channels_removed"]) == 0.5
+
+
+def test_models_are_trained_and_built_once(swept: Place) -> None:
+    """A baseline, its control, and one pruned and fine-tuned model that its precisions share."""
+    for seed in (1, 2):
+        run = swept.folder / "out" / f"seed-{seed}"
+        assert len(list((run / "weights").glob("baseline-*.safetensors"))) == 1
+        assert len(list((run / "weights").glob("fine_tune-*.safetensors"))) == 2
+        assert len(list((run / "artifacts").iterdir())) == len(VARIANTS)
+
+
+def test_what_the_budgets_pick_is_printed_and_served_on_more_threads(swept: Place) -> None:
+    summary = json.loads((swept.folder / "out" / "summary.json").read_text())
+    tight, wide = summary["decisions"]
+    assert tight["chosen"] is None
+    assert tight["closest"] is not None
+    assert wide["chosen"] in VARIANTS
+    (deployment,) = summary["deployments"]
+    threads = {one["threads"] for one in deployment["throughput"]}
+    # As many as there are cores here, doubling.
+    assert {1} <= threads
+    assert all(count & (count - 1) == 0 for count in threads)
+    printed = (swept.folder / "printed.txt").read_text()
+    assert f"Ship {wide['chosen']}" in printed
+    assert "comes closest: " in printed
+    assert "Control: fine-tuning the unpruned model" in printed
+
+
+def test_it_tells_what_it_takes_to_do_it_again(swept: Place) -> None:
+    told = json.loads((swept.folder / "out" / "reproducibility.json").read_text())
+    assert told["seeds"] == [1, 2]
+    assert told["command"][1:] == ["sweep", "--config", str(swept.folder / "sweep.yaml"), "--seeds", "1", "2"]
+    assert dict(told["configuration"])["pruning_levels"] == "0.0, 0.5"
+    assert len(set(told["data_digests"])) == 2
+    assert "torch" in told["packages"]
+
+
+def test_the_same_sweep_again_does_nothing_again_and_writes_the_same(swept: Place, place: Place) -> None:
+    # In a folder of its own, from the very first step: the same weights, artifacts and predictions.
+    done = place.call("sweep", "--config", write(place.folder), "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    runs = [one.folder / "out" / "seed-1" for one in (swept, place)]
+    for kind in ("weights/*.safetensors", "artifacts/*"):
+        first, second = (sorted(path.name for path in run.glob(kind)) for run in runs)
+        assert first == second
+    trained = [sorted(run.glob("weights/*.safetensors")) for run in runs]
+    assert [one.read_bytes() for one in trained[0]] == [one.read_bytes() for one in trained[1]]
+    predicted = [
+        {
+            one.variant.name: one.predictions
+            for one in Study.load(run / "study.jsonl").measurements(digest).values()
+        }
+        for run in runs
+        for digest in list(Study.load(run / "study.jsonl").environments)[:1]
+    ]
+    assert predicted[0].keys() == set(VARIANTS)
+    assert predicted[0] == predicted[1]
+    # And once more, where everything is there: no record is added.
+    before = (runs[1] / "study.jsonl").read_bytes()
+    assert place.call("sweep", "--config", write(place.folder), "--seeds", "1").returncode == 0
+    assert (runs[1] / "study.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "told"),
+    [
+        ({"epoch": 1}, (), "unknown key 'epoch'. Did you mean 'epochs'?"),
+        ({"dataset": "mnist5"}, (), "unknown data set 'mnist5'. Did you mean 'mnist5k'?"),
+        ({"model": "edge_cn"}, (), "unknown model 'edge_cn'. Did you mean 'edge_cnn'?"),
+        ({}, ("--runtime", "onnx"), "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
+        ({}, ("--seeds", "-1"), "-1"),
+        ({}, ("--seeds", "one"), "'one' is not a valid integer"),
+        ({}, ("--seeds",), "--seeds"),
+        ({"quantization_backend": "fbgem"}, (), "unknown quantized engine 'fbgem'. Did you mean 'fbgemm'?"),
+    ],
+)
+def test_wrong_input_is_one_sentence_before_anything_is_done(
+    invoke: object, place: Place, changes: dict[str, object], arguments: tuple[str, ...], told: str
+) -> None:
+    code, printed = invoke("sweep", "--config", write(place.folder, **changes), *arguments)  # type: ignore[operator]
+    assert code == 2
+    assert told in printed
+    assert "Traceback" not in printed
+    assert not (place.folder / "out").exists()
+
+
+def test_a_configuration_that_is_not_there_is_told(invoke: object, place: Place) -> None:
+    code, printed = invoke("sweep", "--config", place.folder / "none.yaml")  # type: ignore[operator]
+    assert code == 2
+    assert "none.yaml: cannot be read" in printed
