@@ -25,7 +25,10 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
     assert written.startswith(f"above\n{BEGIN}\n")
     assert written.endswith(f"\n{END}\nbelow\n")
     assert "old figures" not in written
-    assert all(variant.config in written for variant in results.variants)
+    shown = {one.name for one in results.variants if f"| {one.name} |" in written}
+    best = {one.name for one in results.variants if one.frontier.on_frontier}
+    assert shown == {results.variants[0].name, *best}
+    assert f"{len([one for one in results.variants if one.status == 'ok']) - len(shown)} more" in written
 
 
 def test_a_document_without_marks_is_refused() -> None:

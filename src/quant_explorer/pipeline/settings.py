@@ -65,8 +65,8 @@ class Protocol:
     `rounds` is the least number of interleaved rounds, with `warmup_calls` unmeasured calls before each
     variant's block; more follow until the 95 % interval of every
     ratio is within +-`precision`, or `time_limit_s` is used up (by all rounds of a group of variants;
-    it also bounds the scoring of one variant), or there are `most_rounds`. `answer_timeout_s` is how long a worker may be silent
-    before it is ended.
+    it also bounds the scoring of one variant), or there are `most_rounds`. `answer_timeout_s` is how long
+    a worker may be silent before it is ended.
     """
 
     threads: int = 1

@@ -6,6 +6,7 @@ The table stands between two comments in the document, so that a test can tell w
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from quant_explorer.core.errors import StudyError
@@ -19,7 +20,7 @@ END = "<!-- results: end -->"
 
 
 def insert_table(document: str, results: Results) -> str:
-    """Return `document` with the Pareto tables of `results` between its two marks.
+    """Return `document` with the baseline and the frontier of `results` between its two marks.
 
     Raises StudyError when the document has no such marks.
     """
@@ -27,9 +28,19 @@ def insert_table(document: str, results: Results) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise StudyError(f"the document lacks the line {BEGIN!r} or {END!r}")
-    models = dict.fromkeys(variant.model for variant in results.variants)
-    tables = "\n\n".join(markdown_table(pareto_table(results, model)).strip() for model in models)
+    tables = "\n\n".join(_table(results, model) for model in results.models)
     return f"{before}{begin}\n{_setting(results)}\n\n{tables}\n{end}{after}"
+
+
+def _table(results: Results, model: str) -> str:
+    """Return the rows that come first in reading order: the baseline and what nothing else beats."""
+    table = pareto_table(results, model)
+    shown = 1 + sum(bool(one.frontier.on_frontier) for one in results.of_model(model)[1:])
+    rest = len(table.rows) - shown
+    told = (
+        f"\n\n{rest} more were measured; something beats each on size, latency and accuracy." if rest else ""
+    )
+    return markdown_table(replace(table, rows=table.rows[:shown])).strip() + told
 
 
 def _setting(results: Results) -> str:
