@@ -141,8 +141,8 @@ def _chunks(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
-    reason = energy.unavailable()
-    blocks = worker.measure_energy(subject.batch(1)) if reason is None else ()
+    reason = energy.unavailable(energy.POWERCAP)
+    blocks = worker.measure_energy(subject.batch(1), energy.POWERCAP) if reason is None else ()
     return blocks, reason if blocks or reason else "the energy counters did not move"
 
 

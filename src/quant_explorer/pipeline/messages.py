@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.energy import EnergyBlock
@@ -60,9 +61,10 @@ class MeasureMemory:
 
 @dataclass(frozen=True)
 class MeasureEnergy:
-    """Measure the energy of blocks of calls on this batch."""
+    """Measure the energy of blocks of calls on this batch, by the counters below `root`."""
 
     batch: Batch
+    root: Path
 
 
 @dataclass(frozen=True)

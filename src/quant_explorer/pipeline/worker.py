@@ -121,9 +121,9 @@ class Worker:
         """Return peak memory while running `batch`."""
         return _expect(self._ask(MeasureMemory(batch)), PeakMemory)
 
-    def measure_energy(self, batch: Batch) -> tuple[EnergyBlock, ...]:
-        """Return what blocks of calls on `batch` drew."""
-        return _expect(self._ask(MeasureEnergy(batch)), tuple)
+    def measure_energy(self, batch: Batch, root: Path) -> tuple[EnergyBlock, ...]:
+        """Return what blocks of calls on `batch` drew; none when the counters below `root` stood still."""
+        return _expect(self._ask(MeasureEnergy(batch, root)), tuple)
 
     def executed(self, batch: Batch) -> Executed:
         """Return the multiply-accumulates of one image by executed precision."""
@@ -186,9 +186,9 @@ class _Bench:
                     floor_bytes=self.floor_bytes,
                     loaded_bytes=self.loaded_bytes,
                 )
-            case MeasureEnergy(batch):
+            case MeasureEnergy(batch, root):
                 try:
-                    return energy.measure_energy(lambda: self.session.run(batch))
+                    return energy.measure_energy(lambda: self.session.run(batch), root=root)
                 except UnsupportedError:
                     return ()
             case Run(batch):
