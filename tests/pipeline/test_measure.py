@@ -18,6 +18,7 @@ from quant_explorer.core.errors import BuildError
 from quant_explorer.core.measurement import Executed, Measurement, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Recipe
+from quant_explorer.hardware import energy
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
@@ -85,16 +86,16 @@ def counter(root: Path) -> Path:
     package.mkdir(parents=True)
     (package / "name").write_text("package-0\n")
     (package / "max_energy_range_uj").write_text("1000000000\n")
-    energy = package / "energy_uj"
-    energy.write_text("0\n")
-    return energy
+    file = package / "energy_uj"
+    file.write_text("0\n")
+    return file
 
 
 def test_energy_is_measured_where_a_counter_moves(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = counter(tmp_path / "powercap")
-    monkeypatch.setattr(measure_module.energy, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
     over = threading.Event()
 
     def draw_power() -> None:
@@ -122,7 +123,7 @@ def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter(tmp_path / "powercap")
-    monkeypatch.setattr(measure_module.energy, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert found.energy_reason == "the energy counters did not move"
@@ -131,7 +132,7 @@ def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
 def test_without_a_counter_there_is_a_reason(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure_module.energy, "POWERCAP", tmp_path / "none")
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "none")
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert "no energy counter" in (found.energy_reason or "")

@@ -18,7 +18,7 @@ from quant_explorer.pipeline.space import (
     sweep_recipes,
 )
 from quant_explorer.runtimes.eager import Eager
-from quant_explorer.techniques import create_technique
+from quant_explorer.techniques import create_step, create_technique
 from quant_explorer.techniques.half import HalfPrecision
 from quant_explorer.testing.fake_runtime import FakeRuntime
 
@@ -132,8 +132,7 @@ def sweep(
         SETTINGS,
         Protocol(),
         importance="l1",
-        fine_tune_epochs=fine_tune_epochs,
-        distill=False,
+        fine_tune=create_step("fine_tune", epochs=fine_tune_epochs) if fine_tune_epochs else None,
     )
 
 

@@ -43,8 +43,7 @@ def understand(config: SweepConfig) -> Sweep:
             config.settings(config.seed),
             config.protocol(),
             importance=config.importance,
-            fine_tune_epochs=config.fine_tune_epochs,
-            distill=config.distill,
+            fine_tune=config.fine_tune,
         ),
         config.output_dir,
     )
@@ -67,6 +66,7 @@ ACTS: dict[str, tuple[object, Callable[[Sweep], object], object]] = {
     "epochs": (2, lambda sweep: sweep.settings.epochs, 2),
     "learning_rate": (0.05, lambda sweep: sweep.settings.learning_rate, 0.05),
     "fine_tune_epochs": (4, lambda sweep: parameters(sweep, "fine_tune", "epochs"), {4}),
+    "fine_tune_learning_rate": (0.5, lambda sweep: parameters(sweep, "fine_tune", "learning_rate"), {0.5}),
     "distill": (True, lambda sweep: parameters(sweep, "fine_tune", "distill"), {True}),
     "importance": ("taylor", lambda sweep: parameters(sweep, "prune", "importance"), {"taylor"}),
     "pruning_levels": ([0.1], lambda sweep: [cell.pruning for cell in sweep.plan.cells], [0.0] + 3 * [0.1]),

@@ -108,8 +108,7 @@ class _Sweep:
             config.settings(seeds[0]),
             config.protocol(),
             importance=config.importance,
-            fine_tune_epochs=config.fine_tune_epochs,
-            distill=config.distill,
+            fine_tune=config.fine_tune,
         )
         self.findings: dict[int, SeedFindings] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.quantspec import Precision
@@ -118,25 +118,24 @@ def sweep_recipes(
     protocol: Protocol,
     *,
     importance: str,
-    fine_tune_epochs: int,
-    distill: bool,
+    fine_tune: Step | None,
 ) -> tuple[Recipe, ...]:
     """Return every cell of a grid on every runtime, the baseline first.
 
-    A pruned model is fine-tuned for `fine_tune_epochs` before it is quantized, so that its precisions and
-    runtimes share those weights; an unpruned one trained for as long in FP32 is its control.
+    A pruned model goes through `fine_tune` before it is quantized, so that its precisions and runtimes share
+    those weights; an unpruned one trained in the same way is its control.
     """
-    fine_tune = tuple(_fine_tune_after_pruning(fine_tune_epochs, distill=distill))
+    training = () if fine_tune is None else (fine_tune,)
 
     def steps(cell: Cell) -> tuple[Step, ...]:
-        prune = (create_step("prune", ratio=cell.pruning, importance=importance), *fine_tune)
+        prune = (create_step("prune", ratio=cell.pruning, importance=importance), *training)
         return (*(prune if cell.pruning else ()), *_PRECISIONS[cell.precision](settings))
 
     grid = {cell.config: steps(cell) for cell in cells}
     found = _on_runtimes(grid, runtimes, settings, protocol)
-    if fine_tune and any(cell.pruning for cell in cells):
+    if training and any(cell.pruning for cell in cells):
         options = _options(BASELINE_RUNTIME, settings, protocol)
-        found = (*found, Recipe(CONTROL_CONFIG, fine_tune, BASELINE_RUNTIME, options))
+        found = (*found, Recipe(CONTROL_CONFIG, training, BASELINE_RUNTIME, options))
     return found
 
 
@@ -168,11 +167,6 @@ def _cell_name(level: float, precision: Precision) -> str:
     if not level:
         return BASELINE_CONFIG if precision == "fp32" else precision
     return f"pruned{100 * level:g}_{precision}"
-
-
-def _fine_tune_after_pruning(epochs: int, *, distill: bool) -> Iterator[Step]:
-    if epochs:
-        yield create_step("fine_tune", epochs=epochs, distill=distill)
 
 
 def _options(runtime: str, settings: Settings, protocol: Protocol) -> tuple[tuple[str, ParameterValue], ...]:

@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.quantspec import Precision
+from quant_explorer.core.recipe import Step
 from quant_explorer.core.registry import unknown_name_message
 from quant_explorer.core.sweep import Budgets, SweepPlan
 from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.space import ALL, sweep_cells
 from quant_explorer.pipeline.subject import CALIBRATION_BATCH
 from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.techniques import create_step
 from quant_explorer.techniques.prune import Importance
 
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -49,6 +51,7 @@ class SweepConfig(BaseModel):
     epochs: Count = 5
     learning_rate: Positive = 0.1
     fine_tune_epochs: Annotated[int, Field(ge=0, strict=True)] = 1
+    fine_tune_learning_rate: Positive = 0.02
     distill: Switch = False
     importance: Importance = "l1"
     pruning_levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.0, 0.25, 0.5, 0.7)
@@ -107,6 +110,18 @@ class SweepConfig(BaseModel):
         """Return how the variants are measured."""
         rounds = self.benchmark_repeats
         return Protocol(rounds=rounds, most_rounds=rounds, warmup_calls=self.benchmark_warmup)
+
+    @property
+    def fine_tune(self) -> Step | None:
+        """The step that a pruned model goes through, None for no epochs of it."""
+        if not self.fine_tune_epochs:
+            return None
+        return create_step(
+            "fine_tune",
+            epochs=self.fine_tune_epochs,
+            learning_rate=self.fine_tune_learning_rate,
+            distill=self.distill,
+        )
 
     def plan(self, seeds: Sequence[int]) -> SweepPlan:
         """Return what the outputs are derived with."""
