@@ -2,7 +2,12 @@ import json
 from collections.abc import Callable
 
 import psutil
+import pytest
 import torch
+
+from quant_explorer.core.progress import Progress
+from quant_explorer.core.roofline import Peaks
+from quant_explorer.pipeline import peaks
 
 Invoke = Callable[..., tuple[int, str]]
 
@@ -24,3 +29,16 @@ def test_doctor_is_a_table_without_json(invoke: Invoke) -> None:
     code, printed = invoke("doctor")
     assert code == 0
     assert "instruction sets" in printed
+
+
+def test_doctor_measures_peaks_when_asked(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(threads: int, progress: Progress) -> Peaks:
+        return Peaks(threads, {"fp32": 50.0}, 10.0)
+
+    monkeypatch.setattr(peaks, "measure_peaks", measure)
+    code, printed = invoke("doctor", "--peaks", "--threads", "2", "--json")
+    assert code == 0
+    facts = {fact["what"]: fact for fact in json.loads(printed)}
+    assert facts["peak fp32"]["finding"] == "50.0 GMAC/s"
+    assert facts["memory bandwidth"]["why"].endswith("2 threads")
+    assert invoke("doctor", "--threads", "0")[0] == 2

@@ -8,13 +8,26 @@ from quant_explorer.cli.options import json_option, verbosity_options
 
 
 @click.command()
+@click.option("--peaks", "with_peaks", is_flag=True, help="Measure arithmetic and memory peaks too (15 s).")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Cores that peaks are measured on.",
+)
 @verbosity_options
 @json_option
-def command(as_json: bool) -> int:
+def command(with_peaks: bool, threads: int, as_json: bool) -> int:
     """Show CPU, instruction sets, cores, memory, versions, and which precisions will be fast and why."""
+    from quant_explorer.cli.console import ConsoleProgress
     from quant_explorer.cli.session import print_figures
     from quant_explorer.pipeline.doctor import examine
+    from quant_explorer.pipeline.peaks import describe_peaks, measure_peaks
 
-    rows = [{"what": fact.what, "finding": fact.finding, "why": fact.why} for fact in examine()]
+    # Measured first: an error in the options is told before anything else takes time.
+    peaks = describe_peaks(measure_peaks(threads, ConsoleProgress())) if with_peaks else ()
+    facts = (*examine(), *peaks)
+    rows = [{"what": fact.what, "finding": fact.finding, "why": fact.why} for fact in facts]
     print_figures(rows, as_json=as_json, title="This machine")
     return 0
