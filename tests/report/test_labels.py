@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 from hypothesis import given, settings
@@ -30,6 +31,27 @@ def test_labels_avoid_obstacles_and_the_edge() -> None:
     assert box.overlap(wall) == 0
     (corner,) = place_labels([Anchor(995, 595, 4, 100, 12)], [], FRAME)
     assert corner.overlap(FRAME) == corner.area
+
+
+def crossed(anchors: Sequence[Anchor], boxes: Sequence[Box]) -> int:
+    """Count the lines from markers to labels that run through another's label."""
+    count = 0
+    for anchor, own in zip(anchors, boxes, strict=True):
+        x, y = own.nearest(anchor.x, anchor.y)
+        along = [(anchor.x + t * (x - anchor.x) / 50, anchor.y + t * (y - anchor.y) / 50) for t in range(51)]
+        count += sum(
+            any(other.left < x < other.right and other.bottom < y < other.top for x, y in along)
+            for other in boxes
+            if other is not own
+        )
+    return count
+
+
+def test_leaders_keep_clear_of_other_labels() -> None:
+    anchors = [Anchor(500 + 15 * number, 300 - 8 * number, 4, 100, 14) for number in range(3)]
+    only_above = [Box(0, 0, 1000, 330)]
+    assert crossed(anchors, place_labels(anchors, only_above, FRAME)) > 0
+    assert crossed(anchors, place_labels(anchors, only_above, FRAME, leaders=True)) == 0
 
 
 @settings(deadline=None, max_examples=30)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.stats import Interval
@@ -22,6 +22,7 @@ LARGEST_AREA, SMALLEST_AREA = 350.0, 30.0
 FONT_SIZE = 8.5
 LEADER_BEYOND = 14.0
 MOST_LABELS = 12
+GROUND = {"facecolor": "#FFFFFF", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,18 @@ class Panel:
 
     points: tuple[Point, ...]
     line: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A marker and the text beside it: place and intervals in units of the axes, area in points squared."""
+
+    text: str
+    x: float
+    y: float
+    x_interval: tuple[float, float]
+    y_interval: tuple[float, float]
+    area: float
 
 
 def drawable_points(results: Results, model: str) -> tuple[Point, ...]:
@@ -92,17 +105,43 @@ def label_points(axes: Axes, panel: Panel, dpi: float) -> None:
     if not points:
         return
     named = _worth_a_label(points)
-    anchors = [_anchor(axes, point, points, dpi) for point in named]
+    rest = [point for point in points if point not in named]
+    label_marks(
+        axes, [_mark(one, points) for one in named], [_mark(one, points) for one in rest], [panel.line], dpi
+    )
+
+
+def label_marks(
+    axes: Axes,
+    named: Sequence[Mark],
+    others: Sequence[Mark],
+    lines: Sequence[Sequence[tuple[float, float]]],
+    dpi: float,
+    *,
+    crowded: bool = False,
+) -> tuple[Box | None, ...]:
+    """Write the texts of `named` beside their markers and return where, in pixels of the figure.
+
+    The figure's layout must be final. Texts avoid all markers, the intervals of `named` and the lines, and
+    cover as little as they can where no place is free. When it is `crowded` they avoid the intervals of
+    `others` too, have a white ground, and those that would cover a marker or a text are left out (None).
+    """
+    anchors = [_anchor(axes, mark, dpi) for mark in named]
     window = axes.get_window_extent()
     frame = Box(window.x0, window.y0, window.x1, window.y1)
-    rest = [point for point in points if point not in named]
-    obstacles = [
-        *_error_boxes(axes, named),
-        *_line_boxes(axes, panel.line),
-        *(_marker_box(_anchor(axes, point, points, dpi)) for point in rest),
-    ]
-    for point, anchor, box in zip(named, anchors, place_labels(anchors, obstacles, frame), strict=True):
-        _write(axes, point.name, anchor, box)
+    rest = [_marker_box(_anchor(axes, mark, dpi)) for mark in others]
+    barred = [*named, *others] if crowded else named
+    obstacles = [*_error_boxes(axes, barred), *_line_boxes(axes, lines), *rest]
+    markers = [*(_marker_box(anchor) for anchor in anchors), *rest]
+    kept: list[Box | None] = []
+    places = place_labels(anchors, obstacles, frame, leaders=crowded)
+    for mark, anchor, box in zip(named, anchors, places, strict=True):
+        taken = [*markers, *(other for other in kept if other is not None)]
+        free = box.overlap(frame) > box.area - 1 and all(box.overlap(other) < 1 for other in taken)
+        kept.append(box if free or not crowded else None)
+        if kept[-1] is not None:
+            _write(axes, mark.text, anchor, box, dpi, GROUND if crowded else None)
+    return tuple(kept)
 
 
 def _worth_a_label(points: Sequence[Point]) -> Sequence[Point]:
@@ -112,13 +151,17 @@ def _worth_a_label(points: Sequence[Point]) -> Sequence[Point]:
     return [point for number, point in enumerate(points) if number == 0 or point.on_frontier]
 
 
-def _anchor(axes: Axes, point: Point, points: Sequence[Point], dpi: float) -> Anchor:
-    trial = axes.annotate(point.name, (point.latency_ms, point.accuracy), fontsize=FONT_SIZE)
+def _mark(point: Point, points: Sequence[Point]) -> Mark:
+    area = marker_area(point, points)
+    return Mark(point.name, point.latency_ms, point.accuracy, point.latency_ci_ms, point.accuracy_ci, area)
+
+
+def _anchor(axes: Axes, mark: Mark, dpi: float) -> Anchor:
+    trial = axes.annotate(mark.text, (mark.x, mark.y), fontsize=FONT_SIZE)
     extent = trial.get_window_extent()
     trial.remove()
-    x, y = axes.transData.transform((point.latency_ms, point.accuracy)).tolist()
-    radius = math.sqrt(marker_area(point, points)) / 2 * dpi / 72
-    return Anchor(x, y, radius, extent.width + 6, extent.height + 4)
+    x, y = axes.transData.transform((mark.x, mark.y)).tolist()
+    return Anchor(x, y, math.sqrt(mark.area) / 2 * dpi / 72, extent.width + 6, extent.height + 4)
 
 
 def _marker_box(anchor: Anchor) -> Box:
@@ -126,17 +169,17 @@ def _marker_box(anchor: Anchor) -> Box:
     return Box(x - radius, y - radius, x + radius, y + radius)
 
 
-def _error_boxes(axes: Axes, points: Sequence[Point]) -> list[Box]:
+def _error_boxes(axes: Axes, marks: Sequence[Mark]) -> list[Box]:
     boxes = []
-    for point in points:
-        (left, right), (low, high) = point.latency_ci_ms, point.accuracy_ci
-        boxes.append(_segment_box(axes, (point.latency_ms, low), (point.latency_ms, high)))
-        boxes.append(_segment_box(axes, (left, point.accuracy), (right, point.accuracy)))
+    for mark in marks:
+        (left, right), (low, high) = mark.x_interval, mark.y_interval
+        boxes.append(_segment_box(axes, (mark.x, low), (mark.x, high)))
+        boxes.append(_segment_box(axes, (left, mark.y), (right, mark.y)))
     return boxes
 
 
-def _line_boxes(axes: Axes, line: Sequence[tuple[float, float]]) -> list[Box]:
-    return [_segment_box(axes, start, end) for start, end in pairwise(line)]
+def _line_boxes(axes: Axes, lines: Sequence[Sequence[tuple[float, float]]]) -> list[Box]:
+    return [_segment_box(axes, start, end) for line in lines for start, end in pairwise(line)]
 
 
 def _segment_box(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> Box:
@@ -144,12 +187,23 @@ def _segment_box(axes: Axes, start: tuple[float, float], end: tuple[float, float
     return Box(min(x0, x1) - 3, min(y0, y1) - 3, max(x0, x1) + 3, max(y0, y1) + 3)
 
 
-def _write(axes: Axes, text: str, anchor: Anchor, box: Box) -> None:
+def _write(
+    axes: Axes, text: str, anchor: Anchor, box: Box, dpi: float, ground: dict[str, Any] | None
+) -> None:
     middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
-    nearest = (min(max(anchor.x, box.left), box.right), min(max(anchor.y, box.bottom), box.top))
+    nearest = box.nearest(anchor.x, anchor.y)
     if math.dist(nearest, (anchor.x, anchor.y)) - anchor.radius > LEADER_BEYOND:
         ends = axes.transData.inverted().transform([nearest, (anchor.x, anchor.y)])
         axes.plot(ends[:, 0], ends[:, 1], color=INK, linewidth=0.5, zorder=2.5, scalex=False, scaley=False)
+    # Points and not pixels, so that a text stays where it is at another resolution (SVG has 72 dpi).
+    place = (middle[0] * 72 / dpi, middle[1] * 72 / dpi)
     axes.annotate(
-        text, middle, xycoords="figure pixels", ha="center", va="center", fontsize=FONT_SIZE, zorder=5
+        text,
+        place,
+        xycoords="figure points",
+        ha="center",
+        va="center",
+        fontsize=FONT_SIZE,
+        zorder=5,
+        bbox=ground,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 DIRECTIONS = 16
+# What a line through a label costs, as covered square pixels, and by how many squares it is followed.
+CROSSING, SQUARES = 3000.0, 24
 STEPS = (4.0, 12.0, 24.0, 40.0, 60.0, 85.0, 115.0)
 
 
@@ -25,6 +27,10 @@ class Box:
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
+    def nearest(self, x: float, y: float) -> tuple[float, float]:
+        """The point of the rectangle that is nearest to a point."""
+        return min(max(x, self.left), self.right), min(max(y, self.bottom), self.top)
+
     @property
     def area(self) -> float:
         """Area in square pixels."""
@@ -42,25 +48,64 @@ class Anchor:
     height: float
 
 
-def place_labels(anchors: Sequence[Anchor], obstacles: Sequence[Box], frame: Box) -> tuple[Box, ...]:
+def place_labels(
+    anchors: Sequence[Anchor], obstacles: Sequence[Box], frame: Box, *, leaders: bool = False
+) -> tuple[Box, ...]:
     """Return a box for every anchor's label, greedily: the nearest place that covers nothing.
 
     `obstacles` are boxes to keep free beside the markers; when no place is free, the one that covers the
-    least is taken. Deterministic.
+    least is taken. With `leaders` the lines from markers to labels keep clear of other labels too, where
+    they can. Deterministic.
     """
     markers = [
         Box(one.x - one.radius, one.y - one.radius, one.x + one.radius, one.y + one.radius) for one in anchors
     ]
     taken = [*markers, *obstacles]
-    boxes = []
+    boxes: list[Box] = []
+    lines: list[list[Box]] = []
     for anchor in anchors:
-        # Rounded, so that a sliver of rounding error is no reason to go further away; the first is nearest.
-        candidates = _candidates(anchor)
-        costs = [round(_cost(one, taken, frame), 3) for one in candidates]
-        box = candidates[costs.index(min(costs))]
+
+        def cross(one: Box, anchor: Anchor = anchor) -> int:
+            through = sum(any(map(other.overlap, _leader(anchor, one))) for other in boxes)
+            return through + sum(any(map(one.overlap, line)) for line in lines)
+
+        box = _cheapest(_candidates(anchor), taken, frame, cross if leaders else None)
         boxes.append(box)
+        lines.append(_leader(anchor, box))
         taken.append(box)
     return tuple(boxes)
+
+
+def _cheapest(
+    candidates: Sequence[Box], taken: Sequence[Box], frame: Box, crossings: Callable[[Box], int] | None
+) -> Box:
+    """Return the first, which is the nearest, of the candidates that cost least."""
+    reach = Box(
+        min(one.left for one in candidates),
+        min(one.bottom for one in candidates),
+        max(one.right for one in candidates),
+        max(one.top for one in candidates),
+    )
+    near = [other for other in taken if reach.overlap(other)]
+    best, least = candidates[0], math.inf
+    for one in candidates:
+        # Rounded, so that a sliver of rounding error is no reason to go further away.
+        cost = round(_cost(one, near, frame), 3)
+        if crossings is not None and cost < least:
+            cost += CROSSING * crossings(one)
+        if cost < least:
+            best, least = one, cost
+        if not cost:
+            break
+    return best
+
+
+def _leader(anchor: Anchor, box: Box) -> list[Box]:
+    """Return small squares along the line from a marker to its label."""
+    x, y = box.nearest(anchor.x, anchor.y)
+    shares = [number / SQUARES for number in range(SQUARES)]
+    places = [(anchor.x + share * (x - anchor.x), anchor.y + share * (y - anchor.y)) for share in shares]
+    return [Box(across - 1, up - 1, across + 1, up + 1) for across, up in places]
 
 
 def _candidates(anchor: Anchor) -> list[Box]:

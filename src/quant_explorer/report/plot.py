@@ -70,8 +70,9 @@ def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> P
     axes.grid(visible=True, color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     _draw_points(axes, points)
-    _set_limits(axes, points)
-    line = _frontier_line(axes, points)
+    latencies = [value for point in points for value in point.latency_ci_ms]
+    set_limits(axes, latencies, [value for point in points for value in point.accuracy_ci])
+    line = frontier_line(axes, [(point.latency_ms, point.accuracy) for point in points])
     xs, ys = zip(*line, strict=True)
     axes.plot(xs, ys, color=LINE, linestyle="--", linewidth=1.3, zorder=2)
     _draw_legend(axes, points)
@@ -89,8 +90,8 @@ def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
         axes.errorbar(
             point.latency_ms,
             point.accuracy,
-            xerr=_error(point.latency_ms, point.latency_ci_ms),
-            yerr=_error(point.accuracy, point.accuracy_ci),
+            xerr=error_lengths(point.latency_ms, point.latency_ci_ms),
+            yerr=error_lengths(point.accuracy, point.accuracy_ci),
             fmt="none",
             ecolor=INK if point.on_frontier else FAINT,
             elinewidth=0.9,
@@ -110,36 +111,36 @@ def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
-def _error(value: float, interval: tuple[float, float]) -> list[list[float]]:
+def error_lengths(value: float, interval: tuple[float, float]) -> list[list[float]]:
+    """Return an interval as the lengths of an error bar, below and above its value."""
     return [[max(value - interval[0], 0.0)], [max(interval[1] - value, 0.0)]]
 
 
-def _set_limits(axes: Axes, points: Sequence[Point]) -> None:
+def set_limits(axes: Axes, costs: Sequence[float], accuracies: Sequence[float]) -> None:
+    """Give the axes room around the ends of all intervals; costs (x) are logarithmic over a wide range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    latencies = [value for point in points for value in point.latency_ci_ms]
-    low, high = min(latencies), max(latencies)
-    if high / low > LOG_RANGE:
+    low, high = min(costs), max(costs)
+    if low > 0 and high / low > LOG_RANGE:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(low / (high / low) ** 0.18, high * (high / low) ** 0.18)
     else:
-        room = 0.2 * (high - low) or 0.2 * low
+        room = 0.2 * (high - low) or 0.2 * low or 1.0
         axes.set_xlim(max(low - room, 0.0), high + room)
-    accuracies = [value for point in points for value in point.accuracy_ci]
     room = 0.25 * (max(accuracies) - min(accuracies)) or 1.0
     axes.set_ylim(min(accuracies) - room, max(accuracies) + room)
     # There is room for labels above 100 %, but nothing to read there.
     axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= 100])
 
 
-def _frontier_line(axes: Axes, points: Sequence[Point]) -> list[tuple[float, float]]:
+def frontier_line(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the corners of the boundary of what is dominated on the two axes: right of it and below it."""
-    axis = (Objective("latency", "minimize", "ms"), Objective("accuracy", "maximize", "%"))
-    best = on_frontier(np.array([[point.latency_ms, point.accuracy] for point in points]), axis)
-    corners = sorted((points[i].latency_ms, points[i].accuracy) for i in np.flatnonzero(best).tolist())
+    axis = (Objective("cost", "minimize", ""), Objective("accuracy", "maximize", "%"))
+    best = on_frontier(np.array(points), axis)
+    corners = sorted(points[i] for i in np.flatnonzero(best).tolist())
     (_, right), (bottom, _) = axes.get_xlim(), axes.get_ylim()
     line = [(corners[0][0], bottom), corners[0]]
     for (_, level), corner in pairwise(corners):

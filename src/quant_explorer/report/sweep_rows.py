@@ -75,6 +75,7 @@ class SweepRow:
     channels_removed: float | None
     parameters_removed: float | None
     macs_removed: float | None
+    macs_per_byte: float | None
     gmacs_per_s: float | None
     roof_gmacs_per_s: float | None
     roof_share: float | None
@@ -166,6 +167,7 @@ def _row(
         macs_removed=_removed(
             unpruned.cost.macs if unpruned else None, float_model.cost.macs if float_model else None
         ),
+        macs_per_byte=roof.macs_per_byte if roof else None,
         gmacs_per_s=roof.achieved_gmacs_per_s if roof else None,
         roof_gmacs_per_s=roof.attainable_gmacs_per_s if roof else None,
         roof_share=roof.roof_share if roof else None,
