@@ -72,7 +72,7 @@ def test_every_plot_is_a_picture_and_a_drawing(full: dict[str, bytes]) -> None:
 
 
 def test_axes_say_what_they_are_of(full: dict[str, bytes]) -> None:
-    assert {"top-1 accuracy, %", "median latency of a call at the ranked batch size, ms"} <= set(
+    assert {"top-1 accuracy, %", "median latency at batch 1, ms"} <= set(
         texts(full["accuracy_vs_latency.svg"])
     )
     assert "peak memory above the runtime's own, MB" in texts(full["accuracy_vs_memory.svg"])

@@ -28,11 +28,12 @@ class _SeveralSeeds(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
         inside = False
-        for argument in args:
+        for argument, following in zip(args, [*args[1:], "-"], strict=True):
             if inside and not argument.startswith("-"):
                 spread += ["--seeds", argument]
                 continue
-            inside = argument == "--seeds"
+            # One without a number is left for click to refuse.
+            inside = argument == "--seeds" and not following.startswith("-")
             spread += [] if inside else [argument]
         return super().parse_args(ctx, spread)
 

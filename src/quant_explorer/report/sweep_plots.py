@@ -59,9 +59,7 @@ def _scaled(
     return value * factor, (low * factor, high * factor)
 
 
-LATENCY = CostAxis(
-    "accuracy_vs_latency", "latency", "median latency of a call at the ranked batch size, ms", _latency
-)
+LATENCY = CostAxis("accuracy_vs_latency", "latency", "median latency at batch 1, ms", _latency)
 MEMORY = CostAxis("accuracy_vs_memory", "peak memory", "peak memory above the runtime's own, MB", _memory)
 ENERGY = CostAxis("accuracy_vs_energy", "energy", "energy of a call, J", _energy)
 ENERGY_PROXY = CostAxis(

@@ -113,7 +113,7 @@ def _row(
     latency = variant.latency.get(str(batch)) or Latency()
     accuracy = variant.accuracy
     memory = variant.memory.peak_bytes or {}
-    roof = _roof(variant, latency, float_model, machine.peaks, precision)
+    roof = _roof(variant, batch, float_model, machine.peaks, precision)
     clock = _slower_clock(latency, float_model, machine.peaks, precision, plan.frequency_scale)
     blocks = machine.energy.get(variant.digest, ())
     energy, energy_ci = energy_per_call(blocks) if len(blocks) > 1 else (None, None)
@@ -187,17 +187,18 @@ def _row(
 
 def _roof(
     variant: VariantResult,
-    latency: Latency,
+    batch: int,
     float_model: FloatModel | None,
     peaks: Peaks | None,
     precision: Precision,
 ) -> RooflinePoint | None:
     """Place a variant under the roof; None where the latency, the work or a peak is not known."""
-    macs = variant.executed.macs
-    if latency.p50_s is None or float_model is None or peaks is None or not macs:
+    latency, macs = variant.latency.get(str(batch)), variant.executed.macs
+    if latency is None or latency.p50_s is None or float_model is None or peaks is None or not macs:
         return None
-    moved = model_moved_bytes(float_model.cost.layers, precision)
-    return locate(macs, moved, latency.p50_s, peaks) if moved else None
+    moved = model_moved_bytes(float_model.cost.layers, precision, batch)
+    whole = {name: count * batch for name, count in macs.items()}
+    return locate(whole, moved, latency.p50_s, peaks) if moved else None
 
 
 def _slower_clock(
