@@ -10,6 +10,7 @@ import pytest
 from quant_explorer.core.errors import StorageError
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.sweep import Budgets, Reproducibility, SweepPlan
+from quant_explorer.report import sweep
 from quant_explorer.report.sweep import SeedFindings, SweepSummary, write_sweep
 from quant_explorer.report.sweep_text import describe_budgets, describe_sweep
 from quant_explorer.testing.replay import environment
@@ -39,6 +40,13 @@ REPRODUCIBILITY = Reproducibility(
 )
 
 
+@pytest.fixture(autouse=True)
+def _without_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take seconds and have tests of their own; two tests here look at them too."""
+    if "plots" not in request.node.name:
+        monkeypatch.setattr(sweep, "draw_sweep", lambda rows, layers, peaks: {})
+
+
 def write(folder: Path, *seeds: SeedFindings, plan: SweepPlan = PLAN) -> SweepSummary:
     return write_sweep(seeds, plan, REPRODUCIBILITY, folder / "out", draws=50)
 
@@ -48,12 +56,12 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_every_output_is_there_and_nothing_else(tmp_path: Path) -> None:
+def test_every_output_is_there_plots_included_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path, swept(tmp_path))
     assert {path.name for path in (tmp_path / "out").iterdir()} == TABLES | PLOTS
 
 
-def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_study_gives_the_same_bytes_plots_included(tmp_path: Path) -> None:
     write(tmp_path, swept(tmp_path / "a"))
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     write(tmp_path, swept(tmp_path / "b"))

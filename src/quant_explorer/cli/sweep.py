@@ -153,7 +153,7 @@ class _Sweep:
 
     def write_and_show(self, *, as_json: bool) -> None:
         """Write every output, and print the table of each seed and what the budgets pick."""
-        from quant_explorer.cli.console import messages, output
+        from quant_explorer.cli.console import ConsoleProgress, messages, output
         from quant_explorer.cli.session import show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
         from quant_explorer.report.sweep import write_sweep
@@ -166,7 +166,8 @@ class _Sweep:
             [one.results.run.data_digest for one in findings],
             self.plan,
         )
-        summary = write_sweep(findings, self.plan, reproducibility, self.config.output_dir)
+        with ConsoleProgress().task("writing tables and plots", None):
+            summary = write_sweep(findings, self.plan, reproducibility, self.config.output_dir)
         if as_json:
             output.file.write((self.config.output_dir / "summary.json").read_text())
             return
