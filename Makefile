@@ -28,7 +28,7 @@ pipeline-all: $(INSTALLED) ## The whole job on every runtime
 	$(BIN)/quant-explorer pipeline --data mnist5k --run-dir runs/mnist5k-small_cnn-all
 
 test: $(INSTALLED) ## Every test
-	$(BIN)/pytest --numprocesses auto --dist loadscope
+	$(BIN)/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 check: lint typecheck ## ruff, mypy --strict and import-linter
 

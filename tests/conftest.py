@@ -1,17 +1,37 @@
-"""Artifacts of the toy model on every runtime, lowered once for all the tests that only open them."""
+"""For all tests: how they share the machine, and artifacts of the toy model that are lowered once."""
 
 from __future__ import annotations
 
+import os
+import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from quant_explorer.core.contracts import Candidate, Lowering, Runtime
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.conformance_runtime import SPECS
 from quant_explorer.testing.toys import toy_batches, toy_model
+
+from .kept_objects import kept_objects
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One process a core; each would start a thread for every core, and they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put groups with a slow test first: at the end, one would leave the other processes without work."""
+
+    def group(item: pytest.Item) -> str:
+        return item.nodeid.rpartition("::")[0]  # as `--dist loadscope` has them
+
+    slow = {group(item) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: group(item) not in slow)
 
 
 @dataclass(frozen=True)
@@ -24,19 +44,45 @@ class Lowered:
 
 
 @pytest.fixture(scope="session")
-def lowered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Lowered]:
-    """Return the toy model's files on a runtime by spec, or skip with the reason why there are none."""
-    known: dict[tuple[str, str], Lowered] = {}
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of this test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
-    def lower(name: str, spec: str) -> Lowered:
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return the folder that `make` fills in the first process that asks for it; others wait."""
+    done = folder.with_name(f"{folder.name}.done")
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lowered(shared_folder: Path) -> Callable[[str, str], Lowered]:
+    """Return the toy model's files on a runtime by spec, or skip with the reason why there are none."""
+
+    def find(name: str, spec: str) -> Lowered:
         runtime = RUNTIMES[name]()
         candidate = Candidate(toy_model(), SPECS[spec])
         reason = runtime.unavailable() or runtime.unsupported(candidate)
         if reason:
             pytest.skip(reason)
-        if (name, spec) not in known:
-            folder = tmp_path_factory.mktemp(f"{name}-{spec}")
-            known[name, spec] = Lowered(runtime, folder, runtime.lower(candidate, toy_batches(), folder))
-        return known[name, spec]
 
-    return lower
+        def lower(folder: Path) -> None:
+            (folder / "files").mkdir()
+            with kept_objects(shared_folder):
+                lowering = runtime.lower(candidate, toy_batches(), folder / "files")
+            (folder / "lowering.pickle").write_bytes(pickle.dumps(lowering))
+
+        folder = made_once(shared_folder / f"{name}-{spec}", lower)
+        lowering: Lowering = pickle.loads((folder / "lowering.pickle").read_bytes())
+        return Lowered(runtime, folder / "files", lowering)
+
+    return find

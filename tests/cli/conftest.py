@@ -12,6 +12,7 @@ import pytest
 
 from quant_explorer.cli.app import app
 from quant_explorer.cli.console import run_command, verbosity
+from tests.conftest import made_once
 
 from .invoking import EAGER, QUICK, SMALL, Place
 
@@ -19,9 +20,9 @@ CALIBRATED = "static_int8_per_channel"
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_cache(shared_folder: Path) -> Path:
     """The cache of decoded images that all these tests share."""
-    return tmp_path_factory.mktemp("cache")
+    return shared_folder / "cache"
 
 
 @pytest.fixture
@@ -31,12 +32,14 @@ def place(tmp_path: Path, shared_cache: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Place:
+def finished(shared_folder: Path, shared_cache: Path) -> Place:
     """A working directory with a finished `runs/mnist5k-small_cnn-tiny`. Tests must not change it."""
-    place = Place(tmp_path_factory.mktemp("finished"), shared_cache)
-    done = place.call("pipeline", "--tiny", *EAGER, *SMALL, *QUICK)
-    assert done.returncode == 0, done.stderr
-    return place
+
+    def finish(folder: Path) -> None:
+        done = Place(folder, shared_cache).call("pipeline", "--tiny", *EAGER, *SMALL, *QUICK)
+        assert done.returncode == 0, done.stderr
+
+    return Place(made_once(shared_folder / "finished", finish), shared_cache)
 
 
 @pytest.fixture

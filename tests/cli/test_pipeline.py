@@ -210,7 +210,7 @@ def test_a_users_own_model_with_weights_is_not_trained(place: Place) -> None:
     (place.folder / "mine.py").write_text(USERS_OWN)
     safetensors.torch.save_file(model.state_dict(), place.folder / "mine.safetensors")
     own = ("--model", "mine.py:make", "--weights", "mine.safetensors")
-    done = place.call("pipeline", *EAGER, *own, "--config", "dynamic_int8", *SMALL, *QUICK)
+    done = place.call("evaluate", *EAGER, *own, "--config", "dynamic_int8", *SMALL, *QUICK)
     assert done.returncode == 0, done.stderr
     assert "train" not in done.stderr.replace("training images", "")
     run = place.folder / "runs" / "mnist5k-mine-make"

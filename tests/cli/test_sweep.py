@@ -13,6 +13,8 @@ from quant_explorer.core.study import Study
 
 from .invoking import Place
 
+pytestmark = pytest.mark.slow
+
 SWEEP = {
     "dataset": "mnist5k",
     "model": "edge_cnn",

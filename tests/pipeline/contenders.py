@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
@@ -24,8 +28,10 @@ from quant_explorer.pipeline.timing import time_variants
 from .toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_subject
 
 SUBJECT = toy_subject()
+BUILT = TemporaryDirectory()
 RIGHT = tuple(SUBJECT.dataset.report.labels.tolist())
 WRONG = tuple((label + 1) % 4 for label in RIGHT)
+STEADY = repeat(1_000_000)
 # Ends after so many rounds, for its time is up at once.
 THREE_ROUNDS = replace(PROTOCOL, rounds=3)
 
@@ -34,14 +40,20 @@ def contender(
     run: RunFolder, recipe: Recipe, *, top1: tuple[int, ...] = RIGHT, more_bytes: int = 0
 ) -> Contender:
     """Build a recipe, and say of it what a measurement would have found."""
-    runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, Preparation(SUBJECT, run), runtime, Protocol())
+    artifact = built(recipe)
     measurement = replace(
         exploration(run, subject=SUBJECT)._blank(recipe),
         files=(*artifact.files, FileSize("more", more_bytes)),
         predictions=Predictions(tuple(range(len(top1))), top1, len(top1), trained=True),
     )
-    return Contender(artifact, runtime, measurement)
+    return Contender(artifact, create_runtime(recipe, RUNTIMES), measurement)
+
+
+@functools.cache
+def built(recipe: Recipe) -> Artifact:
+    """Build a recipe once for all tests, in a run of its own: one artifact has one name."""
+    run = RunFolder(Path(mkdtemp(dir=BUILT.name)))
+    return build(recipe, Preparation(SUBJECT, run), create_runtime(recipe, RUNTIMES), Protocol())
 
 
 def timed(

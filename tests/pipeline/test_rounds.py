@@ -16,12 +16,11 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 
-from .contenders import RIGHT, WRONG, StubWorker, contender, fp32, int8, timed, without_processes
+from .contenders import RIGHT, STEADY, WRONG, StubWorker, contender, fp32, int8, timed, without_processes
 from .toy_runs import ENVIRONMENT, fake, toy_subject
 
 UNTIL_PRECISE = Protocol(batch_sizes=(1,), rounds=6, precision=0.02, time_limit_s=1e6)
 NO_TIME = replace(UNTIL_PRECISE, time_limit_s=1e-9)
-STEADY = repeat(1_000_000)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Interleaved rounds, with real workers of the fake runtime."""
+"""Interleaved rounds: what is timed in each, by which processes, and how they go on another time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.timing import time_variants
 from quant_explorer.pipeline.worker import Worker
 
-from .contenders import SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed
+from .contenders import STEADY, SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed, without_processes
 from .toy_runs import ENVIRONMENT, fake
 
 pytestmark = pytest.mark.slow
@@ -27,6 +27,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only what is recorded matter."""
+    without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8", "other"), STEADY))
 
 
 def test_each_round_times_everything_and_the_twin_once(run: RunFolder) -> None:
@@ -64,7 +70,7 @@ def test_everything_is_opened_afresh_in_each_round(run: RunFolder, monkeypatch: 
     assert len(processes) == len(set(processes)) == 9
 
 
-def test_the_baseline_alone_is_timed_against_its_twin(run: RunFolder) -> None:
+def test_the_baseline_alone_is_timed_against_its_twin(run: RunFolder, no_processes: None) -> None:
     base = fp32(run)
     study, _ = timed(run, [base], replace(THREE_ROUNDS, batch_sizes=(1,)))
     keys = {base.digest, twin_key(base.digest)}
@@ -72,7 +78,7 @@ def test_the_baseline_alone_is_timed_against_its_twin(run: RunFolder) -> None:
 
 
 def test_a_second_time_nothing_is_timed_and_no_worker_started(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, no_processes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = [fp32(run), int8(run)]
     timed(run, both)
@@ -86,8 +92,8 @@ def test_a_second_time_nothing_is_timed_and_no_worker_started(
     assert run.study.read_bytes() == before
 
 
-def test_a_new_variant_is_timed_against_the_baseline_alone(run: RunFolder) -> None:
-    base, first, second = fp32(run), int8(run), contender(run, fake("slow", fault="slow"))
+def test_a_new_variant_is_timed_against_the_baseline_alone(run: RunFolder, no_processes: None) -> None:
+    base, first, second = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
     protocol = replace(THREE_ROUNDS, batch_sizes=(1,))
     timed(run, [base, first], protocol)
     study, _ = timed(run, [base, first, second], protocol)
@@ -96,7 +102,7 @@ def test_a_new_variant_is_timed_against_the_baseline_alone(run: RunFolder) -> No
     assert set(rounds[3].calls_ns) == {base.digest, twin_key(base.digest), second.digest}
 
 
-def test_when_more_rounds_are_asked_for_the_first_are_kept(run: RunFolder) -> None:
+def test_when_more_rounds_are_asked_for_the_first_are_kept(run: RunFolder, no_processes: None) -> None:
     both = [fp32(run), int8(run)]
     protocol = replace(THREE_ROUNDS, batch_sizes=(1,))
     timed(run, both, protocol)
@@ -130,7 +136,9 @@ class Killing(Study):
 
 # Within a round, between rounds, and before the ends are recorded.
 @pytest.mark.parametrize("recorded", [1, 4, 6])
-def test_a_killed_timing_goes_on_and_repeats_no_round(run: RunFolder, recorded: int) -> None:
+def test_a_killed_timing_goes_on_and_repeats_no_round(
+    run: RunFolder, no_processes: None, recorded: int
+) -> None:
     both = [fp32(run), int8(run)]
     killed = Killing(run.study, records_left=recorded)
     with pytest.raises(Killed):

@@ -27,7 +27,7 @@ from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.worker import Worker
 
-from .contenders import SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed
+from .contenders import STEADY, SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed, without_processes
 from .toy_runs import ENVIRONMENT, Watching, fake
 
 pytestmark = pytest.mark.slow
@@ -76,6 +76,7 @@ def test_memory_that_is_not_known_is_taken_to_be_the_size_of_the_files(run: RunF
 
 def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(0))
+    without_processes(monkeypatch, dict.fromkeys("bxy", STEADY))
     base, *others = (of_size(run, name, size) for name, size in zip("bxy", (100, 30, 40), strict=True))
     protocol = replace(THREE_ROUNDS, batch_sizes=(1,))
     study, _ = timed(run, [base, *others], protocol)
@@ -168,6 +169,7 @@ def test_a_variant_that_died_is_tried_again_with_the_baseline(
     base, dies, lives = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
     study, _ = assassinated(run, [base, dies, lives], monkeypatch, victim=1, rounds=None)
     known = len(study.rounds(ENVIRONMENT.digest, 1))
+    without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8"), STEADY))
     study, problems = timed(run, [base, dies, lives], replace(THREE_ROUNDS, batch_sizes=(1,)))
     assert problems == ()
     added = study.rounds(ENVIRONMENT.digest, 1)[known:]
@@ -185,6 +187,7 @@ def test_without_the_baseline_there_is_nothing_to_compare_with(
     assert len(study.rounds(ENVIRONMENT.digest, 1)) == 2
     assert study.timing_ends(ENVIRONMENT.digest) == []
     # Next time it goes on from there.
+    without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8"), STEADY))
     study, problems = timed(run, [base, other], replace(THREE_ROUNDS, batch_sizes=(1,)))
     assert problems == ()
     assert [one.number for one in study.rounds(ENVIRONMENT.digest, 1)] == [0, 1, 2]

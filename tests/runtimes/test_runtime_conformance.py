@@ -4,6 +4,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,7 @@ from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
 from quant_explorer.runtimes.torchscript import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
-
-from .kept_objects import kept_objects
+from tests.kept_objects import kept_objects
 
 
 @pytest.mark.slow
@@ -69,9 +69,8 @@ class TestInductor(RuntimeConformance):
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def keep_objects(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        """Six compilations of each spec become two."""
-        with kept_objects(tmp_path_factory.mktemp("objects")):
+    def keep_objects(cls, shared_folder: Path) -> Iterator[None]:
+        with kept_objects(shared_folder):
             yield
 
 

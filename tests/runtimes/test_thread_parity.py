@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -22,34 +23,36 @@ import importlib, json, sys, time
 import numpy as np
 from pathlib import Path
 
-path, options, folder = sys.argv[1:]
+path, *artifacts = sys.argv[1:]
 module, _, name = path.partition(":")
-runtime = getattr(importlib.import_module(module), name)(**json.loads(options))
-runtime.load_libraries(1)
-session = runtime.open(Path(folder))
+kind = getattr(importlib.import_module(module), name)
+runtimes = [kind(**json.loads(options)) for options in artifacts[::2]]
+# Of the last, for a process sets its threads once.
+runtimes[-1].load_libraries(1)
 batch = np.random.default_rng(0).standard_normal((32, 3, 16, 16), dtype=np.float32)
-for _ in range(10):
-    session.run(batch)
-wall, cpu = time.perf_counter(), time.process_time()
-while time.perf_counter() - wall < 0.5:
-    session.run(batch)
-print((time.process_time() - cpu) / (time.perf_counter() - wall))
+for runtime, folder in zip(runtimes, artifacts[1::2], strict=True):
+    session = runtime.open(Path(folder))
+    for _ in range(10):
+        session.run(batch)
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < 0.5:
+        session.run(batch)
+    print((time.process_time() - cpu) / (time.perf_counter() - wall))
 """
 
 
-@pytest.mark.parametrize("spec", ["fp32", "static_int8_per_channel"])
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_one_thread_is_one_thread(name: str, spec: str, lowered: Callable[[str, str], Lowered]) -> None:
-    one = lowered(name, spec)
+def test_one_thread_is_one_thread(name: str, lowered: Callable[[str, str], Lowered]) -> None:
+    both = [lowered(name, spec) for spec in ("fp32", "static_int8_per_channel")]
+    artifacts = [(json.dumps(dict(one.lowering.options)), str(one.folder)) for one in both]
     done = subprocess.run(
-        [
-            *(sys.executable, "-c", PROGRAM, runtime_path(type(one.runtime))),
-            *(json.dumps(dict(one.lowering.options)), str(one.folder)),
-        ],
+        [sys.executable, "-c", PROGRAM, runtime_path(RUNTIMES[name]), *itertools.chain(*artifacts)],
         env=os.environ | thread_environment(1),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) <= MOST_CPU_PER_WALL
+    # What a library prints comes before.
+    cpu_per_wall = [float(line) for line in done.stdout.splitlines()[-len(both) :]]
+    assert max(cpu_per_wall) <= MOST_CPU_PER_WALL
