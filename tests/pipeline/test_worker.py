@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.pipeline import worker as worker_module
 from quant_explorer.pipeline.environment import core_numbers, thread_environment
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
@@ -100,6 +103,29 @@ def test_it_is_a_fresh_process_in_a_session_of_its_own(opening: Callable[..., Op
         # Nothing of the parent came along: neither its libraries nor its model.
         assert "libtorch" not in mapped
         assert "numpy" in mapped
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
+def test_a_thread_that_ends_meanwhile_is_no_failure(
+    opening: Callable[..., Opening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+
+    def keep(task: int, cores: Sequence[int]) -> None:
+        if task != threading.get_native_id():
+            raise ProcessLookupError(errno.ESRCH, "No such process")
+        kept.append(task)
+
+    monkeypatch.setattr(os, "sched_setaffinity", keep)
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        worker_module._load(opening())
+    finally:
+        over.set()
+        thread.join()
+    assert kept == [threading.get_native_id()]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")

@@ -208,7 +208,9 @@ def _load(opening: Opening) -> Runtime:
     if hasattr(os, "sched_setaffinity"):
         # Each thread by itself: one that a library has started already keeps the cores it was born with.
         for task in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(task.name), opening.cores)
+            # A thread that a library started for a moment may be over by now.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), opening.cores)
     return runtime
 
 
