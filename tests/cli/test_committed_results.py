@@ -10,7 +10,9 @@ import pytest
 from quant_explorer.cli.app import app
 from quant_explorer.cli.console import run_command
 
-COMMITTED = Path(__file__).parents[2] / "results" / "cifar10-jpeg"
+RESULTS = Path(__file__).parents[2] / "results"
+COMMITTED = RESULTS / "cifar10-jpeg"
+SWEPT = RESULTS / "cifar10-sweep"
 
 
 @pytest.mark.slow
@@ -21,3 +23,20 @@ def test_a_report_of_the_observations_is_the_committed_one(tmp_path: Path, name:
         shutil.copy(source / file, tmp_path / file)
     assert run_command(app, ["report", "--run-dir", str(tmp_path)]) == 0
     assert (tmp_path / "report" / name).read_text() == (COMMITTED / name).read_text()
+
+
+@pytest.mark.slow
+def test_the_tables_of_a_sweep_s_observations_are_the_committed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    shutil.copytree(SWEPT, tmp_path / "results" / SWEPT.name)
+    again = tmp_path / "results" / SWEPT.name
+    committed = {path.name: path.read_text() for path in SWEPT.glob("*.csv")}
+    summary = (SWEPT / "summary.json").read_text()
+    for path in [*again.glob("*.csv"), again / "summary.json"]:
+        path.unlink()
+    assert run_command(app, ["sweep", "--config", f"results/{SWEPT.name}/sweep.yaml", "--report-only"]) == 0
+    assert {path.name: path.read_text() for path in again.glob("*.csv")} == committed
+    assert (again / "summary.json").read_text() == summary

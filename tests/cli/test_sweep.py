@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from quant_explorer.core.study import Study
 from .invoking import Place
 
 pytestmark = pytest.mark.slow
+Invoke = Callable[..., tuple[int, str]]
 
 SWEEP = {
     "dataset": "mnist5k",
@@ -146,6 +148,30 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(swept: Place, pla
     assert [(run / "study.jsonl").read_bytes() for run in runs[1:]] == before
 
 
+def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: Place, invoke: Invoke) -> None:
+    """On a machine that has the studies alone: no weights, no artifacts, no data."""
+    study = Path("out") / "seed-1" / "study.jsonl"
+    (place.folder / study).parent.mkdir(parents=True)
+    (place.folder / study).write_bytes((swept.folder / study).read_bytes())
+    code, printed = invoke("sweep", "--config", write(place.folder), "--seeds", "1", "--report-only")
+    assert code == 0
+    assert "Ship " in printed
+    first, again = (
+        {path.name: path.read_bytes() for path in (one.folder / "out").iterdir() if path.is_file()}
+        for one in (swept, place)
+    )
+    # It tells how itself was called.
+    del first["reproducibility.json"], again["reproducibility.json"]
+    assert first == again
+    assert {path.name for path in (place.folder / "out" / "seed-1").iterdir()} == {"report", "study.jsonl"}
+
+
+def test_a_seed_that_was_not_run_is_told(place: Place, invoke: Invoke) -> None:
+    code, printed = invoke("sweep", "--config", write(place.folder), "--report-only")
+    assert code == 2
+    assert "there is no study of seed 0 yet" in printed
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "told"),
     [
@@ -160,16 +186,16 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(swept: Place, pla
     ],
 )
 def test_wrong_input_is_one_sentence_before_anything_is_done(
-    invoke: object, place: Place, changes: dict[str, object], arguments: tuple[str, ...], told: str
+    invoke: Invoke, place: Place, changes: dict[str, object], arguments: tuple[str, ...], told: str
 ) -> None:
-    code, printed = invoke("sweep", "--config", write(place.folder, **changes), *arguments)  # type: ignore[operator]
+    code, printed = invoke("sweep", "--config", write(place.folder, **changes), *arguments)
     assert code == 2
     assert told in printed
     assert "Traceback" not in printed
     assert not (place.folder / "out").exists()
 
 
-def test_a_configuration_that_is_not_there_is_told(invoke: object, place: Place) -> None:
-    code, printed = invoke("sweep", "--config", place.folder / "none.yaml")  # type: ignore[operator]
+def test_a_configuration_that_is_not_there_is_told(invoke: Invoke, place: Place) -> None:
+    code, printed = invoke("sweep", "--config", place.folder / "none.yaml")
     assert code == 2
     assert "none.yaml: cannot be read" in printed

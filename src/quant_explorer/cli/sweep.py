@@ -15,7 +15,9 @@ from quant_explorer.cli.options import json_option, verbosity_options
 
 if TYPE_CHECKING:
     from quant_explorer.cli.session import Session
+    from quant_explorer.core.study import Study
     from quant_explorer.pipeline.explore import Outcome
+    from quant_explorer.pipeline.run import RunDescription, RunFolder
     from quant_explorer.pipeline.sweep_config import SweepConfig
     from quant_explorer.report.sweep import SeedFindings
 
@@ -62,10 +64,16 @@ class _SeveralSeeds(click.Command):
     metavar="NAME",
     help="A runtime, or all. Repeatable.  [default: runtimes of the file]",
 )
+@click.option("--report-only", is_flag=True, help="Write the outputs of what was recorded, nothing else.")
 @verbosity_options
 @json_option
 def command(
-    config_file: Path, seeds: tuple[int, ...], data: str | None, runtimes: tuple[str, ...], as_json: bool
+    config_file: Path,
+    seeds: tuple[int, ...],
+    data: str | None,
+    runtimes: tuple[str, ...],
+    report_only: bool,
+    as_json: bool,
 ) -> int:
     """Prune, fine-tune, lower the precision, measure every pair, and hold all against the budgets.
 
@@ -80,6 +88,10 @@ def command(
     if runtimes:
         config = config.model_copy(update={"runtimes": _checked(runtimes)})
     sweep = _Sweep(config, tuple(dict.fromkeys(seeds)) or (config.seed,))
+    if report_only:
+        sweep.recall()
+        sweep.write_and_show(as_json=as_json)
+        return 0
     outcomes = [sweep.run(seed) for seed in sweep.seeds]
     sweep.serve_on_more_threads()
     sweep.write_and_show(as_json=as_json)
@@ -125,8 +137,19 @@ class _Sweep:
             inspect_machine(session.study, session.environment, session.progress)
             inspect_models(self.recipes, exploration.preparation, session.study)
             outcome = session.take(exploration, self.recipes, until=Until.TIMED)
-            self._examine(seed, session)
+            self._examine(seed, session.run, session.study)
         return outcome
+
+    def recall(self) -> None:
+        """Derive everything from the studies that are there; raises StudyError for a seed without one."""
+        from quant_explorer.core.errors import StudyError
+        from quant_explorer.pipeline.run import RunFolder
+
+        for seed in self.seeds:
+            run = RunFolder(self._folder(seed))
+            if not run.study.exists():
+                raise StudyError(f"{run.study}: there is no study of seed {seed} yet")
+            self._examine(seed, run, run.load_study())
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
@@ -149,7 +172,7 @@ class _Sweep:
                     session, wanted=dataclasses.replace(session.wanted, protocol=protocol)
                 )
                 wider.take(wider.begin(session.wanted.settings), wanted, until=Until.TIMED)
-            self._examine(self.seeds[0], session)
+            self._examine(self.seeds[0], session.run, session.study)
 
     def write_and_show(self, *, as_json: bool) -> None:
         """Write every output, and print the table of each seed and what the budgets pick."""
@@ -180,17 +203,22 @@ class _Sweep:
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:
         from quant_explorer.cli.session import open_described
-        from quant_explorer.pipeline.run import RunDescription
 
-        wanted = RunDescription(self.config.settings(seed), self.config.protocol())
-        with open_described(self.config.output_dir / f"seed-{seed}", wanted) as session:
+        with open_described(self._folder(seed), self._wanted(seed)) as session:
             yield session
 
-    def _examine(self, seed: int, session: Session) -> None:
+    def _folder(self, seed: int) -> Path:
+        return self.config.output_dir / f"seed-{seed}"
+
+    def _wanted(self, seed: int) -> RunDescription:
+        from quant_explorer.pipeline.run import RunDescription
+
+        return RunDescription(self.config.settings(seed), self.config.protocol())
+
+    def _examine(self, seed: int, run: RunFolder, study: Study) -> None:
         from quant_explorer.cli.session import run_info
         from quant_explorer.report.render import write_report
         from quant_explorer.report.sweep import examine_seed
 
-        info = run_info(session.study, session.wanted)
-        results = write_report(session.study, info, session.run.report, multi=False)
-        self.findings[seed] = examine_seed(seed, session.study, results, self.plan)
+        results = write_report(study, run_info(study, self._wanted(seed)), run.report, multi=False)
+        self.findings[seed] = examine_seed(seed, study, results, self.plan)
