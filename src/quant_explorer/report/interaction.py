@@ -51,12 +51,10 @@ class Interaction:
 
 def find_interactions(seed: int, evidence: Evidence, plan: SweepPlan) -> tuple[Interaction, ...]:
     """Return the interaction of every pruned cell in a lower precision, on every runtime that was tried."""
-    runtimes = dict.fromkeys(one.variant.runtime for one in evidence.measurements)
     return tuple(
-        _interaction(seed, evidence, plan, runtime, cell)
-        for cell in plan.cells
-        if cell.pruning and cell.precision != "fp32"
-        for runtime in runtimes
+        _interaction(seed, evidence, plan, one.variant.runtime, cell)
+        for one in evidence.measurements
+        if (cell := plan.cell(one.variant.config)) and cell.pruning and cell.precision != "fp32"
     )
 
 
