@@ -17,8 +17,8 @@ CONFIG = "static_int8_per_tensor"
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     place = Place(tmp_path_factory.mktemp("multi"), shared_cache)
-    wanted = ("--model", "small_cnn", "--config", CONFIG, "--epochs", "1")
-    done = place.call("multi-bench", *wanted, *SMALL, *QUICK, "--run-dir", "run")
+    wanted = ("--model", "small_cnn", "--config", "fp32_baseline", "--config", CONFIG, "--epochs", "1")
+    done = place.call("multi-bench", *wanted, "--runtime", "onnxruntime", *SMALL, *QUICK, "--run-dir", "run")
     assert done.returncode == 0, done.stderr
     return place.folder / "run" / "report"
 

@@ -121,7 +121,9 @@ def test_it_tells_what_it_takes_to_do_it_again(swept: Place) -> None:
     assert "torch" in told["packages"]
 
 
-def test_the_same_seed_gives_the_same_and_another_seed_another(swept: Place, place: Place) -> None:
+def test_the_same_seed_gives_the_same_and_another_seed_another(
+    swept: Place, place: Place, invoke: Invoke
+) -> None:
     # In a folder of its own, from the very first step; a part of the grid will do.
     part = write(place.folder, pruning_levels=[0.5], precisions=["int8"], memory_budgets_mb=[1e-6])
     done = place.call("sweep", "--config", part, "--seeds", "1", "2")
@@ -144,7 +146,7 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(swept: Place, pla
     )
     # And once more, where everything is there: no record is added.
     before = [(run / "study.jsonl").read_bytes() for run in runs[1:]]
-    assert place.call("sweep", "--config", part, "--seeds", "1", "2").returncode == 0
+    assert invoke("sweep", "--config", part, "--seeds", "1", "2")[0] == 0
     assert [(run / "study.jsonl").read_bytes() for run in runs[1:]] == before
 
 

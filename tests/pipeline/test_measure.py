@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from quant_explorer.core.artifact import Artifact
@@ -23,9 +21,10 @@ from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.measure import balanced_order, check_precision, measure
+from quant_explorer.pipeline.measure import check_precision, measure
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.scoring import balanced_order
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.testing.fake_runtime import Fault
@@ -270,22 +269,3 @@ def test_with_time_enough_all_images_are_scored(run: RunFolder) -> None:
     found, _ = measured(run, fake("fp32"), protocol=protocol)
     assert found.predictions is not None
     assert found.predictions.positions == tuple(range(40))
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 2**32 - 1))
-@settings(max_examples=200, deadline=None)
-def test_every_beginning_of_the_order_is_balanced(classes: list[int], seed: int) -> None:
-    labels = np.array(classes, np.int64)
-    order = balanced_order(labels, seed)
-    assert sorted(order.tolist()) == list(range(len(labels)))
-    np.testing.assert_array_equal(order, balanced_order(labels, seed))
-    available = np.bincount(labels, minlength=5)
-    for end in range(len(order) + 1):
-        taken = np.bincount(labels[order[:end]], minlength=5)
-        # A class is behind another only when it has no more images.
-        assert (taken >= np.minimum(available, taken.max() - 1)).all()
-
-
-def test_the_order_follows_the_seed() -> None:
-    labels = np.arange(200) % 4
-    assert not np.array_equal(balanced_order(labels, 0), balanced_order(labels, 1))

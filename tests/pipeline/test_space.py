@@ -132,6 +132,7 @@ def sweep(
         SETTINGS,
         Protocol(),
         importance="l1",
+        round_to=1,
         fine_tune=create_step("fine_tune", epochs=fine_tune_epochs) if fine_tune_epochs else None,
     )
 

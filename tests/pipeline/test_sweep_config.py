@@ -43,6 +43,7 @@ def understand(config: SweepConfig) -> Sweep:
             config.settings(config.seed),
             config.protocol(),
             importance=config.importance,
+            round_to=config.round_to,
             fine_tune=config.fine_tune,
         ),
         config.output_dir,
@@ -68,6 +69,7 @@ ACTS: dict[str, tuple[object, Callable[[Sweep], object], object]] = {
     "fine_tune_epochs": (4, lambda sweep: parameters(sweep, "fine_tune", "epochs"), {4}),
     "fine_tune_learning_rate": (0.5, lambda sweep: parameters(sweep, "fine_tune", "learning_rate"), {0.5}),
     "distill": (True, lambda sweep: parameters(sweep, "fine_tune", "distill"), {True}),
+    "round_to": (8, lambda sweep: parameters(sweep, "prune", "round_to"), {8}),
     "importance": ("taylor", lambda sweep: parameters(sweep, "prune", "importance"), {"taylor"}),
     "pruning_levels": ([0.1], lambda sweep: [cell.pruning for cell in sweep.plan.cells], [0.0] + 3 * [0.1]),
     "precisions": (
@@ -127,7 +129,7 @@ def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
     assert understand(load_sweep_config(path)).recipes[0].name == "fp32_baseline@eager"
 
 
-def test_the_default_is_what_the_issue_of_a_sweep_is() -> None:
+def test_the_default_has_the_grid_that_the_documents_name() -> None:
     config = load_sweep_config(next(path for path in CONFIGS if path.stem == "default"))
     assert (config.dataset, config.model) == ("fashion-mnist", "edge_cnn")
     assert list(config.pruning_levels) == [0, 0.25, 0.5, 0.7]

@@ -197,7 +197,7 @@ class TestPackage:
         for path, images in zip(paths, others, strict=True):
             np.save(path, images)
         done = subprocess.run(
-            [sys.executable, "-c", REFUSED, str(lowered("inductor", "fp32").folder), *map(str, paths)],
+            [sys.executable, "-c", REFUSED, str(lowered("inductor", STATIC).folder), *map(str, paths)],
             check=True,
             capture_output=True,
             text=True,
@@ -217,7 +217,7 @@ class TestPackage:
         assert list(tmp_path.iterdir()) == []
 
     def test_threads_are_not_those_of_the_build(self, lowered: Lower) -> None:
-        with zipfile.ZipFile(lowered("inductor", "fp32").folder / PACKAGE_FILE) as package:
+        with zipfile.ZipFile(lowered("inductor", STATIC).folder / PACKAGE_FILE) as package:
             (kernels,) = (name for name in package.namelist() if name.endswith(".kernel.cpp"))
             source = package.read(kernels).decode()
         assert "#pragma omp parallel\n" in source

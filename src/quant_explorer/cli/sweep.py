@@ -121,6 +121,7 @@ class _Sweep:
             config.settings(seeds[0]),
             config.protocol(),
             importance=config.importance,
+            round_to=config.round_to,
             fine_tune=config.fine_tune,
         )
         self.findings: dict[int, SeedFindings] = {}

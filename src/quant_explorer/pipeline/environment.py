@@ -71,6 +71,12 @@ def measuring_cores(threads: int) -> tuple[int, ...]:
     return cores[-threads:]
 
 
+def idle_cores(threads: int) -> tuple[tuple[int, ...], ...]:
+    """Return the cores that are no measuring cores, in sets of `threads`."""
+    cores = core_numbers()[:-threads]
+    return tuple(cores[end - threads : end] for end in range(len(cores), threads - 1, -threads))
+
+
 def thread_environment(threads: int) -> dict[str, str]:
     """Return the settings that hold each thread pool to `threads` threads that do not spin."""
     count = str(threads)

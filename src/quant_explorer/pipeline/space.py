@@ -118,6 +118,7 @@ def sweep_recipes(
     protocol: Protocol,
     *,
     importance: str,
+    round_to: int,
     fine_tune: Step | None,
 ) -> tuple[Recipe, ...]:
     """Return every cell of a grid on every runtime, the baseline first.
@@ -128,8 +129,11 @@ def sweep_recipes(
     training = () if fine_tune is None else (fine_tune,)
 
     def steps(cell: Cell) -> tuple[Step, ...]:
-        prune = (create_step("prune", ratio=cell.pruning, importance=importance), *training)
-        return (*(prune if cell.pruning else ()), *_PRECISIONS[cell.precision](settings))
+        quantize = _PRECISIONS[cell.precision](settings)
+        if not cell.pruning:
+            return quantize
+        prune = create_step("prune", ratio=cell.pruning, importance=importance, round_to=round_to)
+        return (prune, *training, *quantize)
 
     grid = {cell.config: steps(cell) for cell in cells}
     found = _on_runtimes(grid, runtimes, settings, protocol)

@@ -54,6 +54,7 @@ class SweepConfig(BaseModel):
     fine_tune_learning_rate: Positive = 0.02
     distill: Switch = False
     importance: Importance = "l1"
+    round_to: Count = 1
     pruning_levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.0, 0.25, 0.5, 0.7)
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "fp16", "int8")
     runtimes: Annotated[tuple[str, ...], Field(min_length=1)] = (ALL,)

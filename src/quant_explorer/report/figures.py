@@ -82,7 +82,8 @@ def settle(figure: Figure) -> None:
     """Lay the figure out for good: what is placed in pixels afterwards stays where it was meant to be."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        # Not "none", a placeholder, for which every file would be laid out once more.
+        figure.set_layout_engine(None)
 
 
 def encode(name: str, figure: Figure) -> dict[str, bytes]:

@@ -122,3 +122,5 @@ def save(model: openvino.Model, path: Path, *, half: bool) -> None:
     for key in list(information.keys()):
         del information[key]
     openvino.save_model(model, path, compress_to_fp16=half)
+    # No program needs the indentation, which is a sixth of the file.
+    path.write_text(re.sub(r">\s+<", "><", path.read_text()))

@@ -1,0 +1,65 @@
+"""A runtime whose libraries are not installed is a reason everywhere, and an error nowhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from quant_explorer.core import packages
+
+from .invoking import QUICK, SMALL, Place
+
+Invoke = Callable[..., tuple[int, str]]
+REASON = "openvino not installed: pip install 'quant-explorer[openvino]'"
+MODEL = """
+from torch import nn
+
+def make(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, num_classes))
+"""
+
+
+@pytest.fixture(autouse=True)
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = packages.installed_version
+    monkeypatch.setattr(
+        packages, "installed_version", lambda package: None if package == "openvino" else installed(package)
+    )
+
+
+def test_list_and_doctor_say_what_to_install(invoke: Invoke) -> None:
+    code, printed = invoke("list", "--json")
+    assert code == 0
+    (row,) = (one for one in json.loads(printed) if (one["kind"], one["name"]) == ("runtime", "openvino"))
+    assert REASON in row["what"]
+    code, printed = invoke("doctor", "--json")
+    assert code == 0
+    (fact,) = (one for one in json.loads(printed) if one["what"] == "runtime openvino")
+    assert REASON in fact["finding"] + fact["why"]
+
+
+@pytest.mark.slow
+def test_the_report_has_it_with_the_reason_and_the_others_are_measured(invoke: Invoke, place: Place) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+    (place.folder / "mine.py").write_text(MODEL)
+    safetensors.torch.save_file(model.state_dict(), place.folder / "mine.safetensors")
+    own = ("--model", "mine.py:make", "--weights", "mine.safetensors", "--config", "static_int8_per_channel")
+    runtimes = ("--runtime", "openvino", "--runtime", "onnxruntime")
+    code, printed = invoke("evaluate", *own, *runtimes, *SMALL, *QUICK, "--run-dir", "run")
+    assert code == 0
+    assert REASON in printed
+    report = place.folder / "run" / "report"
+    found = {one["name"]: one for one in json.loads((report / "full_results.json").read_bytes())["variants"]}
+    assert {name: one["status"] for name, one in found.items()} == {
+        "fp32_baseline@eager": "ok",
+        "fp32_baseline@openvino": "unsupported",
+        "static_int8_per_channel@onnxruntime": "ok",
+    }
+    assert found["fp32_baseline@openvino"]["reason"] == REASON
+    assert REASON in (report / "pareto.md").read_text()
