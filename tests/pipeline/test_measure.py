@@ -20,13 +20,17 @@ from quant_explorer.hardware import energy
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
+from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.build import build, create_runtime
+from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.measure import check_precision, measure
+from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.worker import Worker
 from quant_explorer.testing.fake_runtime import Fault
 from quant_explorer.testing.toys import toy_dataset
 
@@ -262,6 +266,22 @@ def test_a_slow_variant_is_scored_on_a_balanced_seeded_subset(run: RunFolder) ->
     expected = balanced_order(data.report.labels, 3)[:100]
     np.testing.assert_array_equal(positions, np.sort(expected))
     assert np.bincount(data.report.labels[positions]).tolist() == [25] * 4
+
+
+def test_idle_cores_help_to_score(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores: list[tuple[int, ...]] = []
+
+    class Watched(Worker):
+        def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
+            cores.append(opening.cores)
+            super().__init__(opening, log=log, timeout_s=timeout_s)
+
+    monkeypatch.setattr(measure_module, "Worker", Watched)
+    monkeypatch.setattr(scoring, "HELP_PAYS_S", 1e-9)
+    found, _ = measured(run, fake("fp32"), protocol=replace(PROTOCOL, time_limit_s=600))
+    assert found.status is Status.OK
+    _, *of_measuring = cores
+    assert sorted(of_measuring) == sorted([measuring_cores(1), *idle_cores(1)])
 
 
 def test_with_time_enough_all_images_are_scored(run: RunFolder) -> None:

@@ -21,7 +21,7 @@ from quant_explorer.core.measurement import (
 )
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline import timing
-from quant_explorer.pipeline.contender import Contender, group_by_memory
+from quant_explorer.pipeline.contender import Contender, group_by_memory, workers_that_fit
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
@@ -67,6 +67,11 @@ def test_groups_fit_in_memory_beside_the_baseline_and_its_twin(
     # What fits nowhere is tried alone.
     assert groups(10) == [["x"], ["y"], ["z"]]
     assert group_by_memory(base, []) == [[]]
+
+
+def test_helpers_fit_in_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(1_000))
+    assert [workers_that_fit(of_size(run, "x", size)) for size in (100, 350, 351, 701)] == [7, 2, 1, 0]
 
 
 def test_memory_that_is_not_known_is_taken_to_be_the_size_of_the_files(run: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""A variant that is to be timed, and which of them fit in memory together."""
+"""A variant that is to be timed, and how many workers fit in memory together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.measurement import Measurement
 
-# Of the memory that is free when timing begins; the rest is for the parent and the system.
+# Of the memory that is free when workers start; the rest is for the parent and the system.
 MEMORY_SHARE = 0.7
 
 
@@ -38,6 +38,11 @@ class Contender:
         """Resident memory its worker needs, or the size of its files where that is unknown."""
         peaks = [peak.peak_bytes for peak in self.measurement.memory]
         return max(peaks, default=self.size_bytes)
+
+
+def workers_that_fit(contender: Contender) -> int:
+    """Return how many more workers of a contender fit in memory."""
+    return int(MEMORY_SHARE * psutil.virtual_memory().available / contender.peak_bytes)
 
 
 def group_by_memory(baseline: Contender, others: Sequence[Contender]) -> list[list[Contender]]:

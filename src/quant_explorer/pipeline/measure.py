@@ -13,6 +13,7 @@ from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError,
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.hardware import energy
 from quant_explorer.metrics.accuracy import Scored, score
+from quant_explorer.pipeline.contender import Contender, workers_that_fit
 from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.messages import Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
@@ -57,10 +58,6 @@ def measure(
     """
     found = replace(blank, files=artifact.files, notes=artifact.manifest.notes)
     scored: Scored | None = None
-    helpers = tuple(
-        partial(open_worker, artifact, runtime, run, protocol, cores)
-        for cores in idle_cores(protocol.threads)
-    )
     try:
         with open_worker(artifact, runtime, run, protocol) as worker:
             opened = worker.open(subject.batch(1))
@@ -72,6 +69,10 @@ def measure(
             executed = worker.executed(subject.batch(1))
             found = replace(found, executed=executed)
             check_precision(artifact, executed)
+            helpers = [
+                partial(open_worker, artifact, runtime, run, protocol, cores)
+                for cores in idle_cores(protocol.threads)
+            ][: workers_that_fit(Contender(artifact, runtime, found))]
             scored = score_split(worker, helpers, found.variant.name, subject, protocol)
         labels = subject.dataset.report.labels
         predictions = score(scored, labels, trained=subject.trained, reference=reference)

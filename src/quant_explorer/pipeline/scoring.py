@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -28,7 +28,7 @@ Positions = NDArray[np.int64]
 
 
 def score_split(
-    worker: Worker, helpers: tuple[Callable[[], Worker], ...], name: str, subject: Subject, protocol: Protocol
+    worker: Worker, helpers: Sequence[Callable[[], Worker]], name: str, subject: Subject, protocol: Protocol
 ) -> Scored:
     """Return the logits over the report split, or over a balanced subset if time does not allow all.
 
