@@ -35,7 +35,7 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a user who stands in `folder`."""
-        return os.environ | {"XDG_CACHE_HOME": str(self.cache), "COLUMNS": "200", "OMP_NUM_THREADS": "2"}
+        return os.environ | {"XDG_CACHE_HOME": str(self.cache), "COLUMNS": "200"}
 
     def call(
         self, *arguments: str | Path, limit_file_bytes: int | None = None
