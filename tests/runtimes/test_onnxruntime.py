@@ -349,7 +349,13 @@ def test_weights_have_seven_bits_where_kernels_overflow(
     assert np.abs(static.tensor("4.weight_quantized").astype(int)).max() == 64
     assert "weights have 7 bits" in " ".join(static.lowering.notes)
     dynamic = lower(toy, DYNAMIC, tmp_path)
-    assert np.abs(dynamic.tensor("9.weight_quantized").astype(int)).max() == 64
+    # Where ONNX Runtime transposes the weight in a node of its own, its name says so.
+    (weight,) = (
+        one.name
+        for one in dynamic.graph.initializer
+        if one.name in ("9.weight_quantized", "9.weight_Transposed_quantized")
+    )
+    assert np.abs(dynamic.tensor(weight).astype(int)).max() == 64
     assert "weights have 7 bits" in " ".join(dynamic.lowering.notes)
 
 
