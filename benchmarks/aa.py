@@ -81,7 +81,7 @@ def report(
     """Print the false-alarm rate with its Wilson interval, and the power for each slowdown."""
     alarms = sum(not ratio_interval(one, two)[1].contains(1.0) for one, two in pairs)
     interval = wilson(alarms, len(pairs))
-    environment = describe_environment(threads=1, packages=("torch", "numpy"))
+    environment = describe_environment(threads=1, packages=("numpy", *RUNTIMES[runtime]().versions()))
     figures = {
         "runtime": runtime,
         "comparisons": len(pairs),

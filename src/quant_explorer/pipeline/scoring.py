@@ -40,7 +40,9 @@ def score_split(
     order = balanced_order(images.labels, subject.settings.seed)
     with subject.progress.task(f"score {name}", len(images)) as bar:
         scoring = _Scoring(subject, protocol.time_limit_s, deque(_chunks(order, size)), bar)
-        scoring.run(worker, chunks=2)
+        # Two tell how long the rest takes: in the first, a runtime may compile for this number of images.
+        for _ in range(2):
+            scoring.run_chunk(worker)
         wanted = helpers[: max(int(scoring.seconds_left() / HELP_PAYS_S), 0)]
         with ThreadPoolExecutor(max(len(wanted), 1)) as pool:
             helping = [pool.submit(scoring.help, start) for start in wanted]
@@ -64,21 +66,26 @@ class _Scoring:
     start: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, worker: Worker, chunks: int | None = None) -> None:
-        """Score what is left, or at most so many chunks; when it fails, there is nothing left for any."""
-        done = 0
+    def run(self, worker: Worker) -> None:
+        """Score what is left. When it fails, nothing is left for the others either."""
         try:
-            while done != chunks and (positions := self._take()) is not None:
-                batch = prepare(self.subject.dataset.report.take(positions), self.subject.spec)
-                logits = worker.run(batch)
-                check_logits(logits, len(batch), len(self.subject.dataset.classes))
-                with self.lock:
-                    self.parts.append(Scored(positions, logits))
-                    self.bar.advance(len(positions))
-                done += 1
-        except BaseException:
+            while self.run_chunk(worker):
+                pass
+        finally:
             self.left.clear()
-            raise
+
+    def run_chunk(self, worker: Worker) -> bool:
+        """Score the next chunk, and say whether there was one."""
+        positions = self._take()
+        if positions is None:
+            return False
+        batch = prepare(self.subject.dataset.report.take(positions), self.subject.spec)
+        logits = worker.run(batch)
+        check_logits(logits, len(batch), len(self.subject.dataset.classes))
+        with self.lock:
+            self.parts.append(Scored(positions, logits))
+            self.bar.advance(len(positions))
+        return True
 
     def help(self, start_worker: Callable[[], Worker]) -> None:
         """Score what is left with another worker."""
