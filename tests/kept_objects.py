@@ -30,6 +30,7 @@ if not os.path.exists(kept):
     # Another process may be about to keep the same.
     own = f"{{kept}}.{{os.getpid()}}"
     shutil.copyfile(output, own)
+    shutil.copyfile(sources[0], f"{{kept}}.cpp")
     os.replace(own, kept)
 shutil.copyfile(kept, output)
 """
@@ -37,7 +38,10 @@ shutil.copyfile(kept, output)
 
 @contextmanager
 def kept_objects(shared: Path) -> Iterator[None]:
-    """Put a `g++` first in PATH that copies an object of the same code and options from a shared folder."""
+    """Put a `g++` first in PATH that copies an object of the same code and options from `shared`/objects.
+
+    Each object's source lies beside it.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         yield

@@ -66,8 +66,6 @@ class TestOpenVino(RuntimeConformance):
 @pytest.mark.slow
 class TestInductor(RuntimeConformance):
     kind = Inductor
-    # Scales are literals in the two C++ sources of a package, whose entries begin at multiples of 64.
-    size_slack = 128
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

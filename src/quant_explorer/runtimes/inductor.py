@@ -1,6 +1,6 @@
 """TorchInductor: the exported model compiled to machine code ahead of time (AOTInductor).
 
-Artifact: `model.pt2`, a package of a shared library with the weights in it, and its generated C++ sources.
+Artifact: `model.pt2`, a package of a shared library with the weights in it.
 Source of the method: PyTorch, "AOTInductor: Ahead-Of-Time Compilation for torch.export-ed models",
 https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/torch.compiler_aot_inductor.html; torchao,
 "PyTorch 2 Export Quantization with X86 Backend through Inductor",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import platform
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,19 +118,31 @@ def count_macs(model: nn.Module, image: Batch) -> int:
 def compile_package(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
     """Compile `program` with AOTInductor to a package at `path`, with `metadata` in it.
 
-    Intermediate files are removed. Raises BuildError when Inductor or the C++ compiler fails.
+    Intermediate files and generated sources are removed. Raises BuildError when Inductor or the C++
+    compiler fails.
     """
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.exc import InductorError
     from torch._inductor.utils import fresh_cache
 
     settings = SETTINGS | {"aot_inductor.metadata": dict(metadata)}
-    try:
-        # A failure would leave what fresh_cache makes.
-        with torch.no_grad(), TemporaryDirectory() as scratch, fresh_cache(dir=scratch):
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
-    except InductorError as error:
-        raise BuildError(f"Inductor cannot compile the model: {_summarize(str(error))}") from error
+    # A failure would leave what fresh_cache makes.
+    with TemporaryDirectory() as scratch:
+        whole = Path(scratch) / path.name
+        try:
+            with torch.no_grad(), fresh_cache(dir=scratch):
+                aoti_compile_and_package(program, package_path=str(whole), inductor_configs=settings)
+        except InductorError as error:
+            raise BuildError(f"Inductor cannot compile the model: {_summarize(str(error))}") from error
+        _leave_out_sources(whole, path)
+
+
+def _leave_out_sources(whole: Path, path: Path) -> None:
+    """Write the package without the generated C++: no loader reads it, and scales as text vary in length."""
+    with zipfile.ZipFile(whole) as package, zipfile.ZipFile(path, "w") as kept:
+        for entry in package.infolist():
+            if not entry.filename.endswith(".cpp"):
+                kept.writestr(entry, package.read(entry))
 
 
 def _summarize(message: str) -> str:

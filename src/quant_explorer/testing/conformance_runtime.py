@@ -82,8 +82,7 @@ class RuntimeConformance:
     `model`, `shape` and the hand-counted `convolution_macs` and `linear_macs` (of one image) may be
     replaced together by a runtime that lowers less than a small convolutional network.
     `weight_levels` is the vendor's convention for symmetric weights, scale = max|w| / weight_levels;
-    activations have scale = (max - min) / activation_levels. `size_slack` is by how many bytes files of
-    equal payload may differ, where they hold numbers as text.
+    activations have scale = (max - min) / activation_levels.
     """
 
     kind: ClassVar[type[Runtime]]
@@ -93,7 +92,6 @@ class RuntimeConformance:
     linear_macs: ClassVar[int] = TOY_LINEAR_MACS
     float_tolerance: ClassVar[float] = 1e-4
     weight_levels: ClassVar[float] = 127.5
-    size_slack: ClassVar[int] = 0
     activation_levels: ClassVar[int] = 255
 
     def model(self) -> nn.Module:
@@ -169,9 +167,7 @@ class RuntimeConformance:
         folder.mkdir()
         lowering = runtime.lower(Candidate(other, opened.candidate.spec), toy_batches(self.shape), folder)
         assert opened.sizes, "nothing was written"
-        sizes = _sizes(folder)
-        assert sizes.keys() == opened.sizes.keys()
-        assert all(abs(sizes[path] - size) <= self.size_slack for path, size in opened.sizes.items())
+        assert _sizes(folder) == opened.sizes
         assert lowering == opened.lowering
 
     def test_outputs_are_those_of_the_float_model(self, opened: Opened) -> None:
