@@ -103,9 +103,10 @@ class RuntimeConformance:
         return toy_batches(LINEAR_SHAPE, count=1, size=64)[0]
 
     @pytest.fixture(scope="class")
-    def runtime(self) -> Runtime:
+    @classmethod
+    def runtime(cls) -> Runtime:
         """Return the runtime, or skip with the reason why it is not available here."""
-        runtime = self.kind(**dict(self.options))
+        runtime = cls.kind(**dict(cls.options))
         reason = runtime.unavailable()
         if reason is not None:
             assert reason.strip(), "an empty reason tells nobody what to do"
@@ -113,21 +114,23 @@ class RuntimeConformance:
         return runtime
 
     @pytest.fixture(params=SPECS, scope="class")
-    def candidate(self, request: pytest.FixtureRequest, runtime: Runtime) -> Candidate:
+    @classmethod
+    def candidate(cls, request: pytest.FixtureRequest, runtime: Runtime) -> Candidate:
         """Return the model with each spec in turn, skipping those the runtime does not lower."""
-        candidate = Candidate(self.model(), SPECS[request.param])
+        candidate = Candidate(cls().model(), SPECS[request.param])
         reason = runtime.unsupported(candidate)
         if reason is not None:
             pytest.skip(reason)
         return candidate
 
     @pytest.fixture(scope="class")
+    @classmethod
     def opened(
-        self, candidate: Candidate, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
+        cls, candidate: Candidate, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Opened]:
         """Yield the candidate's files, opened by a worker that all tests of this spec share."""
         folder = tmp_path_factory.mktemp("lowered")
-        with lower_and_open(runtime, candidate, toy_batches(self.shape), folder) as opened:
+        with lower_and_open(runtime, candidate, toy_batches(cls.shape), folder) as opened:
             yield opened
 
     def test_fp32_is_supported(self, runtime: Runtime) -> None:
