@@ -23,7 +23,7 @@ from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import input_spec, load_dataset
 from quant_explorer.models import load_model
 from quant_explorer.pipeline.environment import describe_environment
-from quant_explorer.pipeline.training import Schedule, Trainer
+from quant_explorer.pipeline.training import GROWING_IMAGES, Schedule, Trainer
 
 PLAIN_BATCH = 128
 
@@ -126,7 +126,7 @@ class OurLoop:
     def run(self) -> float:
         """Train one epoch, the search split's accuracy included; seconds."""
         start = time.perf_counter()
-        self.trainer.fit(self.model, Schedule(epochs=1), label="ours")
+        self.trainer.fit(self.model, Schedule(epochs=1, image_scales=GROWING_IMAGES), label="ours")
         return time.perf_counter() - start
 
 

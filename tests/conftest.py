@@ -68,9 +68,11 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 def lowered(shared_folder: Path) -> Callable[[str, str], Lowered]:
     """Return the toy model's files on a runtime by spec, or skip with the reason why there are none."""
 
+    model = toy_model()  # One, so that it is exported once.
+
     def find(name: str, spec: str) -> Lowered:
         runtime = RUNTIMES[name]()
-        candidate = Candidate(toy_model(), SPECS[spec])
+        candidate = Candidate(model, SPECS[spec])
         reason = runtime.unavailable() or runtime.unsupported(candidate)
         if reason:
             pytest.skip(reason)

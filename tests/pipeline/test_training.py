@@ -93,6 +93,37 @@ def test_the_same_seed_gives_the_same_weights(model: type[nn.Module]) -> None:
     assert trained(model(), seed=1) != first
 
 
+class Seen(nn.Sequential):
+    """A model that keeps the sizes of the images it is trained on."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.sizes.append(tuple(x.shape[2:]))
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+GROWING = dataclasses.replace(SCHEDULE, image_scales=((0.25, 0.5), (0.6, 0.75)))
+
+
+def test_images_grow_to_their_full_size() -> None:
+    model = Seen(*toy_model())
+    trained(model, GROWING)
+    # Of 12 steps a quarter is 3, and 0.6 is 7.2.
+    assert model.sizes == [(8, 8)] * 3 + [(12, 12)] * 5 + [(16, 16)] * 4
+
+
+def test_a_model_for_one_size_sees_only_that() -> None:
+    model = Seen(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+    trained(model, GROWING)
+    assert model.sizes == [(16, 16)] * 12
+
+
 def test_the_callers_random_state_is_left_as_it_was() -> None:
     torch.manual_seed(7)
     state = torch.get_rng_state()
@@ -105,14 +136,14 @@ def test_the_callers_random_state_is_left_as_it_was() -> None:
 )
 def test_a_resumed_run_is_the_same_run(tmp_path: Path, model: type[nn.Module], step: int) -> None:
     checkpoint = tmp_path / "weights" / "train.checkpoint"
-    whole = trained(model())
+    whole = trained(model(), GROWING)
     with pytest.raises(KeyboardInterrupt):
-        trainer(progress=Interrupted(step)).fit(model(), SCHEDULE, label="train", checkpoint=checkpoint)
+        trainer(progress=Interrupted(step)).fit(model(), GROWING, label="train", checkpoint=checkpoint)
     assert checkpoint.exists() == (step > 4)
     resumed = model()
     steps: list[int] = []
     watching = Watching(lambda label, done, note: steps.append(done))
-    trainer(progress=watching).fit(resumed, SCHEDULE, label="train", checkpoint=checkpoint)
+    trainer(progress=watching).fit(resumed, GROWING, label="train", checkpoint=checkpoint)
     assert parameter_digest(resumed) == whole
     # It began behind the epochs that were done: 4 steps each.
     assert steps[0] == 4 * ((step - 1) // 4)

@@ -158,13 +158,14 @@ def _train(
     run: RunFolder,
     progress: Progress,
 ) -> None:
-    from quant_explorer.pipeline.training import Schedule, Trainer
+    from quant_explorer.pipeline.training import GROWING_IMAGES, Schedule, Trainer
 
     schedule = Schedule(
         settings.epochs,
         settings.learning_rate,
         settings.batch_size,
         label_smoothing=settings.label_smoothing,
+        image_scales=GROWING_IMAGES,
     )
     digest = digest_of(
         {

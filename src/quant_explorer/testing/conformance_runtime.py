@@ -113,11 +113,29 @@ class RuntimeConformance:
             pytest.skip(reason)
         return runtime
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def float_model(cls) -> nn.Module:
+        """Return the one model that all specs start from, as in a run."""
+        return cls().model()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def other_model(cls, float_model: nn.Module) -> nn.Module:
+        """Return the same architecture with other weights."""
+        import torch
+
+        other = copy.deepcopy(float_model)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(-0.7)
+        return other
+
     @pytest.fixture(params=SPECS, scope="class")
     @classmethod
-    def candidate(cls, request: pytest.FixtureRequest, runtime: Runtime) -> Candidate:
+    def candidate(cls, request: pytest.FixtureRequest, runtime: Runtime, float_model: nn.Module) -> Candidate:
         """Return the model with each spec in turn, skipping those the runtime does not lower."""
-        candidate = Candidate(cls().model(), SPECS[request.param])
+        candidate = Candidate(float_model, SPECS[request.param])
         reason = runtime.unsupported(candidate)
         if reason is not None:
             pytest.skip(reason)
@@ -157,18 +175,14 @@ class RuntimeConformance:
         assert opened.changed == []
 
     def test_lowering_again_gives_files_of_equal_size(
-        self, runtime: Runtime, opened: Opened, tmp_path: Path
+        self, runtime: Runtime, opened: Opened, other_model: nn.Module, tmp_path: Path
     ) -> None:
         """Neither the values of the weights, nor the name of the folder, nor the time leave a trace."""
-        import torch
-
-        other = copy.deepcopy(opened.candidate.model)
-        with torch.no_grad():
-            for parameter in other.parameters():
-                parameter.mul_(-0.7)
         folder = tmp_path / "a-longer-name-than-before"
         folder.mkdir()
-        lowering = runtime.lower(Candidate(other, opened.candidate.spec), toy_batches(self.shape), folder)
+        lowering = runtime.lower(
+            Candidate(other_model, opened.candidate.spec), toy_batches(self.shape), folder
+        )
         assert opened.sizes, "nothing was written"
         assert _sizes(folder) == opened.sizes
         assert lowering == opened.lowering
