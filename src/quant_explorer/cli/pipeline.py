@@ -20,7 +20,7 @@ TINY: dict[str, Value] = {
     "train_subset": 200,
     "test_subset": 200,
     "epochs": 1,
-    "rounds": 3,
+    "rounds": 2,
     "time_limit_s": 1.0,
 }
 
