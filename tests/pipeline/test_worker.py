@@ -197,6 +197,27 @@ def test_a_worker_that_hangs_is_ended(opening: Callable[..., Opening], log: Path
         wait_until_gone(worker.pid)
 
 
+def test_a_runtime_that_hangs_while_it_loads_is_ended(opening: Callable[..., Opening], log: Path) -> None:
+    # More than a pipe takes from one who writes to a process that does not read.
+    image = np.zeros((1, 3, 224, 224), np.float32)
+    with (
+        Worker(opening("hang_loading"), log=log, timeout_s=2.0) as worker,
+        pytest.raises(WorkerTimeoutError, match="no answer to Open within 2 s"),
+    ):
+        worker.open(image)
+
+
+def test_a_process_that_cannot_be_started_is_a_reason(
+    opening: Callable[..., Opening], log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(WorkerError, match=r"no worker process could be started \(Cannot allocate memory\)"):
+        Worker(opening(), log=log, timeout_s=PATIENCE_S)
+
+
 def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
     opening: Callable[..., Opening], log: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

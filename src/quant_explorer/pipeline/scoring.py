@@ -72,7 +72,8 @@ class _Scoring:
             while self.run_chunk(worker):
                 pass
         finally:
-            self.left.clear()
+            with self.lock:
+                self.left.clear()
 
     def run_chunk(self, worker: Worker) -> bool:
         """Score the next chunk, and say whether there was one."""

@@ -64,23 +64,32 @@ class Worker:
     """The parent's end of one worker process. Use it as a context manager: leaving ends the process."""
 
     def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
-        """Start the process; its standard output and error go to the file `log`."""
+        """Start the process; its standard output and error go to the file `log`.
+
+        Raises WorkerError when the system starts no further process.
+        """
         self._timeout_s = timeout_s
+        self._loaded = False
         self._log: IO[bytes] = log.open("ab")
-        child_end, own_end = Pipe()
-        self._connection = own_end
-        self._process = subprocess.Popen(
-            # -P: a random.py in the user's folder is not the standard library's.
-            [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno())],
-            pass_fds=[child_end.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=os.environ | thread_environment(len(opening.cores)),
-            # Ctrl-C belongs to the parent, which ends its workers in order.
-            start_new_session=True,
-        )
-        child_end.close()
+        child_end, self._connection = Pipe()
+        try:
+            self._process = subprocess.Popen(
+                # -P: a random.py in the user's folder is not the standard library's.
+                [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno())],
+                pass_fds=[child_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=os.environ | thread_environment(len(opening.cores)),
+                # Ctrl-C belongs to the parent, which ends its workers in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._connection.close()
+            self._log.close()
+            raise WorkerError(f"no worker process could be started ({error.strerror})") from error
+        finally:
+            child_end.close()
         # A process that is dead already is found so by the first question.
         with contextlib.suppress(ConnectionError):
             self._connection.send(opening)
@@ -138,21 +147,32 @@ class Worker:
 
     def _ask(self, request: Request) -> Answer:
         try:
+            if not self._loaded:
+                # Before anything that is larger than the pipe: it would block on a process that hangs.
+                self._receive(request)
+                self._loaded = True
             self._connection.send(request)
-            if not self._connection.poll(self._timeout_s):
-                self._process.kill()
-                raise WorkerTimeoutError(
-                    f"no answer to {type(request).__name__} within {self._timeout_s:g} s; worker ended"
-                )
-            answer = self._connection.recv()
+            return self._receive(request)
         except (EOFError, ConnectionError, BrokenPipeError) as error:
             raise WorkerDiedError(self._describe_death(request)) from error
+
+    def _receive(self, request: Request) -> Answer:
+        if not self._connection.poll(self._timeout_s):
+            self._process.kill()
+            raise WorkerTimeoutError(
+                f"no answer to {type(request).__name__} within {self._timeout_s:g} s; worker ended"
+            )
+        answer: Answer | Failure = self._connection.recv()
         if isinstance(answer, Failure):
             raise WorkerError(answer.reason)
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def _describe_death(self, request: Request) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(self._timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"the worker process died during {type(request).__name__} ({how})"
 
@@ -227,18 +247,20 @@ def _open(runtime: Runtime, opening: Opening, batch: Batch) -> tuple[_Bench, Ope
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests until the parent closes the pipe; a failure to load answers the first of them."""
+    """Tell that the runtime is loaded or why not, and answer requests until the parent closes the pipe."""
     opening: Opening = connection.recv()
     runtime = _guard(lambda: _load(opening))
+    if isinstance(runtime, Failure):
+        connection.send(runtime)
+        return
+    connection.send(None)
     bench: _Bench | None = None
     while True:
         try:
             request: Request = connection.recv()
         except EOFError:
             return
-        if isinstance(runtime, Failure):
-            connection.send(runtime)
-        elif isinstance(request, Open):
+        if isinstance(request, Open):
             opened = _guard(partial(_open, runtime, opening, request.batch))
             if not isinstance(opened, Failure):
                 bench, answer = opened

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Executed
 
-Fault = Literal["", "hang", "die", "raise", "nan", "wrong_shape", "float_named_int8", "slow"]
+Fault = Literal["", "hang", "hang_loading", "die", "raise", "nan", "wrong_shape", "float_named_int8", "slow"]
 SLOW_CALL_S: Final = 0.05
 _FILE: Final = "linear.npz"
 _WEIGHT_LEVELS: Final = 127.5
@@ -33,8 +33,9 @@ class FakeRuntime:
 
     For a model of Flatten and Linear that is the model itself. `fault` is what a session does from its
     call number `fault_after` on: "hang" (sleeps for an hour), "die" (kills its process), "raise"
-    (RuntimeError), "nan" and "wrong_shape" (outputs), "slow" (50 ms a call). With "float_named_int8"
-    an INT8 artifact runs in float, and says so when it is asked.
+    (RuntimeError), "nan" and "wrong_shape" (outputs), "slow" (50 ms a call). "hang_loading" sleeps before
+    any call, when its libraries are loaded. With "float_named_int8" an INT8 artifact runs in float, and
+    says so when it is asked.
     """
 
     fault: Fault = ""
@@ -82,6 +83,8 @@ class FakeRuntime:
 
     def load_libraries(self, threads: int) -> None:
         """NumPy's thread pools are set by the worker's environment."""
+        if self.fault == "hang_loading":
+            time.sleep(3600)
 
     def open(self, folder: Path) -> FakeSession:
         """Load the linear layer."""
