@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from quant_explorer.core.contracts import Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import StorageError
 from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Status
 from quant_explorer.core.recipe import Recipe
@@ -257,6 +260,22 @@ def test_what_cannot_be_written_ends_the_run_and_is_named(run: RunFolder, place:
         (run.path / place).write_text("in the way")
     with pytest.raises(StorageError, match=place):
         ready.explore([FP32], until=Until.MEASURED)
+
+
+def test_a_file_that_a_library_misses_fails_its_variant_alone(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower = FakeRuntime.lower
+
+    def miss(self: FakeRuntime, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
+        if candidate.spec.precision == "int8":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/opt/vendor/libkernels.so")
+        return lower(self, candidate, calibration, folder)
+
+    monkeypatch.setattr(FakeRuntime, "lower", miss)
+    outcome = explored(run, STATIC, FP32)
+    assert statuses(run) == {"static_int8": Status.BUILD_FAILED, "fp32_baseline": Status.OK}
+    assert "/opt/vendor/libkernels.so" in reasons(outcome)["static_int8"]
 
 
 def test_ctrl_c_keeps_what_was_recorded(run: RunFolder) -> None:

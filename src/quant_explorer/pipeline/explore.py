@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing import time_variants
 
 logger = logging.getLogger(__name__)
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 class Until(IntEnum):
@@ -143,6 +146,9 @@ class Exploration:
         except UnsupportedError as error:
             return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
         except OSError as error:
+            if not self._is_of_storage(error):
+                logger.exception("building %s failed", recipe.name)
+                return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
             raise StorageError(f"{self.run.path}: cannot be written ({error})") from error
         except StorageError:
             raise
@@ -153,6 +159,11 @@ class Exploration:
         except Exception as error:
             logger.exception("building %s failed", recipe.name)
             return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
+
+    def _is_of_storage(self, error: OSError) -> bool:
+        """Whether no variant could be written; otherwise a library or a user's model met the error."""
+        inside = isinstance(error.filename, str) and Path(error.filename).is_relative_to(self.run.path)
+        return inside or error.errno in _DISK_ERRORS
 
     def _outputs_path(self, digest: str) -> Path:
         return self.run.outputs / f"{digest}.npz"
