@@ -18,6 +18,7 @@ from quant_explorer.core.stats import (
     mean_interval,
     mean_of_changes,
     median_interval,
+    quotient_interval,
     ratio_interval,
     wilson,
 )
@@ -93,6 +94,16 @@ def test_ratio_interval_covers_the_speedup_under_drift(rounds: int, noise: float
     rng = np.random.default_rng([3, rounds])
     pairs = zip(*simulate_pairs(rng, rounds, noise, outliers), strict=True)
     covered = [ratio_interval(baseline, variant)[1].contains(SPEEDUP) for baseline, variant in pairs]
+    assert 0.93 <= coverage(covered) <= 0.97
+
+
+@pytest.mark.parametrize(("rounds", "noise", "outliers"), [(6, 0.01, 0.05), (10, 0.05, 0.1)])
+def test_quotient_interval_covers_a_ratio_of_two_groups(rounds: int, noise: float, outliers: float) -> None:
+    rng = np.random.default_rng([6, rounds])
+    groups = [simulate_pairs(rng, rounds, noise, outliers) for _ in range(2)]
+    one, other = (baseline / variant for baseline, variant in groups)
+    # Both are SPEEDUP times as fast as the baseline.
+    covered = [quotient_interval(*pair)[1].contains(1.0) for pair in zip(one, other, strict=True)]
     assert 0.93 <= coverage(covered) <= 0.97
 
 

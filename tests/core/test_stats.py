@@ -15,6 +15,7 @@ from quant_explorer.core.stats import (
     compare_paired,
     holm,
     median_interval,
+    quotient_interval,
     ratio_interval,
     round_medians,
     tail_percentile,
@@ -270,6 +271,20 @@ class TestRatioInterval:
     def test_refuses_negative_durations_on_both_sides(self) -> None:
         with pytest.raises(ValueError, match="positive"):
             ratio_interval(-np.ones(10), -np.ones(10))
+
+
+class TestQuotientInterval:
+    def test_is_the_quotient_of_the_medians_and_lies_around_it(self) -> None:
+        rng = np.random.default_rng(0)
+        first, second = (value * rng.lognormal(0, 0.01, 20) for value in (6.0, 2.0))
+        quotient, interval = quotient_interval(first, second)
+        assert quotient == np.median(first) / np.median(second)
+        assert 2.9 < interval.low < quotient < interval.high < 3.1
+        assert quotient_interval(first, second)[1] == interval
+
+    def test_refuses_a_handful_of_rounds(self) -> None:
+        with pytest.raises(ValueError, match="at least 6 rounds, got 5"):
+            quotient_interval(np.ones(6), np.ones(5))
 
 
 class TestTailPercentile:

@@ -55,7 +55,9 @@ def test_what_speaks_against_the_figures_is_said(
     assert expected not in distrust(tmp_path / "quiet", ORDINARY, MANY_CALLS)
 
 
-def test_intervals_wider_than_asked_for_are_named(tmp_path: Path) -> None:
-    scene = Scene(stopped_by="time_limit", noise=0.3)
+@pytest.mark.parametrize("stopped_by", ["time_limit", "precision"])
+def test_intervals_wider_than_asked_for_are_named(tmp_path: Path, stopped_by: str) -> None:
+    """Whatever was asked for when they were timed."""
+    scene = Scene(stopped_by=stopped_by, noise=0.3)
     text = distrust(tmp_path, ORDINARY, scene, RunInfo("toy", batch_sizes=(1, 8), precision=0.001))
     assert "wider than the ±0.1% asked for: dynamic_int8@eager (small_cnn) ±" in text

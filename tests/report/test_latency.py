@@ -49,6 +49,18 @@ def test_a_settled_variant_compares_with_those_timed_longer() -> None:
     assert early.rounds == 4
 
 
+def test_a_slow_moment_of_the_baseline_is_nobody_elses() -> None:
+    """One factor brings a variant to the level of all rounds, and not one for each of its rounds."""
+    base = [1000, 4000, 1000, 1000]
+    timed = rounds(
+        [{"base": (one,)} | ({"early": (500,) * 3} if n < 3 else {}) for n, one in enumerate(base)]
+    )
+    timings = collect_timings(timed, "base", ["base", "early"])
+    early = latency_of(timings, "early", None, settled=True)
+    assert early.p50_s == early.mean_s == pytest.approx(500e-9)
+    assert timings.calls_s("early").tolist() == pytest.approx([500e-9] * 9)
+
+
 def test_nothing_is_scaled_when_all_were_timed_in_every_round() -> None:
     timed = rounds([{"base": (1000 + number,), "other": (500 + number,)} for number in range(9)])
     timings = collect_timings(timed, "base", ["base", "other"])
@@ -88,6 +100,18 @@ def test_speedup_of_the_same_runtime_is_a_figure_of_its_own(tmp_path: Path) -> N
     fast = of(results, "static_int8_per_tensor").latency["1"]
     assert fast.speedup == pytest.approx(10, rel=0.02)
     assert fast.speedup_same_runtime == pytest.approx(5, rel=0.02)
+
+
+def test_variants_of_different_groups_compare_through_the_baseline(tmp_path: Path) -> None:
+    """The second group runs at half the speed of the first, as a machine may, and was never timed with it."""
+    served = (
+        Played("fp32_baseline", slowness=0.5, runtime="served"),
+        Played("static_int8_per_tensor", slowness=0.1, runtime="served", int8_macs=1000, group="later"),
+    )
+    fast = of(ranked(tmp_path, (BASELINE, *served)), "static_int8_per_tensor").latency["1"]
+    assert fast.speedup_same_runtime == pytest.approx(5, rel=0.02)
+    assert fast.speedup_same_runtime_ci is not None
+    assert fast.speedup_same_runtime_ci.half_width < 0.1
 
 
 def test_a_runtime_without_fp32_says_so(tmp_path: Path) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.core.errors import StorageError
+from quant_explorer.core.errors import StorageError, StudyError
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.sweep import Budgets, Reproducibility, SweepPlan
 from quant_explorer.report import sweep
-from quant_explorer.report.sweep import SeedFindings, SweepSummary, write_sweep
+from quant_explorer.report.rank import summarize
+from quant_explorer.report.sweep import SeedFindings, SweepSummary, examine_seed, write_sweep
 from quant_explorer.report.sweep_text import describe_budgets, describe_sweep
-from quant_explorer.testing.replay import environment
+from quant_explorer.testing.replay import Scene, environment, measurement, play
 
-from .swept import GRID, PLAN, swept
+from .swept import GRID, PLAN, RUN, swept
 
 TABLES = {
     *("sweep_results.csv", "sweep_results.json", "pareto_frontier_latency.csv", "layerwise_breakdown.csv"),
@@ -86,6 +87,40 @@ def test_the_frontier_file_holds_what_nothing_beats(tmp_path: Path) -> None:
     assert best == {row["config"] for row in rows if row["on_frontier"] == "True"}
     assert "pruned50_int8" in best
     assert "pruned50_fp32" not in best
+
+
+def test_a_variant_that_died_while_it_was_timed_has_no_figures(tmp_path: Path) -> None:
+    """Its rounds and outputs until then are in the study, and it would be the best of all."""
+    study = play(tmp_path / "study-0.jsonl", GRID)
+    died = dataclasses.replace(measurement(GRID[3], Scene()), status=Status.DIED, reason="killed by signal 9")
+    study.append(died)
+    (results,) = summarize(study, RUN, draws=200)
+    found = examine_seed(0, study, results, PLAN)
+    write(tmp_path, found)
+    assert "pruned50_int8" not in {one["config"] for one in table(tmp_path, "pareto_frontier_latency.csv")}
+    (row,) = [one for one in table(tmp_path, "sweep_results.csv") if one["config"] == "pruned50_int8"]
+    figures = (
+        "top1",
+        "diff_pp",
+        "latency_p50_s",
+        "speedup",
+        "peak_memory_bytes",
+        "cold_start_s",
+        "on_frontier",
+    )
+    assert {name: row[name] for name in figures} == dict.fromkeys(figures, "")
+    assert (row["status"], row["size_bytes"]) == ("died", "80000")
+    (seeds,) = [one for one in table(tmp_path, "summary_multi_seed.csv") if one["config"] == "pruned50_int8"]
+    assert (seeds["seeds"], seeds["top1_mean"], seeds["latency_p50_s_mean"]) == ("0", "", "")
+    (variant,) = [one for one in results.variants if one.config == "pruned50_int8"]
+    assert set(variant.latency["1"].reasons.values()) == {"died: killed by signal 9"}
+
+
+def test_seeds_of_different_machines_are_never_in_one_table(tmp_path: Path) -> None:
+    here, there = swept(tmp_path), swept(tmp_path, seed=1, scene=Scene(environment="env-b"))
+    with pytest.raises(StudyError, match="seed 1 was measured in another environment than seed 0"):
+        write(tmp_path, here, there)
+    assert not (tmp_path / "out").exists()
 
 
 def test_energy_has_a_frontier_of_its_own_only_where_it_was_measured(tmp_path: Path) -> None:

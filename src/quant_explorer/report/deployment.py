@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Deployment:
 def describe_deployment(results: Results, name: str, timings: Timings) -> Deployment:
     """Gather what was measured of the variant `name`; `timings` are those of its model at batch 1.
 
-    Other environments of the results that differ in nothing but the number of threads add to the throughput.
+    Environments of the results that differ in nothing but the number of threads add to the throughput.
     """
     variant = next(one for one in results.variants if one.name == name)
     calls = timings.calls_s(variant.digest)
@@ -75,7 +75,8 @@ def describe_deployment(results: Results, name: str, timings: Timings) -> Deploy
 
 def _throughput(results: Results, variant: VariantResult) -> Iterator[Throughput]:
     for one in (results, *results.others):
-        if one.environment.cpu != results.environment.cpu:
+        environment, own = one.environment, results.environment
+        if environment != replace(own, digest=environment.digest, threads=environment.threads):
             continue
         for same in one.variants:
             if (same.name, same.digest) != (variant.name, variant.digest):

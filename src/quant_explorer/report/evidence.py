@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
 from quant_explorer.core.study import Study
@@ -17,6 +17,7 @@ BASELINE_RUNTIME = "eager"
 class Evidence:
     """What was observed of one model in one environment.
 
+    A variant that failed keeps its files and what it executed, which may tell why, and no other figure.
     `baseline` is the measurement all others are compared with, None when there is no sound one; then
     `no_baseline` says why. `timings` is keyed by batch size; `hits` by digest holds those that were scored.
     """
@@ -70,7 +71,8 @@ def gather(
     latest: dict[tuple[str, str], Measurement] = {}
     for record in study.records:
         if isinstance(record, Measurement) and record.environment == environment:
-            latest[record.variant.model, record.variant.name] = record
+            sound = record.status is Status.OK
+            latest[record.variant.model, record.variant.name] = record if sound else _without_figures(record)
     models = dict.fromkeys(model for model, _ in latest)
     timed = [one for one in study.records if isinstance(one, Round) and one.environment == environment]
     rounds = {
@@ -99,7 +101,7 @@ def _join(
 ) -> Evidence:
     model = measurements[0].variant.model
     baseline, no_baseline = _find_baseline(measurements, baseline_config)
-    digests = [one.variant.digest for one in measurements]
+    digests = [one.variant.digest for one in measurements if one.status is Status.OK]
     compared_with = baseline.variant.digest if baseline else ""
     return Evidence(
         model=model,
@@ -112,6 +114,10 @@ def _join(
         hits=_score(measurements, splits, baseline),
         splits=splits,
     )
+
+
+def _without_figures(failed: Measurement) -> Measurement:
+    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=())
 
 
 def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Measurement | None, str]:

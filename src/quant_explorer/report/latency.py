@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.measurement import Round, TimingEnd, twin_key
-from quant_explorer.core.stats import Interval, median_interval, ratio_interval, tail_percentile
+from quant_explorer.core.stats import (
+    FEWEST_FOR_QUOTIENT,
+    Interval,
+    median_interval,
+    quotient_interval,
+    ratio_interval,
+    tail_percentile,
+)
 from quant_explorer.report.results import Latency, TwinCheck
 
 NOT_TIMED = "not timed at this batch size"
@@ -22,16 +29,13 @@ class Timings:
     """The rounds of one model at one batch size.
 
     `medians` maps a digest (or a twin's key) to the median call of each round in seconds, shape
-    (rounds,), NaN where it was not timed. `scale`, shape (rounds,), brings all rounds to one level, so
-    that variants which were not timed in the same rounds (those of another group, or one that was settled
-    early) compare through the baseline: its overall median over its median in that round. It is 1 when
-    everything was timed in every round.
+    (rounds,), NaN where it was not timed. Variants that were not timed in the same rounds (those of another
+    group, or one that was settled early) compare through the baseline.
     """
 
     baseline: str
     rounds: tuple[Round, ...]
     medians: dict[str, NDArray[np.float64]]
-    scale: NDArray[np.float64]
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -39,22 +43,38 @@ class Timings:
         return tuple(dict.fromkeys(one.group for one in self.rounds))
 
     def comparable(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of each round at one level, NaN where the variant was not timed.
+        """Seconds of each round to resample, NaN where the variant was not timed.
 
-        The baseline, scaled by itself, is constant where anything is scaled: comparisons are with it.
+        Where any variant was not timed in every round, they are relative to the baseline's of that round,
+        times its overall median, or drift between rounds would count as a difference between variants.
         """
-        return self.medians[digest] * self.scale
+        baseline = self.medians[self.baseline]
+        timed = [seconds for seconds in self._variants() if np.isfinite(seconds).any()]
+        if not np.isnan(timed).any() or not np.isfinite(baseline).any():
+            return self.medians[digest]
+        return self.medians[digest] * (float(np.nanmedian(baseline)) / baseline)
 
-    def observed(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of each round as they are reported: the baseline's as timed, with all their spread."""
-        return self.medians[digest] if digest == self.baseline else self.comparable(digest)
+    def level(self, digest: str) -> float:
+        """The factor that brings a variant's seconds to the level of all rounds.
+
+        The baseline's median over all rounds, over its median in the variant's own; 1 for a variant that was
+        timed in all of them.
+        """
+        baseline, own = self.medians[self.baseline], np.isfinite(self.medians[digest])
+        in_all, in_own = baseline[np.isfinite(baseline)], baseline[own & np.isfinite(baseline)]
+        return float(np.median(in_all) / np.median(in_own)) if len(in_own) else 1.0
+
+    def seconds(self, digest: str) -> NDArray[np.float64]:
+        """Seconds of each round as they are reported, NaN where the variant was not timed."""
+        return self.medians[digest] * self.level(digest)
 
     def calls_s(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of every timed call, at one level; empty for a variant that was not timed."""
-        scale = np.ones(len(self.rounds)) if digest == self.baseline else self.scale
-        timed = np.flatnonzero(np.isfinite(self.medians[digest]))
-        blocks = [np.array(self.rounds[i].calls_ns[digest]) / 1e9 * scale[i] for i in timed]
-        return np.concatenate(blocks) if blocks else np.array([])
+        """Seconds of every timed call as they are reported; empty for a variant that was not timed."""
+        blocks = [np.array(one.calls_ns.get(digest, ())) / 1e9 for one in self.rounds]
+        return np.concatenate(blocks) * self.level(digest) if blocks else np.array([])
+
+    def _variants(self) -> list[NDArray[np.float64]]:
+        return [seconds for key, seconds in self.medians.items() if key != twin_key(self.baseline)]
 
 
 def collect_timings(rounds: Iterable[Round], baseline: str, digests: Iterable[str]) -> Timings:
@@ -65,21 +85,22 @@ def collect_timings(rounds: Iterable[Round], baseline: str, digests: Iterable[st
         key: np.array([_median_s(one.calls_ns.get(key, ())) for one in kept])
         for key in (*sorted(wanted), twin_key(baseline))
     }
-    timed = [medians[digest] for digest in wanted if np.isfinite(medians[digest]).any()]
-    scale = np.ones(len(kept))
-    if np.isnan(timed).any() and np.isfinite(medians[baseline]).any():
-        scale = float(np.nanmedian(medians[baseline])) / medians[baseline]
-    return Timings(baseline, kept, medians, scale)
+    return Timings(baseline, kept, medians)
+
+
+def no_latency(reason: str) -> Latency:
+    """Return the latency of a variant that has none, with the reason beside every figure."""
+    figures = ("p50_s", "p50_ci_s", "p95_s", "p99_s", "mean_s", "speedup", "speedup_ci")
+    names = (*figures, "speedup_same_runtime", "speedup_same_runtime_ci")
+    return Latency(reasons=dict.fromkeys(names, reason))
 
 
 def latency_of(timings: Timings, digest: str, same_runtime: str | None, *, settled: bool) -> Latency:
     """Derive one variant's latency; `same_runtime` is the digest of its own runtime's FP32 baseline."""
-    seconds = timings.observed(digest)
+    seconds = timings.seconds(digest)
     timed = np.flatnonzero(np.isfinite(seconds))
     if not len(timed):
-        figures = ("p50_s", "p50_ci_s", "p95_s", "p99_s", "mean_s", "speedup", "speedup_ci")
-        names = (*figures, "speedup_same_runtime", "speedup_same_runtime_ci")
-        return Latency(reasons=dict.fromkeys(names, NOT_TIMED))
+        return no_latency(NOT_TIMED)
     reasons: dict[str, str] = {}
     calls_s = timings.calls_s(digest)
     p50_s, p50_ci_s = float(np.median(seconds[timed])), None
@@ -152,11 +173,21 @@ def _speedup(
     variant = timings.medians[digest]
     other = timings.medians.get(reference) if reference else None
     both = np.isfinite(variant) & np.isfinite(other) if other is not None else np.zeros(len(variant), bool)
+    if other is not None and not both.any():
+        # Of another group: through the baseline, which is in every one.
+        own, others = (_against_baseline(timings, seconds) for seconds in (variant, other))
+        if min(len(own), len(others)) >= FEWEST_FOR_QUOTIENT:
+            return quotient_interval(own, others)
     if both.sum() < MIN_ROUNDS or other is None:
         reason = _too_few(int(both.sum())) if reference else "this runtime has no FP32 baseline"
         reasons |= {name: reason, f"{name}_ci": reason}
         return None, None
     return ratio_interval(other[both], variant[both])
+
+
+def _against_baseline(timings: Timings, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    ratios = timings.medians[timings.baseline] / seconds
+    return ratios[np.isfinite(ratios)]
 
 
 def _too_few(rounds: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.frontier import Objective, frontier_probability
+from quant_explorer.core.measurement import Status
 from quant_explorer.core.stats import mean_interval
 from quant_explorer.report.place import SEED, Contender, draw_points
 from quant_explorer.report.sweep_rows import SweepRow
@@ -95,8 +96,10 @@ def probability_over_seeds(
 
 
 def _summarize(rows: Sequence[SweepRow], probability: float | None) -> SeedRow:
+    measured = [row for row in rows if row.status == Status.OK]
+
     def spread(figure: Callable[[SweepRow], float | None]) -> _Spread:
-        return _spread([value for row in rows if (value := figure(row)) is not None])
+        return _spread([value for row in measured if (value := figure(row)) is not None])
 
     top1, difference = spread(lambda row: row.top1), spread(lambda row: row.diff_pp)
     latency, speedup = spread(lambda row: row.latency_p50_s), spread(lambda row: row.speedup)
@@ -106,7 +109,7 @@ def _summarize(rows: Sequence[SweepRow], probability: float | None) -> SeedRow:
         runtime=rows[0].runtime,
         pruning=rows[0].pruning,
         precision=rows[0].precision,
-        seeds=sum(row.status == "ok" for row in rows),
+        seeds=len(measured),
         frontier_probability=probability,
         top1_mean=top1.mean,
         top1_sd=top1.sd,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.errors import StorageError
+from quant_explorer.core.errors import StorageError, StudyError
 from quant_explorer.core.frontier import Objective, on_frontier
 from quant_explorer.core.measurement import FloatModel, Status
 from quant_explorer.core.roofline import Peaks, override_peaks
@@ -121,11 +121,11 @@ def write_sweep(
     over_seeds = summarize_seeds(rows, [seed.contenders for seed in seeds], first.results.objectives, draws)
     layers = layer_rows(first.float_models, first.peaks, plan)
     summary = summarize_sweep(seeds, plan)
-    with_energy = _frontier(rows, "energy_j")
+    with_energy = _energy_frontier(rows)
     files = {
         "sweep_results.csv": encode_csv(SweepRow, rows),
         "sweep_results.json": _json(rows),
-        "pareto_frontier_latency.csv": encode_csv(SweepRow, _frontier(rows, "latency_p50_s")),
+        "pareto_frontier_latency.csv": encode_csv(SweepRow, [row for row in rows if row.on_frontier]),
         "layerwise_breakdown.csv": encode_csv(LayerRow, layers),
         "precision_tradeoffs.csv": encode_csv(
             Interaction, [one for seed in seeds for one in seed.interactions]
@@ -150,7 +150,18 @@ def write_sweep(
 
 
 def decide_all(seeds: Sequence[SeedFindings], plan: SweepPlan) -> tuple[Decision, ...]:
-    """Hold the variants of all seeds against each of the plan's budgets."""
+    """Hold the variants of all seeds against each of the plan's budgets.
+
+    Raises StudyError for seeds that were measured in different environments: they are not ranked together.
+    """
+    first = seeds[0]
+    for other in seeds[1:]:
+        if other.results.environment != first.results.environment:
+            raise StudyError(
+                f"seed {other.seed} was measured in another environment than seed {first.seed} (another "
+                "machine, kernel or library version), and such figures are never ranked together; measure "
+                "both here, or report each alone with --seeds"
+            )
     variants = [seed.results.variants for seed in seeds]
     batch = seeds[0].results.run.ranked_batch
     return tuple(decide(variants, budgets, batch=batch) for budgets in plan.budgets)
@@ -204,21 +215,19 @@ def _control(seed: SeedFindings) -> str:
     return "nothing was fine-tuned"
 
 
-def _frontier(rows: Sequence[SweepRow], cost: str) -> list[SweepRow]:
-    """Return the rows that nothing of the same seed beats in size, `cost` and top-1."""
+def _energy_frontier(rows: Sequence[SweepRow]) -> list[SweepRow]:
+    """Return the rows that nothing of the same seed beats in size, energy and top-1."""
     axes = (
         Objective("size_bytes", "minimize", ""),
-        Objective(cost, "minimize", ""),
+        Objective("energy_j", "minimize", ""),
         Objective("top1", "maximize", ""),
     )
     kept: list[SweepRow] = []
     for seed in dict.fromkeys(row.seed for row in rows):
         complete = [
-            row
-            for row in rows
-            if row.seed == seed and None not in (row.size_bytes, getattr(row, cost), row.top1)
+            row for row in rows if row.seed == seed and None not in (row.size_bytes, row.energy_j, row.top1)
         ]
-        points = np.array([[row.size_bytes, getattr(row, cost), row.top1] for row in complete], np.float64)
+        points = np.array([[row.size_bytes, row.energy_j, row.top1] for row in complete], np.float64)
         best = on_frontier(points.reshape(-1, len(axes)), axes)
         kept += [row for row, best_one in zip(complete, best, strict=True) if best_one]
     return kept

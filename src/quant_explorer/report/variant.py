@@ -7,7 +7,7 @@ import statistics
 from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.report.accuracy import accuracy_of, agreement_of, why_unscored
 from quant_explorer.report.evidence import Evidence
-from quant_explorer.report.latency import latency_of
+from quant_explorer.report.latency import latency_of, no_latency
 from quant_explorer.report.results import (
     Accuracy,
     Agreement,
@@ -64,6 +64,9 @@ def _size(evidence: Evidence, measurement: Measurement) -> Size:
 
 
 def _latency(evidence: Evidence, measurement: Measurement) -> dict[str, Latency]:
+    if measurement.status is not Status.OK:
+        reason = _why_missing(measurement, "")
+        return {str(batch): no_latency(reason) for batch in evidence.timings}
     digest = measurement.variant.digest
     reference = evidence.fp32_digest(measurement.variant.runtime)
     settled = {(end.batch_size, one) for end in evidence.ends for one in end.settled}
