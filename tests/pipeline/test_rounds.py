@@ -98,6 +98,29 @@ def test_time_ends_it_but_not_before_the_least_number_of_rounds(
     assert (count, end.stopped_by) == (6, "time_limit")
 
 
+@pytest.mark.parametrize(
+    ("first", "stricter"),
+    [
+        (UNTIL_PRECISE, replace(UNTIL_PRECISE, precision=0.001)),
+        (replace(NO_TIME, precision=1e-6), replace(UNTIL_PRECISE, precision=0.5)),
+    ],
+    ids=["precision", "time limit"],
+)
+def test_who_asks_for_more_gets_more(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, first: Protocol, stricter: Protocol
+) -> None:
+    without_processes(monkeypatch, {"fp32_baseline": STEADY, "int8": noisy(1e-4, seed=0)})
+    both = [fp32(run), int8(run)]
+
+    def rounds(protocol: Protocol) -> int:
+        return len(timed(run, both, protocol)[0].rounds(ENVIRONMENT.digest, 1))
+
+    before = rounds(first)
+    assert rounds(first) == before
+    after = rounds(stricter)
+    assert rounds(stricter) == after > before
+
+
 def settling(
     run: RunFolder,
     monkeypatch: pytest.MonkeyPatch,

@@ -154,7 +154,8 @@ class TimingEnd:
 
     `stopped_by` is "precision" (every open variant's interval is narrow enough), "time_limit" or
     "rounds" (as many as were allowed). `settled` are the digests that stopped being timed early,
-    because something better on every axis dominates them beyond their intervals.
+    because something better on every axis dominates them beyond their intervals. `precision` and
+    `time_limit_s` are what was asked for then, None where that was not recorded.
     """
 
     environment: str
@@ -163,6 +164,8 @@ class TimingEnd:
     baseline: str
     stopped_by: str
     settled: tuple[str, ...] = field(default=())
+    precision: float | None = None
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)

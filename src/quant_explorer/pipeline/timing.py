@@ -83,6 +83,7 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
         (end.group, end.batch_size)
         for end in study.timing_ends(environment)
         if end.baseline == baseline.digest
+        and _suffices(end, protocol)
         and len(_rounds_of(end.group, end.batch_size, study, environment)) >= protocol.rounds
     }
     return all(
@@ -92,6 +93,15 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
         )
         for size in protocol.batch_sizes
     )
+
+
+def _suffices(end: TimingEnd, protocol: Protocol) -> bool:
+    """Say whether what ended the rounds then would end them as soon now."""
+    if end.stopped_by == "precision":
+        return end.precision is None or end.precision <= protocol.precision
+    if end.stopped_by == "time_limit":
+        return end.time_limit_s is None or end.time_limit_s >= protocol.time_limit_s
+    return True
 
 
 def _rounds_of(group: str, batch_size: int, study: Study, environment: str) -> list[Round]:
@@ -148,7 +158,9 @@ class _Comparison:
 
     def _unfinished(self) -> dict[int, _BatchSize]:
         ended = {
-            end.batch_size for end in self.study.timing_ends(self.environment) if end.group == self.group
+            end.batch_size
+            for end in self.study.timing_ends(self.environment)
+            if end.group == self.group and _suffices(end, self.protocol)
         }
         known = {
             size: _rounds_of(self.group, size, self.study, self.environment)
@@ -171,7 +183,8 @@ class _Comparison:
             for key in [*self.contenders, self.twin]:
                 if key in keys:
                     one = self.contenders.get(key, self.baseline)
-                    worker = open_worker(one.artifact, one.runtime, self.run, self.protocol)
+                    with self._blame(key):
+                        worker = open_worker(one.artifact, one.runtime, self.run, self.protocol)
                     workers[key] = stack.enter_context(worker)
             for number, (key, worker) in enumerate(workers.items(), start=1):
                 with self._blame(key):
@@ -206,6 +219,8 @@ class _Comparison:
                 baseline=self.baseline.digest,
                 stopped_by=state.stopped_by,
                 settled=tuple(sorted(state.settled)),
+                precision=self.protocol.precision,
+                time_limit_s=self.protocol.time_limit_s,
             )
         )
 

@@ -85,17 +85,22 @@ def _unranked(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 def _ends(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
     for check in aa:
-        if check.stopped_by == "precision":
-            continue
-        why = {"time_limit": "stopped by the time limit", "rounds": "stopped at the allowed number of rounds"}
+        why = {
+            "precision": "stopped at the precision that was asked for then",
+            "time_limit": "stopped by the time limit",
+            "rounds": "stopped at the allowed number of rounds",
+        }
         stopped = why.get(check.stopped_by or "", "did not run to an end")
         wide = [
             f"{label(variant)} ±{_half_width(latency):.1%}"
             for variant in variants
             if variant.model == check.model
             and (latency := variant.latency.get(str(check.batch_size))) is not None
+            and not latency.settled
             and _half_width(latency) > precision
         ]
+        if check.stopped_by == "precision" and not wide:
+            continue
         detail = f"; wider than the ±{precision * 100:g}% asked for: {_listed(wide)}" if wide else ""
         yield f"{_comparison(check)}: timing {stopped} after {check.rounds} rounds{detail}."
 
