@@ -1,5 +1,7 @@
 # Not built in CI: no container engine runs there. Build and try it where you have one:
-#   docker build -t quant-explorer . && docker run --rm -v "$PWD/runs:/work/runs" quant-explorer pipeline
+#   docker build -t quant-explorer .
+#   mkdir -p runs && docker run --rm --user "$(id -u):$(id -g)" -e HOME=/tmp -v "$PWD/runs:/work/runs" quant-explorer pipeline
+# Without the first, the engine would make `runs` as root, and without --user it would belong to another user.
 #
 # Two stages: the wheel is built in the first; the second installs it and holds no build tool.
 

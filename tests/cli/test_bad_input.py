@@ -262,6 +262,11 @@ def test_a_damaged_study_names_its_line(refused: Callable[..., str], copied: Pla
 
 
 @pytest.mark.slow
+def test_a_report_says_nothing_that_was_not_so(refused: Callable[..., str], copied: Place) -> None:
+    assert "run was made with --seed 0 (now 7)" in refused("report", "--run-dir", "run", "--seed", "7")
+
+
+@pytest.mark.slow
 def test_weights_on_a_full_disk(finished: Place, place: Place) -> None:
     # The images are in the cache already.
     done = place.call("train", *SMALL, "--epochs", "1", "--run-dir", "run", limit_file_bytes=100_000)

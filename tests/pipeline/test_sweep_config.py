@@ -155,6 +155,8 @@ def test_the_default_has_the_grid_that_the_documents_name() -> None:
         ("latency_budget_ms: .inf", "latency_budget_ms: inf is not allowed"),
         ("cpu_frequency_scale: 1.5", "cpu_frequency_scale: 1.5 is not allowed"),
         ("distill: 1", "distill: 1 is not allowed"),
+        ("learning_rate: 5e-2", "'5e-2' is not allowed: YAML reads it as text; write a number with a dot"),
+        ("on: 1", "unknown key 'True'"),
         ("device: cuda", "device: 'cuda' is not allowed: Input should be 'cpu'"),
         ("seed: 1\nseed: 2", "line 2: seed is there already, in line 1"),
         ("- a list", "expected keys with values"),
@@ -169,6 +171,11 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, told: st
     with pytest.raises(SettingsError, match=re.escape(told)) as caught:
         load_sweep_config(path)
     assert str(path) in str(caught.value)
+
+
+def test_one_of_a_list_needs_no_brackets(tmp_path: Path) -> None:
+    config = load_sweep_config(write(tmp_path, "runtimes: all\nmemory_budgets_mb: 10\nprecisions: int8"))
+    assert (config.runtimes, config.memory_budgets_mb, config.precisions) == (("all",), (10,), ("int8",))
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

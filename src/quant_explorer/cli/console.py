@@ -62,6 +62,8 @@ class ConsoleProgress:
             TextColumn("{task.fields[note]}", markup=False),
             console=messages,
             transient=True,
+            # Drawing wakes this process while variants are timed.
+            refresh_per_second=1,
             redirect_stdout=False,
             redirect_stderr=False,
         )

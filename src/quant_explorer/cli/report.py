@@ -22,6 +22,7 @@ def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
     run = RunFolder(path)
     if not run.study.exists():
         raise StudyError(f"{run.study}: there is no study yet; `quant-explorer pipeline` makes one")
+    run.require_same_settings(wanted)
     multi = wanted.settings.model == MULTI
     write_and_show(run, run.load_study(), wanted, multi=multi, as_json=as_json)
     return 0

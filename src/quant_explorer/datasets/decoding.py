@@ -70,7 +70,7 @@ def decode(paths: Sequence[Path], size: Size, progress: Progress) -> Iterator[ND
 
 def _in_threads(jobs: Sequence[Sequence[Path]], size: Size) -> Iterator[_Batch]:
     """Decode jobs in parallel, in order, with no more of them in memory than keep the threads busy."""
-    threads = len(os.sched_getaffinity(0))
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[_Batch]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:

@@ -88,6 +88,12 @@ class RunFolder:
         The protocol may change from command to command, and everything may while the folder holds no
         results yet. Raises SettingsError listing options that differ.
         """
+        self.require_same_settings(wanted)
+        content = msgspec.json.encode(wanted, enc_hook=str)
+        write_atomically(self.description, msgspec.json.format(content, indent=2) + b"\n")
+
+    def require_same_settings(self, wanted: RunDescription) -> None:
+        """Raise SettingsError listing options that differ from those of the results that are here."""
         earlier = self.describe()
         if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
             differing = [
@@ -101,8 +107,6 @@ class RunFolder:
                     f"{self.path} was made with {', '.join(differing)}. "
                     "Use another --run-dir, or the same options."
                 )
-        content = msgspec.json.encode(wanted, enc_hook=str)
-        write_atomically(self.description, msgspec.json.format(content, indent=2) + b"\n")
 
 
 @contextmanager

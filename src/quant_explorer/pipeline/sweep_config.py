@@ -74,6 +74,11 @@ class SweepConfig(BaseModel):
     output_dir: Path = Path("runs/sweep")
     device: Literal["cpu"] = "cpu"
 
+    @field_validator("pruning_levels", "precisions", "runtimes", "memory_budgets_mb", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, (str, int, float)) else value
+
     @field_validator("pruning_levels", "precisions", "runtimes", "memory_budgets_mb")
     @classmethod
     def _once_each(cls, values: tuple[object, ...]) -> tuple[object, ...]:
@@ -176,13 +181,24 @@ def _explain(error: ValidationError, path: Path, lines: Mapping[str, int]) -> st
     sentences = []
     for problem in error.errors():
         key = str(problem["loc"][0])
-        where = f"{path}, line {lines[key]}"
+        # YAML reads `on` and `yes` as true.
+        where = f"{path}, line {lines[key]}" if key in lines else str(path)
         if problem["type"] == "extra_forbidden":
             sentences.append(f"{where}: {unknown_name_message('key', key, SweepConfig.model_fields)}")
         else:
             message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+            if isinstance(problem["input"], str) and _is_number(problem["input"]):
+                message = "YAML reads it as text; write a number with a dot, as 5.0e-2"
             sentences.append(f"{where}: {key}: {problem['input']!r} is not allowed: {message}.")
     return "\n".join(sentences)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _scaled(value: float | None, unit: float) -> float | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.packages import explain_missing, package_versions
-from quant_explorer.core.quantspec import Granularity
+from quant_explorer.core.quantspec import Granularity, QuantSpec
 from quant_explorer.runtimes import cpp_compiler
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Inductor:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
         spec = candidate.spec
         if spec.precision == "int8":
-            return _explain_granularity(spec.granularity)
+            return _explain_granularity(spec)
         if spec.precision == "fp32":
             return None
         if spec.float_layers:
@@ -126,16 +126,18 @@ class InductorSession:
         )
 
 
-def _explain_granularity(asked: Granularity) -> str | None:
+def _explain_granularity(spec: QuantSpec) -> str | None:
+    asked = spec.granularity
     machine = platform.machine().lower()
     there = _GRANULARITY.get(machine)
     if there is None:
         return f"torchao has INT8 quantizers of Inductor for x86 and Arm, not for {machine}"
     if asked == there:
         return None
+    choice = f"static_int8_{there}" if spec.activations == "dynamic" else f"a {there} configuration"
     return (
         f"on {machine} Inductor has INT8 kernels for {there} weights only; {asked} weights would be "
-        f"multiplied in FP32: choose a {there} configuration"
+        f"multiplied in FP32: choose {choice}"
     )
 
 
