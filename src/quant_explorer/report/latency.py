@@ -45,8 +45,8 @@ class Timings:
     def comparable(self, digest: str) -> NDArray[np.float64]:
         """Seconds of each round to resample, NaN where the variant was not timed.
 
-        Where any variant was not timed in every round, they are relative to the baseline's of that round,
-        times its overall median, or drift between rounds would count as a difference between variants.
+        Where any variant was not timed in every round, they are the ratio to the baseline of that round,
+        times the baseline's overall median: else drift between rounds would count as a difference.
         """
         baseline = self.medians[self.baseline]
         timed = [seconds for seconds in self._variants() if np.isfinite(seconds).any()]
@@ -54,24 +54,21 @@ class Timings:
             return self.medians[digest]
         return self.medians[digest] * (float(np.nanmedian(baseline)) / baseline)
 
-    def level(self, digest: str) -> float:
-        """The factor that brings a variant's seconds to the level of all rounds.
-
-        The baseline's median over all rounds, over its median in the variant's own; 1 for a variant that was
-        timed in all of them.
-        """
-        baseline, own = self.medians[self.baseline], np.isfinite(self.medians[digest])
-        in_all, in_own = baseline[np.isfinite(baseline)], baseline[own & np.isfinite(baseline)]
-        return float(np.median(in_all) / np.median(in_own)) if len(in_own) else 1.0
-
     def seconds(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of each round as they are reported, NaN where the variant was not timed."""
-        return self.medians[digest] * self.level(digest)
+        """Seconds of each round as reported: comparable; the baseline's as timed, with all their spread."""
+        return self.medians[digest] if digest == self.baseline else self.comparable(digest)
 
     def calls_s(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of every timed call as they are reported; empty for a variant that was not timed."""
+        """Seconds of every timed call, empty for a variant that was not timed.
+
+        As observed, times one factor that brings the median of the rounds to that of `seconds`.
+        """
         blocks = [np.array(one.calls_ns.get(digest, ())) / 1e9 for one in self.rounds]
-        return np.concatenate(blocks) * self.level(digest) if blocks else np.array([])
+        calls = np.concatenate(blocks) if blocks else np.array([])
+        if not len(calls):
+            return calls
+        level: float = np.nanmedian(self.seconds(digest)) / np.nanmedian(self.medians[digest])
+        return calls * level
 
     def _variants(self) -> list[NDArray[np.float64]]:
         return [seconds for key, seconds in self.medians.items() if key != twin_key(self.baseline)]
