@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE: Final = 0.95
 ROUNDS_AFTER_PRECISION: Final = 10
-FEWEST_FOR_QUOTIENT: Final = 6
 """Rounds to add, whatever they show, once the interval of a speed-up is first narrow enough.
 
 Stopping in the very round in which the interval is narrow favours intervals that are narrow by
@@ -27,6 +26,9 @@ of 4 % a round, 5 % outlier rounds). With ten further rounds the worst was 93.9 
 rounds 93.0 %, half as many again 93.3 %, two consecutive narrow intervals 91.8 %, looking only at
 10, 20, ..., 60 rounds 92.6 % or at 15, 30 and 60 93.1 %, a stopping interval of 99 % 92.8 %.
 """
+
+FEWEST_FOR_QUOTIENT: Final = 6
+"""Rounds of each of two groups below which `quotient_interval` would be too narrow."""
 
 _FEWEST_FOR_ORDER_STATISTICS: Final = 6
 _QUOTIENT_DRAWS: Final = 2000
