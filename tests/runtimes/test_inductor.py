@@ -21,7 +21,7 @@ from quant_explorer.core.quantspec import Activations, Granularity, Observer, Qu
 from quant_explorer.runtimes import inductor_lowering, pt2e
 from quant_explorer.runtimes.inductor import PACKAGE_FILE, Inductor
 from quant_explorer.testing.conformance_runtime import SPECS
-from quant_explorer.testing.reference import differences
+from quant_explorer.testing.reference import differences, float_logits
 from quant_explorer.testing.toys import (
     TOY_CONVOLUTION_MACS,
     TOY_LINEAR_MACS,
@@ -187,6 +187,20 @@ class TestPackage:
         Inductor().lower(Candidate(toy_model(), SPECS[STATIC]), toy_batches(), tmp_path)
         executed = Inductor().open(tmp_path).executed(toy_batches()[0])
         assert executed.macs == {"fp32": TOY_CONVOLUTION_MACS + TOY_LINEAR_MACS}
+
+    def test_a_convolution_of_one_channel_is_left_in_float(self, tmp_path: Path) -> None:
+        """In INT8 the compiled package computed something else (7 dB), for grey images."""
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten()
+        ).eval()
+        batches = toy_batches((1, 8, 8))
+        lowering = Inductor().lower(Candidate(model, SPECS[STATIC]), batches, tmp_path)
+        assert [note for note in lowering.notes if note.startswith("0 stays in float: ")]
+        session = Inductor().open(tmp_path)
+        error = session.run(batches[0]) - (expected := float_logits(model, batches[0]))
+        assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 25
+        assert session.executed(batches[0]).macs == {"fp32": 8 * 64 * 9, "int8": 4 * 36 * 8 * 9}
 
     def test_other_images_are_refused(self, lowered: Lower, tmp_path: Path) -> None:
         """Generated code would read beyond them. In a process of its own: the check is set when it starts."""

@@ -58,6 +58,10 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[Exporte
         emulation = half.explain_emulation(spec.precision)
         return pt2e.export(cast, shape), (*notes, _REPACKED, *([emulation] if emulation else []))
     quantizer, quantizer_notes = _quantizer(spec)
+    if spec.activations == "static":
+        for layer in _miscompiled(model):
+            quantizer.set_module_name_qconfig(layer, None)
+            quantizer_notes += (f"{layer} stays in float: {_ONE_CHANNEL}",)
     graph = pt2e.quantize(pt2e.export(model, shape), calibration, quantizer)
     return pt2e.export(graph, shape), (*notes, *quantizer_notes)
 
@@ -65,6 +69,19 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[Exporte
 _REPACKED = (
     "float convolutions reorder weights at each call: Inductor packs ahead only for a fixed batch size"
 )
+
+
+# Seen in PyTorch 2.14: onednn.qconv2d_pointwise itself is right, the compiled package is far off.
+_ONE_CHANNEL = "AOTInductor compiles an INT8 convolution of one input channel to something else"
+
+
+def _miscompiled(model: nn.Module) -> list[str]:
+    """Return the names of the convolutions of one input channel; depthwise ones are right."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels == 1
+    ]
 
 
 def _instruction_set() -> str:
