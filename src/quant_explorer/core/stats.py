@@ -236,7 +236,8 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
     Both are positive, of shapes (n_first,) and (n_second,): for instance speed-ups over the same baseline
     that were measured in different rounds. The interval is the percentile bootstrap's, each set resampled by
     itself (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8), calibrated (Loh 1987,
-    JASA 82(397)): in simulation it covers 95.3 to 96.5 % at a nominal 94 %, and up to 97.1 % at 95 %.
+    JASA 82(397)): drawn at a nominal 94 %, because at 95 % it covers too much. `tests/core/test_coverage.py`
+    holds it to 93 to 97 %.
     Raises ValueError for values that are not positive and finite, and for fewer than FEWEST_FOR_QUOTIENT
     rounds of either, where it would be too narrow.
     """

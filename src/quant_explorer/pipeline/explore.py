@@ -145,11 +145,6 @@ class Exploration:
             return build(recipe, self.preparation, runtime, self.protocol)
         except UnsupportedError as error:
             return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
-        except OSError as error:
-            if not self._is_of_storage(error):
-                logger.exception("building %s failed", recipe.name)
-                return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
-            raise StorageError(f"{self.run.path}: cannot be written ({error})") from error
         except StorageError:
             raise
         except WorkerError as error:
@@ -157,13 +152,17 @@ class Exploration:
         except QuantExplorerError as error:
             return replace(blank, status=Status.BUILD_FAILED, reason=str(error))
         except Exception as error:
+            if isinstance(error, OSError) and self._is_of_storage(error):
+                raise StorageError(f"{self.run.path}: cannot be written ({error})") from error
             logger.exception("building %s failed", recipe.name)
             return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
 
     def _is_of_storage(self, error: OSError) -> bool:
         """Whether no variant could be written; otherwise a library or a user's model met the error."""
-        inside = isinstance(error.filename, str) and Path(error.filename).is_relative_to(self.run.path)
-        return inside or error.errno in _DISK_ERRORS
+        if error.errno in _DISK_ERRORS:
+            return True
+        name = error.filename
+        return isinstance(name, str) and Path(name).resolve().is_relative_to(self.run.path.resolve())
 
     def _outputs_path(self, digest: str) -> Path:
         return self.run.outputs / f"{digest}.npz"

@@ -79,13 +79,7 @@ class _LostWorkerError(Exception):
 
 def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol) -> bool:
     environment = baseline.measurement.environment
-    ended = {
-        (end.group, end.batch_size)
-        for end in study.timing_ends(environment)
-        if end.baseline == baseline.digest
-        and _suffices(end, protocol)
-        and len(_rounds_of(end.group, end.batch_size, study, environment)) >= protocol.rounds
-    }
+    ended = _ended(study, baseline, protocol)
     return all(
         any(
             digest in record.calls_ns and (record.group, size) in ended
@@ -93,6 +87,18 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
         )
         for size in protocol.batch_sizes
     )
+
+
+def _ended(study: Study, baseline: Contender, protocol: Protocol) -> set[tuple[str, int]]:
+    """Return the groups and batch sizes whose rounds are as many and as long as the protocol asks for."""
+    environment = baseline.measurement.environment
+    return {
+        (end.group, end.batch_size)
+        for end in study.timing_ends(environment)
+        if end.baseline == baseline.digest
+        and _suffices(end, protocol)
+        and len(_rounds_of(end.group, end.batch_size, study, environment)) >= protocol.rounds
+    }
 
 
 def _suffices(end: TimingEnd, protocol: Protocol) -> bool:
@@ -157,19 +163,11 @@ class _Comparison:
                 going = {size: state for size, state in going.items() if state.stopped_by is None}
 
     def _unfinished(self) -> dict[int, _BatchSize]:
-        ended = {
-            end.batch_size
-            for end in self.study.timing_ends(self.environment)
-            if end.group == self.group and _suffices(end, self.protocol)
-        }
-        known = {
-            size: _rounds_of(self.group, size, self.study, self.environment)
-            for size in self.protocol.batch_sizes
-        }
+        ended = _ended(self.study, self.baseline, self.protocol)
         return {
-            size: _BatchSize(rounds)
-            for size, rounds in known.items()
-            if size not in ended or len(rounds) < self.protocol.rounds
+            size: _BatchSize(_rounds_of(self.group, size, self.study, self.environment))
+            for size in self.protocol.batch_sizes
+            if (self.group, size) not in ended
         }
 
     def _open_keys(self, state: _BatchSize) -> set[str]:
