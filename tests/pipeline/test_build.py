@@ -1,21 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Candidate, Lowering, Runtime
+from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError, WorkerError
 from quant_explorer.core.recipe import ParameterValue, Recipe
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
+from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.reference import differences
@@ -53,6 +55,35 @@ def test_an_artifact_says_what_it_is_and_how_it_was_made(run: RunFolder) -> None
     assert manifest.classes == SUBJECT.dataset.classes
     assert [file.path for file in manifest.files] == ["linear.npz"]
     assert dict(manifest.options) == {"fault": "", "fault_after": 0}
+
+
+def test_the_worker_that_checks_the_files_loads_while_they_are_made(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    class Watched(Worker):
+        def __init__(self, loading: Loading, *, log: Path, timeout_s: float) -> None:
+            super().__init__(loading, log=log, timeout_s=timeout_s)
+            events.append("started")
+
+        def open(self, batch: Batch) -> Opened:
+            """Open what was assigned."""
+            events.append("asked")
+            return super().open(batch)
+
+    lower = FakeRuntime.lower
+
+    def watched(
+        runtime: FakeRuntime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+    ) -> Lowering:
+        events.append("lowered")
+        return lower(runtime, candidate, calibration, folder)
+
+    monkeypatch.setattr(measure_module, "Worker", Watched)
+    monkeypatch.setattr(FakeRuntime, "lower", watched)
+    built(run, fake("int8", INT8))
+    assert events == ["started", "lowered", "asked"]
 
 
 def test_it_is_built_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

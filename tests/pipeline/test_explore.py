@@ -228,8 +228,8 @@ def test_until_built_starts_one_worker_for_each_that_is_built(
     opened: list[str] = []
 
     class Counted(Worker):
-        def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
-            super().__init__(opening, log=log, timeout_s=timeout_s)
+        def assign(self, opening: Opening) -> None:
+            super().assign(opening)
             opened.append(opening.folder)
 
     monkeypatch.setattr(measure_module, "Worker", Counted)

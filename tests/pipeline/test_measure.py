@@ -24,7 +24,7 @@ from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.measure import check_precision, measure
-from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.messages import Loading
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order
@@ -272,9 +272,9 @@ def test_idle_cores_help_to_score(run: RunFolder, monkeypatch: pytest.MonkeyPatc
     cores: list[tuple[int, ...]] = []
 
     class Watched(Worker):
-        def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
-            cores.append(opening.cores)
-            super().__init__(opening, log=log, timeout_s=timeout_s)
+        def __init__(self, loading: Loading, *, log: Path, timeout_s: float) -> None:
+            cores.append(loading.cores)
+            super().__init__(loading, log=log, timeout_s=timeout_s)
 
     monkeypatch.setattr(measure_module, "Worker", Watched)
     monkeypatch.setattr(scoring, "HELP_PAYS_S", 1e-9)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeo
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.pipeline import worker as worker_module
 from quant_explorer.pipeline.environment import core_numbers, thread_environment
-from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.fake_runtime import FakeRuntime, Fault
 from quant_explorer.testing.reference import float_logits
@@ -34,21 +35,36 @@ PATIENCE_S = 600.0
 Opener = Callable[..., Worker]
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """What a worker is told of a lowered model."""
+
+    loading: Loading
+    opening: Opening
+
+
+def started(lowered: Lowered, *, log: Path, timeout_s: float) -> Worker:
+    worker = Worker(lowered.loading, log=log, timeout_s=timeout_s)
+    worker.assign(lowered.opening)
+    return worker
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "log.txt"
 
 
 @pytest.fixture
-def opening(tmp_path: Path) -> Callable[..., Opening]:
+def lowered(tmp_path: Path) -> Callable[..., Lowered]:
     """Lower the toy linear model for a fake runtime with a fault."""
 
-    def lower(fault: Fault = "", fault_after: int = 0, threads: int = 1) -> Opening:
+    def lower(fault: Fault = "", fault_after: int = 0, threads: int = 1) -> Lowered:
         folder = tmp_path / f"artifact-{fault}"
         folder.mkdir()
         runtime = FakeRuntime(fault, fault_after)
         lowering = runtime.lower(Candidate(toy_linear_model(), QuantSpec()), [BATCH], folder)
-        return Opening(runtime_path(FakeRuntime), lowering.options, str(folder), core_numbers()[-threads:])
+        loading = Loading(runtime_path(FakeRuntime), lowering.options, core_numbers()[-threads:])
+        return Lowered(loading, Opening(lowering.options, str(folder)))
 
     return lower
 
@@ -72,8 +88,8 @@ def wait_until_gone(process: int) -> None:
         time.sleep(0.01)
 
 
-def test_it_answers_what_the_float_model_computes(opening: Callable[..., Opening], log: Path) -> None:
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+def test_it_answers_what_the_float_model_computes(lowered: Callable[..., Lowered], log: Path) -> None:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         opened = worker.open(BATCH[:1])
         assert opened.cold_start_s > 0
         logits = worker.run(BATCH)
@@ -89,11 +105,11 @@ def test_it_answers_what_the_float_model_computes(opening: Callable[..., Opening
         assert opened.loaded_bytes == memory.loaded_bytes
 
 
-def test_it_is_a_fresh_process_in_a_session_of_its_own(opening: Callable[..., Opening], log: Path) -> None:
+def test_it_is_a_fresh_process_in_a_session_of_its_own(lowered: Callable[..., Lowered], log: Path) -> None:
     import torch  # the parent has it
 
     assert torch.__name__ in sys.modules
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         process = psutil.Process(worker.pid)
         assert process.ppid() == os.getpid()
@@ -107,7 +123,7 @@ def test_it_is_a_fresh_process_in_a_session_of_its_own(opening: Callable[..., Op
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
 def test_a_thread_that_ends_meanwhile_is_no_failure(
-    opening: Callable[..., Opening], monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., Lowered], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
 
@@ -121,7 +137,7 @@ def test_a_thread_that_ends_meanwhile_is_no_failure(
     thread = threading.Thread(target=over.wait)
     thread.start()
     try:
-        worker_module._load(opening())
+        worker_module._load(lowered().loading)
     finally:
         over.set()
         thread.join()
@@ -129,8 +145,8 @@ def test_a_thread_that_ends_meanwhile_is_no_failure(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
-def test_all_its_threads_are_pinned(opening: Callable[..., Opening], log: Path) -> None:
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+def test_all_its_threads_are_pinned(lowered: Callable[..., Lowered], log: Path) -> None:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         core = str(core_numbers()[-1])
         assert status_of(worker.pid, "Cpus_allowed_list") == core
@@ -139,10 +155,10 @@ def test_all_its_threads_are_pinned(opening: Callable[..., Opening], log: Path) 
 
 
 def test_its_thread_pools_are_told_to_be_small_and_not_to_spin(
-    opening: Callable[..., Opening], log: Path, monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., Lowered], log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         own = psutil.Process(worker.pid).environ()
     assert own["OMP_NUM_THREADS"] == own["MKL_NUM_THREADS"] == own["OPENBLAS_NUM_THREADS"] == "1"
@@ -151,27 +167,27 @@ def test_its_thread_pools_are_told_to_be_small_and_not_to_spin(
 
 
 def test_modules_in_the_users_folder_do_not_come_in(
-    opening: Callable[..., Opening], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., Lowered], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "numpy.py").write_text("raise ImportError('a file of the user')")
     monkeypatch.chdir(tmp_path)
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
 
 
-def test_leaving_ends_the_process(opening: Callable[..., Opening], log: Path) -> None:
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+def test_leaving_ends_the_process(lowered: Callable[..., Lowered], log: Path) -> None:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
     assert gone(worker.pid)
-    with pytest.raises(KeyboardInterrupt), Worker(opening("nan"), log=log, timeout_s=PATIENCE_S) as worker:
+    with pytest.raises(KeyboardInterrupt), started(lowered("nan"), log=log, timeout_s=PATIENCE_S) as worker:
         raise KeyboardInterrupt
     assert gone(worker.pid)
 
 
 def test_a_killed_worker_names_the_signal_and_the_question(
-    opening: Callable[..., Opening], log: Path
+    lowered: Callable[..., Lowered], log: Path
 ) -> None:
-    with Worker(opening(), log=log, timeout_s=PATIENCE_S) as worker:
+    with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerDiedError, match=r"died during Run \(signal SIGKILL\)"):
@@ -179,17 +195,17 @@ def test_a_killed_worker_names_the_signal_and_the_question(
 
 
 def test_a_worker_that_kills_itself_is_told_from_one_that_fails(
-    opening: Callable[..., Opening], log: Path
+    lowered: Callable[..., Lowered], log: Path
 ) -> None:
     with (
-        Worker(opening("die"), log=log, timeout_s=PATIENCE_S) as worker,
+        started(lowered("die"), log=log, timeout_s=PATIENCE_S) as worker,
         pytest.raises(WorkerDiedError, match="during Open"),
     ):
         worker.open(BATCH)
 
 
-def test_a_worker_that_hangs_is_ended(opening: Callable[..., Opening], log: Path) -> None:
-    with Worker(opening("hang", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
+def test_a_worker_that_hangs_is_ended(lowered: Callable[..., Lowered], log: Path) -> None:
+    with started(lowered("hang", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         worker._timeout_s = 0.2
         with pytest.raises(WorkerTimeoutError, match=r"no answer to Run within 0\.2 s"):
@@ -197,31 +213,31 @@ def test_a_worker_that_hangs_is_ended(opening: Callable[..., Opening], log: Path
         wait_until_gone(worker.pid)
 
 
-def test_a_runtime_that_hangs_while_it_loads_is_ended(opening: Callable[..., Opening], log: Path) -> None:
+def test_a_runtime_that_hangs_while_it_loads_is_ended(lowered: Callable[..., Lowered], log: Path) -> None:
     # More than a pipe takes from one who writes to a process that does not read.
     image = np.zeros((1, 3, 224, 224), np.float32)
     with (
-        Worker(opening("hang_loading"), log=log, timeout_s=2.0) as worker,
+        started(lowered("hang_loading"), log=log, timeout_s=2.0) as worker,
         pytest.raises(WorkerTimeoutError, match="no answer to Open within 2 s"),
     ):
         worker.open(image)
 
 
 def test_a_process_that_cannot_be_started_is_a_reason(
-    opening: Callable[..., Opening], log: Path, monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., Lowered], log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(WorkerError, match=r"no worker process could be started \(Cannot allocate memory\)"):
-        Worker(opening(), log=log, timeout_s=PATIENCE_S)
+        started(lowered(), log=log, timeout_s=PATIENCE_S)
 
 
 def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
-    opening: Callable[..., Opening], log: Path, capfd: pytest.CaptureFixture[str]
+    lowered: Callable[..., Lowered], log: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with Worker(opening("raise", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
+    with started(lowered("raise", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         with pytest.raises(WorkerError, match=r"^RuntimeError: the fake runtime was asked to raise$"):
             worker.run(BATCH)
@@ -233,11 +249,11 @@ def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_missing_file_is_a_reason(opening: Callable[..., Opening], log: Path) -> None:
-    described = opening()
-    Path(described.folder, "linear.npz").unlink()
+def test_a_missing_file_is_a_reason(lowered: Callable[..., Lowered], log: Path) -> None:
+    described = lowered()
+    Path(described.opening.folder, "linear.npz").unlink()
     with (
-        Worker(described, log=log, timeout_s=PATIENCE_S) as worker,
+        started(described, log=log, timeout_s=PATIENCE_S) as worker,
         pytest.raises(WorkerError, match=r"FileNotFoundError.*linear\.npz"),
     ):
         worker.open(BATCH)
@@ -247,16 +263,13 @@ PARENT = """
 import signal, sys, pathlib, numpy as np
 # Where the tests run in the background, a shell has told them to ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker
 folder, core, log, after = sys.argv[1:]
-opening = Opening(
-    "quant_explorer.testing.fake_runtime:FakeRuntime",
-    (("fault", "hang"), ("fault_after", int(after))),
-    folder,
-    (int(core),),
-)
-with Worker(opening, log=pathlib.Path(log), timeout_s=3600) as worker:
+options = (("fault", "hang"), ("fault_after", int(after)))
+loading = Loading("quant_explorer.testing.fake_runtime:FakeRuntime", options, (int(core),))
+with Worker(loading, log=pathlib.Path(log), timeout_s=3600) as worker:
+    worker.assign(Opening(options, folder))
     worker.open(np.zeros((1, 3, 4, 4), np.float32))
     print(worker.pid, flush=True)
     worker.run(np.zeros((1, 3, 4, 4), np.float32))
@@ -265,10 +278,10 @@ with Worker(opening, log=pathlib.Path(log), timeout_s=3600) as worker:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_its_parent(
-    opening: Callable[..., Opening], log: Path, how: signal.Signals
+    lowered: Callable[..., Lowered], log: Path, how: signal.Signals
 ) -> None:
-    described = opening()
-    arguments = [described.folder, str(described.cores[0]), str(log), "1"]
+    described = lowered()
+    arguments = [described.opening.folder, str(described.loading.cores[0]), str(log), "1"]
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as parent:

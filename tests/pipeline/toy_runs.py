@@ -20,7 +20,7 @@ from quant_explorer.core.study import Study
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline.explore import Exploration
-from quant_explorer.pipeline.messages import Opened, Opening
+from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.subject import Subject
@@ -130,9 +130,9 @@ class _WatchedTask:
 class ImpatientWithHanging(Worker):
     """Waits only a moment for what is known to hang, once it is open, however slow the machine is."""
 
-    def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
-        super().__init__(opening, log=log, timeout_s=timeout_s)
-        self._hangs = ("fault", "hang") in opening.options
+    def __init__(self, loading: Loading, *, log: Path, timeout_s: float) -> None:
+        super().__init__(loading, log=log, timeout_s=timeout_s)
+        self._hangs = ("fault", "hang") in loading.options
 
     def open(self, batch: Batch) -> Opened:
         """Open the artifact with all the patience there is."""

@@ -14,7 +14,7 @@ from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.pipeline.environment import measuring_cores
-from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.conformance_runtime import (
     LINEAR_SHAPE,
@@ -48,8 +48,9 @@ def started(
     files.mkdir()
     candidate = Candidate(toy_linear_model(), SPECS[spec])
     lowering = runtime.lower(candidate, (BATCH,), files)
-    opening = Opening(runtime_path(FakeRuntime), lowering.options, str(files), measuring_cores(1))
-    with Worker(opening, log=folder / "log", timeout_s=timeout_s) as worker:
+    loading = Loading(runtime_path(FakeRuntime), lowering.options, measuring_cores(1))
+    with Worker(loading, log=folder / "log", timeout_s=timeout_s) as worker:
+        worker.assign(Opening(lowering.options, str(files)))
         yield worker
 
 

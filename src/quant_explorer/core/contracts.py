@@ -127,7 +127,10 @@ class Runtime(Protocol):
         """Write the artifact's files to `folder`; the model given is left untouched."""
 
     def load_libraries(self, threads: int) -> None:
-        """Import what `open` needs and set the runtime's own thread count, spinning off."""
+        """Import what `open` needs and set the runtime's own thread count, spinning off.
+
+        Called before the options of a `Lowering` are known, which are those of `open`.
+        """
 
     def open(self, folder: Path) -> Session:
         """Open the files of an artifact; called after `load_libraries`, in a fresh process."""

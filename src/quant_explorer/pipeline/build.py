@@ -18,11 +18,12 @@ from quant_explorer.core.errors import require_supported
 from quant_explorer.core.recipe import Provenance, Recipe
 from quant_explorer.metrics.accuracy import check_logits
 from quant_explorer.metrics.fidelity import check_fidelity
-from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.measure import start_worker
+from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.prepare import Preparation
-from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
 
 # Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
@@ -63,7 +64,8 @@ def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: 
     require_supported(runtime.unavailable())
     candidate = preparation.candidate(recipe.steps)
     require_supported(runtime.unsupported(candidate))
-    with atomic_folder(folder) as temporary:
+    # Started before what it checks is there: it imports the runtime while this process lowers.
+    with start_worker(runtime, recipe.options, run, protocol) as worker, atomic_folder(folder) as temporary:
         lowering = runtime.lower(candidate, subject.calibration, temporary)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -78,26 +80,19 @@ def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: 
             notes=(*candidate.notes, *lowering.notes),
         )
         write_manifest(temporary, manifest)
-        check_outputs(Artifact.load(temporary), candidate, subject, run, runtime, protocol)
+        worker.assign(Opening(lowering.options, str(temporary)))
+        check_outputs(worker, candidate, subject)
     return Artifact.load(folder)
 
 
-def check_outputs(
-    artifact: Artifact,
-    candidate: Candidate,
-    subject: Subject,
-    run: RunFolder,
-    runtime: Runtime,
-    protocol: Protocol,
-) -> None:
-    """Raise BuildError when the files, opened in a fresh process, do not compute what the model computes.
+def check_outputs(worker: Worker, candidate: Candidate, subject: Subject) -> None:
+    """Raise BuildError when what the worker opens does not compute what the model computes.
 
-    Raises WorkerError when they cannot be opened or run at all.
+    Raises WorkerError when it cannot be opened or run at all.
     """
     batch = subject.batch(CHECKED_IMAGES)
-    with open_worker(artifact, runtime, run, protocol) as worker:
-        worker.open(batch[:1])
-        logits = worker.run(batch)
+    worker.open(batch[:1])
+    logits = worker.run(batch)
     check_logits(logits, len(batch), len(subject.dataset.classes))
     check_fidelity(logits, _float_logits(candidate, batch), candidate.spec.precision)
 

@@ -11,11 +11,12 @@ from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.hardware import energy
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.contender import Contender, workers_that_fit
 from quant_explorer.pipeline.environment import idle_cores, measuring_cores
-from quant_explorer.pipeline.messages import Opened, Opening
+from quant_explorer.pipeline.messages import Loading, Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import score_split
 from quant_explorer.pipeline.settings import Protocol
@@ -34,13 +35,22 @@ def open_worker(
     cores: tuple[int, ...] | None = None,
 ) -> Worker:
     """Start a fresh process for an artifact, pinned to `cores`; the measuring cores without any."""
-    opening = Opening(
-        runtime=runtime_path(type(runtime)),
-        options=artifact.manifest.options,
-        folder=str(artifact.folder),
-        cores=cores or measuring_cores(protocol.threads),
-    )
-    return Worker(opening, log=run.log, timeout_s=protocol.answer_timeout_s)
+    options = artifact.manifest.options
+    worker = start_worker(runtime, options, run, protocol, cores)
+    worker.assign(Opening(options, str(artifact.folder)))
+    return worker
+
+
+def start_worker(
+    runtime: Runtime,
+    options: tuple[tuple[str, ParameterValue], ...],
+    run: RunFolder,
+    protocol: Protocol,
+    cores: tuple[int, ...] | None = None,
+) -> Worker:
+    """Start a fresh process that loads a runtime, and is told later what to open."""
+    loading = Loading(runtime_path(type(runtime)), options, cores or measuring_cores(protocol.threads))
+    return Worker(loading, log=run.log, timeout_s=protocol.answer_timeout_s)
 
 
 def measure(

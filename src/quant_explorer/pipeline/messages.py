@@ -12,13 +12,20 @@ from quant_explorer.core.recipe import ParameterValue
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What a worker opens: a runtime by its import path and options, the artifact's folder."""
+class Loading:
+    """What a worker does at once: import a runtime by its path, and keep to these cores."""
 
     runtime: str
     options: tuple[tuple[str, ParameterValue], ...]
-    folder: str
     cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a worker opens: the folder of an artifact, with the options that its manifest has for it."""
+
+    options: tuple[tuple[str, ParameterValue], ...]
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,9 @@ class Opened:
 
 @dataclass(frozen=True)
 class Open:
-    """Import the runtime, open the artifact and call it once on `batch`."""
+    """Open the artifact and call it once on `batch`."""
 
+    opening: Opening
     batch: Batch
 
 

@@ -37,6 +37,7 @@ from quant_explorer.pipeline.messages import (
     Failure,
     Hold,
     Inspect,
+    Loading,
     MeasureEnergy,
     MeasureMemory,
     Open,
@@ -63,13 +64,15 @@ def runtime_path(runtime: type[Runtime]) -> str:
 class Worker:
     """The parent's end of one worker process. Use it as a context manager: leaving ends the process."""
 
-    def __init__(self, opening: Opening, *, log: Path, timeout_s: float) -> None:
+    def __init__(self, loading: Loading, *, log: Path, timeout_s: float) -> None:
         """Start the process; its standard output and error go to the file `log`.
 
-        Raises WorkerError when the system starts no further process.
+        It loads its runtime at once; `assign` tells what it opens, which may not be there yet. Raises
+        WorkerError when the system starts no further process.
         """
         self._timeout_s = timeout_s
         self._loaded = False
+        self._opening: Opening | None = None
         self._log: IO[bytes] = log.open("ab")
         child_end, self._connection = Pipe()
         try:
@@ -80,7 +83,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                env=os.environ | thread_environment(len(opening.cores)),
+                env=os.environ | thread_environment(len(loading.cores)),
                 # Ctrl-C belongs to the parent, which ends its workers in order.
                 start_new_session=True,
             )
@@ -92,7 +95,7 @@ class Worker:
             child_end.close()
         # A process that is dead already is found so by the first question.
         with contextlib.suppress(ConnectionError):
-            self._connection.send(opening)
+            self._connection.send(loading)
 
     @property
     def pid(self) -> int:
@@ -114,9 +117,14 @@ class Worker:
         self._process.wait()
         self._log.close()
 
+    def assign(self, opening: Opening) -> None:
+        """Tell what `open` opens."""
+        self._opening = opening
+
     def open(self, batch: Batch) -> Opened:
         """Open the artifact and run its first call."""
-        return _expect(self._ask(Open(batch)), Opened)
+        assert self._opening is not None
+        return _expect(self._ask(Open(self._opening, batch)), Opened)
 
     def hold(self, batch: Batch) -> None:
         """Give the worker the batch that `time` measures."""
@@ -219,26 +227,25 @@ class _Bench:
                 raise AssertionError("an artifact is opened once")
 
 
-def _load(opening: Opening) -> Runtime:
+def _load(loading: Loading) -> type[Runtime]:
     """Import the runtime on any core, beside other workers, and only then keep to the measuring cores."""
-    module, _, name = opening.runtime.partition(":")
-    kind: type[Runtime] = getattr(importlib.import_module(module), name)
-    runtime = kind(**dict(opening.options))
-    runtime.load_libraries(len(opening.cores))
+    module, _, name = loading.runtime.partition(":")
+    runtime: type[Runtime] = getattr(importlib.import_module(module), name)
+    runtime(**dict(loading.options)).load_libraries(len(loading.cores))
     if hasattr(os, "sched_setaffinity"):
         # Each thread by itself: one that a library has started already keeps the cores it was born with.
         for task in Path("/proc/self/task").iterdir():
             # A thread that a library started for a moment may be over by now.
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), opening.cores)
+                os.sched_setaffinity(int(task.name), loading.cores)
     return runtime
 
 
-def _open(runtime: Runtime, opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
+def _open(runtime: type[Runtime], opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
     reason = memory.unavailable()
     floor = 0 if reason else memory.read_resident_bytes()
     start = time.perf_counter()
-    session = runtime.open(Path(opening.folder))
+    session = runtime(**dict(opening.options)).open(Path(opening.folder))
     session.run(batch)
     cold_start_s = time.perf_counter() - start
     loaded = 0 if reason else memory.read_resident_bytes()
@@ -248,8 +255,8 @@ def _open(runtime: Runtime, opening: Opening, batch: Batch) -> tuple[_Bench, Ope
 
 def serve(connection: Connection) -> None:
     """Tell that the runtime is loaded or why not, and answer requests until the parent closes the pipe."""
-    opening: Opening = connection.recv()
-    runtime = _guard(lambda: _load(opening))
+    loading: Loading = connection.recv()
+    runtime = _guard(lambda: _load(loading))
     if isinstance(runtime, Failure):
         connection.send(runtime)
         return
@@ -261,7 +268,7 @@ def serve(connection: Connection) -> None:
         except EOFError:
             return
         if isinstance(request, Open):
-            opened = _guard(partial(_open, runtime, opening, request.batch))
+            opened = _guard(partial(_open, runtime, request.opening, request.batch))
             if not isinstance(opened, Failure):
                 bench, answer = opened
                 connection.send(answer)

@@ -75,17 +75,15 @@ class TorchScript:
         )
 
     def load_libraries(self, threads: int) -> None:
-        """Import PyTorch, choose the quantized engine, and give it `threads` threads."""
-        import torch
-
+        """Import PyTorch with its quantized modules, and give it `threads` threads."""
         Eager().load_libraries(threads)
-        if self.engine:
-            torch.backends.quantized.engine = self.engine
 
     def open(self, folder: Path) -> TorchScriptSession:
-        """Load the module and optimize it for inference."""
+        """Choose the quantized engine, load the module and optimize it for inference."""
         import torch
 
+        if self.engine:
+            torch.backends.quantized.engine = self.engine
         file = folder / MODEL_FILE
         module = torch.jit.load(file)
         return TorchScriptSession(torch.jit.optimize_for_inference(module) if self.optimize else module, file)

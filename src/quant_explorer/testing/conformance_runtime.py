@@ -22,7 +22,7 @@ from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.quantspec import Activations, Granularity, Precision, QuantSpec
 from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.pipeline.environment import measuring_cores
-from quant_explorer.pipeline.messages import Opening
+from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.reference import ROUNDING, LinearLayer, differences, float_logits
 from quant_explorer.testing.toys import (
@@ -279,9 +279,10 @@ def lower_and_open(
 @contextmanager
 def open_files(runtime: Runtime, lowering: Lowering, folder: Path, batch: Batch) -> Iterator[Worker]:
     """Open the files in `folder` in a worker process, whose log is beside the folder."""
-    opening = Opening(runtime_path(type(runtime)), lowering.options, str(folder), measuring_cores(1))
+    loading = Loading(runtime_path(type(runtime)), lowering.options, measuring_cores(1))
     log = folder.with_name(f"{folder.name}.log")
-    with Worker(opening, log=log, timeout_s=WORKER_TIMEOUT_S) as worker:
+    with Worker(loading, log=log, timeout_s=WORKER_TIMEOUT_S) as worker:
+        worker.assign(Opening(lowering.options, str(folder)))
         worker.open(batch[:1])
         yield worker
 
