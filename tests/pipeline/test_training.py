@@ -85,12 +85,33 @@ def test_the_bar_counts_steps_and_says_loss_and_accuracy() -> None:
 
 
 @pytest.mark.parametrize("model", [toy_model, with_dropout])
-def test_the_same_seed_gives_the_same_weights(model: type[nn.Module]) -> None:
-    first = trained(model())
+@pytest.mark.parametrize("schedule", [SCHEDULE, dataclasses.replace(SCHEDULE, batch_size=64)])
+def test_the_same_seed_gives_the_same_weights(model: type[nn.Module], schedule: Schedule) -> None:
+    first = trained(model(), schedule)
     # Whatever the caller's random state is.
     torch.manual_seed(12345)
-    assert trained(model()) == first
-    assert trained(model(), seed=1) != first
+    assert trained(model(), schedule) == first
+    assert trained(model(), schedule, seed=1) != first
+
+
+def test_large_batches_are_computed_in_parts() -> None:
+    sizes: list[int] = []
+
+    class Counts(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                sizes.append(len(x))
+            for layer in self:
+                x = layer(x)
+            return x
+
+    one_epoch = Schedule(epochs=1, learning_rate=0.01, batch_size=64)
+    trained(Counts(*toy_model()), one_epoch)
+    # The first are the two images it is tried on.
+    assert sizes == [2, 32, 32, 32, 32]
+    sizes.clear()
+    trained(Counts(*toy_model()), dataclasses.replace(one_epoch, batch_size=32))
+    assert sizes == [2, 32, 32, 32, 32]
 
 
 class Seen(nn.Sequential):

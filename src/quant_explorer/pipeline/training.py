@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -22,6 +23,7 @@ from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets import prepare
+from quant_explorer.pipeline.data_parallel import DataParallel
 from quant_explorer.pipeline.environment import has_bfloat16
 
 # Shares of the steps, and by what images are scaled until then: small ones first, which cost less.
@@ -30,6 +32,8 @@ from quant_explorer.pipeline.environment import has_bfloat16
 GROWING_IMAGES = ((0.25, 0.5), (0.6, 0.75))
 _PADDING = 4
 _EVALUATION_BATCH = 256
+# Batch norms take their statistics from a part.
+_LEAST_PART = 32
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Schedule:
     Source: Smith and Topin, "Super-Convergence", 2018. `learning_rate` is the peak, reached after
     `warmup_share` of the steps. `autocast` multiplies in bfloat16 where the processor does so in hardware.
     `image_scales` are pairs (share of the steps, scale of the images until then); full size follows.
+    A batch is computed in `parts` side by side, if none is smaller than `_LEAST_PART`.
     """
 
     epochs: int
@@ -50,6 +55,8 @@ class Schedule:
     warmup_share: float = 0.3
     autocast: bool = True
     image_scales: tuple[tuple[float, float], ...] = ()
+    # Not the number of cores, which would decide what batch norms see.
+    parts: int = 2
 
 
 class _Checkpoint(TypedDict):
@@ -96,24 +103,30 @@ class Trainer:
             schedule.learning_rate,
             total_steps=_total_steps(steps * schedule.epochs, schedule.warmup_share),
             pct_start=schedule.warmup_share,
+            # Otherwise it would be between 0.85 and 0.95, whatever the schedule says.
+            cycle_momentum=False,
         )
         first = _restore(checkpoint, model, optimizer, scheduler)
         scales = self._scales(model, schedule, steps * schedule.epochs)
+        parts = schedule.parts if batch_size // schedule.parts >= _LEAST_PART else 1
         with self.progress.task(label, steps * schedule.epochs) as bar, torch.random.fork_rng(devices=[]):
             bar.advance(steps * first)
             for epoch in range(first, schedule.epochs):
                 # Of dropout, where a user's model has it.
                 torch.default_generator.manual_seed(_draw_seed(self.seed, epoch))
                 note = f"epoch {epoch + 1}/{schedule.epochs}"
-                for step, (batch, labels) in enumerate(self._epoch(epoch, batch_size), epoch * steps):
-                    loss = self._step(model, optimizer, schedule, _resize(batch, scales[step]), labels)
-                    if not math.isfinite(loss):
-                        raise TrainingError(
-                            f"{label}: the loss is {loss} in epoch {epoch + 1}; use a lower learning rate or "
-                            "check the weights and the data"
-                        )
-                    scheduler.step()
-                    bar.advance(1, f"{note} loss {loss:.3f}")
+                with DataParallel(model, parts, example=self._examples(2)) as parallel:
+                    for step, (batch, labels) in enumerate(self._epoch(epoch, batch_size), epoch * steps):
+                        images = _resize(batch, scales[step])
+                        loss = parallel.backward(images, labels, partial(self._loss, schedule))
+                        if not math.isfinite(loss):
+                            raise TrainingError(
+                                f"{label}: the loss is {loss} in epoch {epoch + 1}; use a lower learning "
+                                "rate or check the weights and the data"
+                            )
+                        optimizer.step()
+                        scheduler.step()
+                        bar.advance(1, f"{note} loss {loss:.3f}")
                 accuracy = self.accuracy(model, self.dataset.search)
                 bar.advance(0, f"{note} loss {loss:.3f} search top-1 {accuracy:.1%}")
                 if checkpoint is not None:
@@ -136,7 +149,7 @@ class Trainer:
 
     def _scales(self, model: nn.Module, schedule: Schedule, steps: int) -> list[float]:
         """Return the scale of the images of each step: 1 throughout where the model takes one size only."""
-        image = self._prepare(self.dataset.train.take(slice(1)))
+        image = self._examples(1)
         if not all(_takes(model, _resize(image, scale)) for _, scale in schedule.image_scales):
             return [1.0] * steps
         shares = (step / steps for step in range(steps))
@@ -153,15 +166,9 @@ class Trainer:
             pixels = augment(images.take(chosen), rng, flip=self.dataset.flip)
             yield self._prepare(pixels), torch.from_numpy(images.labels[chosen])
 
-    def _step(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        batch: torch.Tensor,
-        labels: torch.Tensor,
-    ) -> float:
-        optimizer.zero_grad(set_to_none=True)
+    def _loss(
+        self, schedule: Schedule, model: nn.Module, batch: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
         bfloat16 = (
             torch.autocast("cpu", torch.bfloat16)
             if schedule.autocast and has_bfloat16()
@@ -172,9 +179,10 @@ class Trainer:
             loss = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)
             if self.teacher is not None:
                 loss = distillation_loss(logits, loss, batch, self.teacher)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+        return loss
+
+    def _examples(self, count: int) -> torch.Tensor:
+        return self._prepare(self.dataset.train.take(slice(count)))
 
     def _prepare(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         batch = torch.from_numpy(prepare(pixels, self.spec))
