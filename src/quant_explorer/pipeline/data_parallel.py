@@ -32,8 +32,8 @@ class DataParallel:
         self._replicas = [model, *(_replica(model) for _ in range(parts - 1))]
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._threads = torch.get_num_threads()
-        in_turn = self._threads < parts or _draws_random_numbers(_replica(model), example)
-        workers = 1 if in_turn else parts
+        side_by_side = 1 < parts <= self._threads and not _draws_random_numbers(_replica(model), example)
+        workers = parts if side_by_side else 1
         self._pool = ThreadPoolExecutor(
             workers, initializer=torch.set_num_threads, initargs=(self._threads // workers,)
         )
