@@ -94,17 +94,39 @@ def test_the_same_seed_gives_the_same_weights(model: type[nn.Module], schedule: 
     assert trained(model(), schedule, seed=1) != first
 
 
-def test_momentum_is_that_of_the_schedule_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
+@pytest.fixture
+def optimizers(monkeypatch: pytest.MonkeyPatch) -> list[torch.optim.SGD]:
+    """Collects the optimizer of each step."""
+    seen: list[torch.optim.SGD] = []
     step = torch.optim.SGD.step
 
     def watched(optimizer: torch.optim.SGD) -> None:
-        seen.append(optimizer.param_groups[0]["momentum"])
+        seen.append(copy.deepcopy(optimizer))
         step(optimizer)
 
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    return seen
+
+
+def test_momentum_is_that_of_the_schedule_in_every_step(optimizers: list[torch.optim.SGD]) -> None:
     trained(schedule=dataclasses.replace(SCHEDULE, momentum=0.8))
-    assert seen == [0.8] * 12
+    seen = [group["momentum"] for optimizer in optimizers for group in optimizer.param_groups]
+    assert seen == [0.8] * 12 * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "without_decay"),
+    [(toy_model, True), (lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 4, bias=False)), False)],
+)
+def test_weights_decay_and_nothing_else_does(
+    model: type[nn.Module], without_decay: bool, optimizers: list[torch.optim.SGD]
+) -> None:
+    trained(model(), dataclasses.replace(SCHEDULE, weight_decay=0.01))
+    decayed, others = optimizers[0].param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in others["params"])
+    assert bool(others["params"]) == without_decay
 
 
 def test_large_batches_are_computed_in_parts() -> None:
