@@ -70,7 +70,7 @@ _SETTINGS = (
         "--fine-tune-epochs", type=int, help="Of qat_int8 and its control fp32_finetune.  [default: 1]"
     ),
     click.option("--batch-size", type=int, help="Of training and fine-tuning.  [default: 64]"),
-    click.option("--learning-rate", type=float, help="Peak of training the baseline.  [default: 0.1]"),
+    click.option("--learning-rate", type=float, help="Peak of training the baseline.  [default: 0.2]"),
     click.option("--dataloader-seed", type=int, help="Of training batches alone.  [default: --seed]"),
     click.option("--calibration-images", type=int, metavar="N", help="For static INT8.  [default: 256]"),
     click.option("--label-smoothing", type=float, help="Of training the baseline.  [default: 0]"),

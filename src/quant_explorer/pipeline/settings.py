@@ -35,7 +35,7 @@ class Settings:
     engine: str = ""
     dataloader_seed: int | None = None
     batch_size: int = 64
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     calibration_images: int = 256
 
     def __post_init__(self) -> None:

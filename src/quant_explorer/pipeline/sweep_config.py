@@ -49,7 +49,7 @@ class SweepConfig(BaseModel):
     val_subset: Count | None = None
     batch_size: Count = 64
     epochs: Count = 5
-    learning_rate: Positive = 0.1
+    learning_rate: Positive = 0.2
     fine_tune_epochs: Annotated[int, Field(ge=0, strict=True)] = 1
     fine_tune_learning_rate: Positive = 0.02
     distill: Switch = False

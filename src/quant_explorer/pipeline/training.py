@@ -47,7 +47,7 @@ class Schedule:
     """
 
     epochs: int
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     batch_size: int = 64
     momentum: float = 0.9
     weight_decay: float = 5e-4
