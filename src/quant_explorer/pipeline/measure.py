@@ -48,7 +48,7 @@ def start_worker(
     protocol: Protocol,
     cores: tuple[int, ...] | None = None,
 ) -> Worker:
-    """Start a fresh process that loads a runtime, and is told later what to open."""
+    """Start a fresh process that loads a runtime and is told later what to open; `cores` as above."""
     loading = Loading(runtime_path(type(runtime)), options, cores or measuring_cores(protocol.threads))
     return Worker(loading, log=run.log, timeout_s=protocol.answer_timeout_s)
 
