@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
@@ -31,7 +31,8 @@ from quant_explorer.pipeline.environment import has_bfloat16
 # "EfficientNetV2", 2021, section 4.
 GROWING_IMAGES = ((0.25, 0.5), (0.6, 0.75))
 _PADDING = 4
-_EVALUATION_BATCH = 256
+# Larger ones leave the caches.
+_EVALUATION_BATCH = 64
 # Batch norms take their statistics from a part.
 _LEAST_PART = 32
 
@@ -93,6 +94,7 @@ class Trainer:
             schedule.learning_rate,
             momentum=schedule.momentum,
             nesterov=True,
+            fused=True,
         )
         batch_size = min(schedule.batch_size, len(self.dataset.train))
         steps = len(self.dataset.train) // batch_size
@@ -106,6 +108,7 @@ class Trainer:
         )
         first = _restore(checkpoint, model, optimizer, scheduler)
         scales = self._scales(model, schedule, steps * schedule.epochs)
+        example = self._prepare(self.dataset.train.take(slice(2)))
         parts = schedule.parts if batch_size // schedule.parts >= _LEAST_PART else 1
         with self.progress.task(label, steps * schedule.epochs) as bar, torch.random.fork_rng(devices=[]):
             bar.advance(steps * first)
@@ -113,9 +116,9 @@ class Trainer:
                 # Of dropout, where a user's model has it.
                 torch.default_generator.manual_seed(_draw_seed(self.seed, epoch))
                 note = f"epoch {epoch + 1}/{schedule.epochs}"
-                with DataParallel(model, parts, example=self._examples(2)) as parallel:
-                    for step, (batch, labels) in enumerate(self._epoch(epoch, batch_size), epoch * steps):
-                        images = _resize(batch, scales[step])
+                with DataParallel(model, parts, example=example) as parallel:
+                    for step, (pixels, labels) in enumerate(self._epoch(epoch, batch_size), epoch * steps):
+                        images = self._prepare(pixels, scales[step])
                         loss = parallel.backward(images, labels, partial(self._loss, schedule))
                         if not math.isfinite(loss):
                             raise TrainingError(
@@ -147,22 +150,22 @@ class Trainer:
 
     def _scales(self, model: nn.Module, schedule: Schedule, steps: int) -> list[float]:
         """Return the scale of the images of each step: 1 throughout where the model takes one size only."""
-        image = self._examples(1)
-        if not all(_takes(model, _resize(image, scale)) for _, scale in schedule.image_scales):
+        pixels = self.dataset.train.take(slice(1))
+        if not all(_takes(model, self._prepare(pixels, scale)) for _, scale in schedule.image_scales):
             return [1.0] * steps
         shares = (step / steps for step in range(steps))
         return [
             next((scale for until, scale in schedule.image_scales if share < until), 1.0) for share in shares
         ]
 
-    def _epoch(self, epoch: int, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _epoch(self, epoch: int, batch_size: int) -> Iterator[tuple[NDArray[np.uint8], torch.Tensor]]:
         images = self.dataset.train
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(images))
         for start in range(0, len(order) - batch_size + 1, batch_size):
             chosen = order[start : start + batch_size]
             pixels = augment(images.take(chosen), rng, flip=self.dataset.flip)
-            yield self._prepare(pixels), torch.from_numpy(images.labels[chosen])
+            yield pixels, torch.from_numpy(images.labels[chosen])
 
     def _loss(
         self, schedule: Schedule, model: nn.Module, batch: torch.Tensor, labels: torch.Tensor
@@ -179,12 +182,16 @@ class Trainer:
                 loss = distillation_loss(logits, loss, batch, self.teacher)
         return loss
 
-    def _examples(self, count: int) -> torch.Tensor:
-        return self._prepare(self.dataset.train.take(slice(count)))
-
-    def _prepare(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        batch = torch.from_numpy(prepare(pixels, self.spec))
-        return batch.contiguous(memory_format=torch.channels_last)
+    def _prepare(self, pixels: NDArray[np.uint8], scale: float = 1.0) -> torch.Tensor:
+        """Return what the model takes, at `scale` of its size; the pixels are resized, which costs least."""
+        channels, *sides = self.spec.shape
+        if scale != 1:
+            height, width = (max(1, round(side * scale)) for side in sides)
+            pixels = _resize(pixels, height, width)
+            batch = prepare(pixels, replace(self.spec, shape=(channels, height, width)))
+        else:
+            batch = prepare(pixels, self.spec)
+        return torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
 
 
 def distillation_loss(
@@ -208,22 +215,21 @@ def augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) 
     Takes and returns (n, height, width, channels). Source: He et al., "Deep Residual Learning for
     Image Recognition", 2016, section 4.2.
     """
-    count, height, width, _ = pixels.shape
+    count, *shape = pixels.shape
     padded = np.pad(pixels, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, shape, axis=(1, 2, 3))
     top, left = rng.integers(0, 2 * _PADDING + 1, size=(2, count))
-    cropped = windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
+    cropped: NDArray[np.uint8] = windows[np.arange(count), top, left, 0]
     if flip:
         mirrored = rng.integers(0, 2, count, dtype=np.bool_)
-        cropped = np.where(mirrored.reshape(-1, 1, 1, 1), cropped[:, :, ::-1], cropped)
-    return np.ascontiguousarray(cropped)
+        cropped[mirrored] = cropped[mirrored, :, ::-1]
+    return cropped
 
 
-def _resize(batch: torch.Tensor, scale: float) -> torch.Tensor:
-    if scale == 1:
-        return batch
-    size = [max(1, round(side * scale)) for side in batch.shape[2:]]
-    return F.interpolate(batch, size, mode="bilinear", antialias=True)
+def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    resized = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
