@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +31,7 @@ from quant_explorer.testing.fake_runtime import FakeRuntime
 from .toy_runs import (
     ENVIRONMENT,
     INT8,
+    PROTOCOL,
     ImpatientWithHanging,
     Watching,
     exploration,
@@ -291,6 +295,67 @@ def test_ctrl_c_keeps_what_was_recorded(run: RunFolder) -> None:
     explored(run, FP32, STATIC)
     assert statuses(run) == {"fp32_baseline": Status.OK, "static_int8": Status.OK}
     assert run.study.read_bytes().startswith(before)
+
+
+def test_the_next_is_built_while_images_are_scored_but_recorded_in_turn(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring, lowering = threading.Event(), threading.Event()
+    lower = FakeRuntime.lower
+
+    def lower_second(
+        self: FakeRuntime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+    ) -> Lowering:
+        if candidate.spec.precision == "int8":
+            assert scoring.wait(60)
+            lowering.set()
+            raise ValueError("not today")
+        return lower(self, candidate, calibration, folder)
+
+    def seen(label: str, done: int, note: str) -> None:
+        if label == "score fp32_baseline@fake" and done:
+            scoring.set()
+            assert lowering.wait(60)
+
+    monkeypatch.setattr(FakeRuntime, "lower", lower_second)
+    outcome = exploration(run, subject=toy_subject(progress=Watching(seen))).explore(
+        [FP32, STATIC], until=Until.MEASURED
+    )
+    assert reasons(outcome) == {"static_int8": "ValueError: not today"}
+    assert list(statuses(run).items()) == [
+        ("fp32_baseline", Status.OK),
+        ("static_int8", Status.BUILD_FAILED),
+    ]
+
+
+def test_ctrl_c_in_a_build_does_not_wait_for_what_is_being_scored(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = threading.Event()
+    lower = FakeRuntime.lower
+
+    class Hanging(Worker):
+        def run(self, batch: Batch) -> Batch:
+            if len(batch) == max(PROTOCOL.batch_sizes):
+                os.kill(self.pid, signal.SIGSTOP)
+                hanging.set()
+            return super().run(batch)
+
+    def interrupt_second(
+        self: FakeRuntime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+    ) -> Lowering:
+        if candidate.spec.precision == "int8":
+            assert hanging.wait(60)
+            raise KeyboardInterrupt
+        return lower(self, candidate, calibration, folder)
+
+    monkeypatch.setattr(measure_module, "Worker", Hanging)
+    monkeypatch.setattr(FakeRuntime, "lower", interrupt_second)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        exploration(run).explore([FP32, STATIC], until=Until.MEASURED)
+    assert time.monotonic() - started < PROTOCOL.answer_timeout_s
+    assert statuses(run) == {}
 
 
 def test_logits_are_kept_for_those_who_compare_later(run: RunFolder) -> None:

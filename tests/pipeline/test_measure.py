@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 
 from quant_explorer.core.artifact import Artifact
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError
-from quant_explorer.core.measurement import Executed, Measurement, Status
+from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.hardware import energy
@@ -24,7 +27,7 @@ from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.measure import check_precision, measure
-from quant_explorer.pipeline.messages import Loading
+from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order
@@ -51,6 +54,7 @@ def measured(
     reference: Scored | None = None,
     fault: Fault = "",
     fault_after: int = 0,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Measurement, Scored | None]:
     """Build a recipe and measure it in a real worker, which may be faulty though the build was sound."""
     subject = subject or toy_subject()
@@ -59,7 +63,7 @@ def measured(
     options = (("fault", fault), ("fault_after", fault_after))
     artifact = Artifact(artifact.folder, replace(artifact.manifest, options=options))
     blank = exploration(run, subject=subject)._blank(recipe)
-    return measure(artifact, blank, subject, run, runtime, protocol, reference)
+    return measure(artifact, blank, subject, run, runtime, protocol, reference, meanwhile=meanwhile)
 
 
 def test_a_sound_variant_has_every_figure(run: RunFolder) -> None:
@@ -139,6 +143,33 @@ def test_without_a_counter_there_is_a_reason(
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert "no energy counter" in (found.energy_reason or "")
+
+
+def test_nothing_else_runs_while_start_memory_and_energy_are_measured(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    class Watched(Worker):
+        def open(self, batch: Batch) -> Opened:
+            events.append("open")
+            return super().open(batch)
+
+        def measure_memory(self, batch: Batch) -> PeakMemory:
+            events.append("memory")
+            return super().measure_memory(batch)
+
+        def measure_energy(self, batch: Batch, root: Path) -> tuple[EnergyBlock, ...]:
+            events.append("energy")
+            return ()
+
+    recipe = fake("fp32")
+    measured(run, recipe)
+    monkeypatch.setattr(measure_module, "Worker", Watched)
+    monkeypatch.setattr(energy, "unavailable", lambda root: None)
+    found, _ = measured(run, recipe, meanwhile=lambda: events.append("meanwhile"))
+    assert found.status is Status.OK
+    assert events == ["open", "memory", "memory", "energy", "meanwhile"]
 
 
 def test_a_variant_is_compared_with_the_reference(run: RunFolder) -> None:

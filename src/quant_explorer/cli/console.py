@@ -67,7 +67,6 @@ class ConsoleProgress:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._open = 0
 
     @contextlib.contextmanager
     def task(self, label: str, total: int | None) -> Iterator[Task]:
@@ -80,16 +79,14 @@ class ConsoleProgress:
             yield bar
             messages.print(f"{label}: done {bar.note}".rstrip(), highlight=False, markup=False)
             return
-        if self._open == 0:
+        if not self._bars.tasks:
             self._bars.start()
-        self._open += 1
         identifier = self._bars.add_task(label, total=total, note="")
         try:
             yield _Bar(self._bars, identifier)
         finally:
             self._bars.remove_task(identifier)
-            self._open -= 1
-            if self._open == 0:
+            if not self._bars.tasks:
                 self._bars.stop()
 
     def say(self, message: str) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from quant_explorer.core.artifact import Artifact, write_atomically
+from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError, WorkerError
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
@@ -86,10 +86,16 @@ class Exploration:
         contenders: list[Contender] = []
         failures: list[Measurement] = []
         baseline: str | None = None
+        built = cache(lambda position: self._build(recipes[position]))
         with self.subject.progress.task("variants", len(recipes)) as bar:
-            for recipe in recipes:
+            for position, recipe in enumerate(recipes):
                 bar.advance(0, recipe.name)
-                result = self._explore_one(recipe, baseline, until)
+                result = built(position)
+                if isinstance(result, Measurement):
+                    self._record(result)
+                elif until > Until.BUILT:
+                    build_next = partial(built, min(position + 1, len(recipes) - 1))
+                    result = self._measure(result, baseline, meanwhile=build_next)
                 if isinstance(result, Contender):
                     contenders.append(result)
                 else:
@@ -103,26 +109,27 @@ class Exploration:
             )
         return Outcome(tuple(contenders), tuple(failures), problems)
 
-    def _explore_one(self, recipe: Recipe, baseline: str | None, until: Until) -> Contender | Measurement:
-        blank = self._blank(recipe)
-        runtime = create_runtime(recipe, self.runtimes)
-        artifact = self._build(recipe, blank, runtime)
-        if isinstance(artifact, Measurement):
-            self._record(artifact)
-            return artifact
-        if until is Until.BUILT:
-            return Contender(artifact, runtime, blank)
-        digest = blank.variant.digest
+    def _measure(
+        self, contender: Contender, baseline: str | None, *, meanwhile: Callable[[], object]
+    ) -> Contender | Measurement:
+        digest = contender.digest
         found = self.study.measurements(self.environment.digest).get(digest)
         if found is None or found.status is not Status.OK:
             reference = self._read_outputs(baseline) if baseline else None
             found, scored = measure(
-                artifact, blank, self.subject, self.run, runtime, self.protocol, reference
+                contender.artifact,
+                contender.measurement,
+                self.subject,
+                self.run,
+                contender.runtime,
+                self.protocol,
+                reference,
+                meanwhile=meanwhile,
             )
             if scored is not None:
                 self._write_outputs(digest, scored)
             self._record(found)
-        return Contender(artifact, runtime, found) if found.status is Status.OK else found
+        return replace(contender, measurement=found) if found.status is Status.OK else found
 
     def _record(self, measurement: Measurement) -> None:
         earlier = self.study.measurements(self.environment.digest)
@@ -140,9 +147,10 @@ class Exploration:
             steps=tuple(step.describe() for step in recipe.steps),
         )
 
-    def _build(self, recipe: Recipe, blank: Measurement, runtime: Runtime) -> Artifact | Measurement:
+    def _build(self, recipe: Recipe) -> Contender | Measurement:
+        blank, runtime = self._blank(recipe), create_runtime(recipe, self.runtimes)
         try:
-            return build(recipe, self.preparation, runtime, self.protocol)
+            return Contender(build(recipe, self.preparation, runtime, self.protocol), runtime, blank)
         except UnsupportedError as error:
             return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
         except StorageError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -61,29 +62,38 @@ def measure(
     runtime: Runtime,
     protocol: Protocol,
     reference: Scored | None,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Measurement, Scored | None]:
     """Fill in `blank` from one worker, and return the logits with it.
 
+    `meanwhile` is called while the worker finds what other work does not disturb: what ran, and the logits.
     A variant that fails, hangs or dies keeps what was found until then, with its status and reason.
     """
     found = replace(blank, files=artifact.files, notes=artifact.manifest.notes)
-    scored: Scored | None = None
     try:
-        with open_worker(artifact, runtime, run, protocol) as worker:
+        with ThreadPoolExecutor(1) as pool, open_worker(artifact, runtime, run, protocol) as worker:
             opened = worker.open(subject.batch(1))
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
-            # Before anything that a deployment would not do: inspecting imports a great deal.
             found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
             blocks, no_energy = _energy(worker, subject)
             found = replace(found, energy=blocks, energy_reason=no_energy)
-            executed = worker.executed(subject.batch(1))
-            found = replace(found, executed=executed)
-            check_precision(artifact, executed)
-            helpers = [
-                partial(open_worker, artifact, runtime, run, protocol, cores)
-                for cores in idle_cores(protocol.threads)
-            ][: workers_that_fit(Contender(artifact, runtime, found))]
-            scored = score_split(worker, helpers, found.variant.name, subject, protocol)
+
+            def inspect_and_score() -> Scored:
+                nonlocal found
+                # After the memory: a deployment would not do it, and it imports a great deal.
+                executed = worker.executed(subject.batch(1))
+                found = replace(found, executed=executed)
+                check_precision(artifact, executed)
+                helpers = [
+                    partial(open_worker, artifact, runtime, run, protocol, cores)
+                    for cores in idle_cores(protocol.threads)
+                ][: workers_that_fit(Contender(artifact, runtime, found))]
+                return score_split(worker, helpers, found.variant.name, subject, protocol)
+
+            scoring = pool.submit(inspect_and_score)
+            meanwhile()
+            scored = scoring.result()
         labels = subject.dataset.report.labels
         predictions = score(scored, labels, trained=subject.trained, reference=reference)
         return replace(found, predictions=predictions), scored

@@ -111,10 +111,11 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._connection.close()
+        # First, which ends a question that another thread waits for.
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self._connection.close()
         self._log.close()
 
     def assign(self, opening: Opening) -> None:
