@@ -14,7 +14,7 @@ from quant_explorer.datasets import SOURCES, load_dataset
 
 from .image_trees import Recorder, two_classes
 
-NO_SOURCES = {"cache", "decoding", "preprocess", "source", "splits"}
+NO_SOURCES = {"augmentation", "cache", "decoding", "preprocess", "source", "splits"}
 
 
 def load(

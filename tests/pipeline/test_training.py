@@ -16,7 +16,7 @@ from quant_explorer.core.errors import StorageError, TrainingError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
-from quant_explorer.pipeline.training import Schedule, Trainer, augment, distillation_loss
+from quant_explorer.pipeline.training import Schedule, Trainer, distillation_loss
 from quant_explorer.testing.reference import differences
 from quant_explorer.testing.toys import toy_dataset, toy_model
 
@@ -298,57 +298,31 @@ def test_a_student_learns_what_the_teacher_says_and_not_what_the_labels_say() ->
     assert differences(before, teacher) == []
 
 
-@pytest.fixture
-def pixels() -> NDArray[np.uint8]:
-    rng = np.random.default_rng(0)
-    return rng.integers(1, 256, (64, 12, 10, 3), dtype=np.uint8)
+@pytest.mark.parametrize("flip", [True, False])
+def test_an_image_is_mirrored_in_every_other_epoch_where_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    epochs: list[dict[bytes, bool]] = []
 
-
-def crops_of(image: NDArray[np.uint8], *, mirrored: bool) -> set[bytes]:
-    height, width, _ = image.shape
-    padded = np.zeros((height + 8, width + 8, 3), np.uint8)
-    padded[4:-4, 4:-4] = image
-    crops = (padded[top : top + height, left : left + width] for top in range(9) for left in range(9))
-    return {np.ascontiguousarray(crop[:, ::-1] if mirrored else crop).tobytes() for crop in crops}
-
-
-def test_crops_come_from_the_padded_image(pixels: NDArray[np.uint8]) -> None:
-    before = pixels.copy()
-    cropped = augment(pixels, np.random.default_rng(1), flip=False)
-    assert cropped.shape == pixels.shape
-    assert cropped.dtype == np.uint8
-    assert cropped.flags.c_contiguous
-    np.testing.assert_array_equal(pixels, before)
-    for image, crop in zip(pixels, cropped, strict=True):
-        assert crop.tobytes() in crops_of(image, mirrored=False)
-    # Each at its own place.
-    assert (cropped != pixels).any(axis=(1, 2, 3)).mean() > 0.5
-
-
-def test_images_are_mirrored_only_where_that_is_allowed(pixels: NDArray[np.uint8]) -> None:
-    flipped = augment(pixels, np.random.default_rng(1), flip=True)
-    assert flipped.shape == pixels.shape
-    assert flipped.dtype == np.uint8
-    mirrored = [
-        crop.tobytes() in crops_of(image, mirrored=True) for image, crop in zip(pixels, flipped, strict=True)
-    ]
-    plain = [
-        crop.tobytes() in crops_of(image, mirrored=False) for image, crop in zip(pixels, flipped, strict=True)
-    ]
-    assert all(one or other for one, other in zip(mirrored, plain, strict=True))
-    assert 16 < sum(mirrored) < 48
-
-
-def test_training_follows_the_data_sets_word_on_mirroring(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-
-    def spy(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) -> NDArray[np.uint8]:
-        asked.append(flip)
+    def spy(
+        pixels: NDArray[np.uint8], rng: np.random.Generator, mirrored: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        epochs[-1].update(zip((image.tobytes() for image in pixels), mirrored.tolist(), strict=True))
         return pixels
 
     monkeypatch.setattr("quant_explorer.pipeline.training.augment", spy)
-    for flip in (True, False):
-        asked.clear()
-        data = dataclasses.replace(DATA, flip=flip)
-        trainer(data).fit(toy_model(), dataclasses.replace(SCHEDULE, epochs=1), label="train")
-        assert set(asked) == {flip}
+    one = trainer(dataclasses.replace(DATA, flip=flip))
+    for epoch in range(3):
+        epochs.append({})
+        for _ in one._epoch(epoch, 1):
+            pass
+    first, second, third = epochs
+    count = len(DATA.train)
+    assert len(first) == count
+    assert third == first
+    if flip:
+        assert count / 4 < sum(first.values()) < count * 3 / 4
+        assert second == {image: not mirrored for image, mirrored in first.items()}
+    else:
+        assert not any(first.values())
+        assert not any(second.values())

@@ -73,7 +73,7 @@ _SETTINGS = (
     click.option("--learning-rate", type=float, help="Peak of training the baseline.  [default: 0.2]"),
     click.option("--dataloader-seed", type=int, help="Of training batches alone.  [default: --seed]"),
     click.option("--calibration-images", type=int, metavar="N", help="For static INT8.  [default: 256]"),
-    click.option("--label-smoothing", type=float, help="Of training the baseline.  [default: 0]"),
+    click.option("--label-smoothing", type=float, help="Of training the baseline.  [default: 0.1]"),
     click.option("--train-subset", type=int, metavar="N", help="Use N training images, balanced."),
     click.option("--test-subset", type=int, metavar="N", help="Report on N test images, balanced."),
     click.option("--engine", help="PyTorch's quantized engine.  [default: the one for this CPU]"),

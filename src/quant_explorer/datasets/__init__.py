@@ -10,6 +10,7 @@ from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.registry import Registry
+from quant_explorer.datasets.augmentation import augment
 from quant_explorer.datasets.cache import Decoded, decode_once, default_cache_dir
 from quant_explorer.datasets.imagefolder import ImageFolder
 from quant_explorer.datasets.mnist5k import Mnist5k
@@ -18,7 +19,7 @@ from quant_explorer.datasets.source import Source
 from quant_explorer.datasets.splits import Indices, Splits, split
 from quant_explorer.datasets.torchvision_sets import CIFAR10, FASHION_MNIST, MNIST
 
-__all__ = ["SOURCES", "input_spec", "load_dataset", "prepare"]
+__all__ = ["SOURCES", "augment", "input_spec", "load_dataset", "prepare"]
 
 SOURCES: Registry[Source] = Registry(
     "data set",

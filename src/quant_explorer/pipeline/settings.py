@@ -29,7 +29,7 @@ class Settings:
     seed: int = 0
     epochs: int = 5
     fine_tune_epochs: int = 1
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     train_subset: int | None = None
     test_subset: int | None = None
     engine: str = ""

@@ -22,15 +22,14 @@ from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
-from quant_explorer.datasets import prepare
+from quant_explorer.datasets import augment, prepare
 from quant_explorer.pipeline.data_parallel import DataParallel
 from quant_explorer.pipeline.environment import has_bfloat16
 
 # Shares of the steps, and by what images are scaled until then: small ones first, which cost less.
 # Sources: Howard, "Training Imagenet in 3 hours for USD 25" (progressive resizing), 2018; Tan and Le,
 # "EfficientNetV2", 2021, section 4.
-GROWING_IMAGES = ((0.25, 0.5), (0.6, 0.75))
-_PADDING = 4
+GROWING_IMAGES = ((0.3, 0.5), (0.65, 0.75))
 # Larger ones leave the caches.
 _EVALUATION_BATCH = 64
 # Batch norms take their statistics from a part.
@@ -162,10 +161,22 @@ class Trainer:
         images = self.dataset.train
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(images))
+        mirrored = self._mirrored(epoch)
         for start in range(0, len(order) - batch_size + 1, batch_size):
             chosen = order[start : start + batch_size]
-            pixels = augment(images.take(chosen), rng, flip=self.dataset.flip)
+            pixels = augment(images.take(chosen), rng, mirrored[chosen])
             yield pixels, torch.from_numpy(images.labels[chosen])
+
+    def _mirrored(self, epoch: int) -> NDArray[np.bool_]:
+        """Say which images are mirrored: half of them, and in the next epoch the other half.
+
+        Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (alternating flip).
+        """
+        count = len(self.dataset.train)
+        if not self.dataset.flip:
+            return np.zeros(count, np.bool_)
+        mirrored_first = np.random.default_rng(self.seed).integers(0, 2, count, dtype=np.bool_)
+        return mirrored_first ^ bool(epoch % 2)
 
     def _loss(
         self, schedule: Schedule, model: nn.Module, batch: torch.Tensor, labels: torch.Tensor
@@ -207,23 +218,6 @@ def distillation_loss(
     student = F.log_softmax(logits / teacher.temperature, dim=1)
     divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
     return teacher.weight * teacher.temperature**2 * divergence + (1 - teacher.weight) * label_loss
-
-
-def augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, flip: bool) -> NDArray[np.uint8]:
-    """Pad by 4 and crop each image at its own place; mirror half of them if `flip`.
-
-    Takes and returns (n, height, width, channels). Source: He et al., "Deep Residual Learning for
-    Image Recognition", 2016, section 4.2.
-    """
-    count, *shape = pixels.shape
-    padded = np.pad(pixels, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, shape, axis=(1, 2, 3))
-    top, left = rng.integers(0, 2 * _PADDING + 1, size=(2, count))
-    cropped: NDArray[np.uint8] = windows[np.arange(count), top, left, 0]
-    if flip:
-        mirrored = rng.integers(0, 2, count, dtype=np.bool_)
-        cropped[mirrored] = cropped[mirrored, :, ::-1]
-    return cropped
 
 
 def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
