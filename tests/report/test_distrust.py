@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,4 +61,17 @@ def test_intervals_wider_than_asked_for_are_named(tmp_path: Path, stopped_by: st
     """Whatever was asked for when they were timed."""
     scene = Scene(stopped_by=stopped_by, noise=0.3)
     text = distrust(tmp_path, ORDINARY, scene, RunInfo("toy", batch_sizes=(1, 8), precision=0.001))
-    assert "wider than the ±0.1% asked for: dynamic_int8@eager (small_cnn) ±" in text
+    (sentence,) = (line for line in text.splitlines() if line.startswith("small_cnn, batch 1: speed-ups"))
+    assert "wider than the ±0.1% asked for: " in sentence
+    asked, *widths = (float(width) for width in re.findall(r"±([\d.]+)%", sentence))
+    assert len(widths) >= 3
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] > asked
+
+
+def test_of_many_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    many = (BASELINE, *(Played(f"variant{number}") for number in range(11)))
+    text = distrust(tmp_path, many, Scene(rounds=5))
+    (sentence,) = (line for line in text.splitlines() if line.startswith("Fewer than 10 rounds"))
+    assert sentence.count(" at batch ") == 8
+    assert sentence.endswith(" and 16 more.")

@@ -9,6 +9,7 @@ from quant_explorer.report.columns import scored_images
 from quant_explorer.report.results import Latency, RunInfo, TwinCheck, VariantResult
 
 FEW_ROUNDS = 10
+MOST_NAMED = 8
 EMULATION_WORDS = ("bf16", "bfloat16", "fp16", "float16", "emulat")
 
 
@@ -21,7 +22,8 @@ def list_distrust(
         _twins(aa),
         _failures(variants),
         _unranked(variants),
-        _ends(variants, aa, run.precision),
+        _ends(aa),
+        _wide(variants, aa, run.precision),
         _few_rounds(variants),
         _subsets(variants),
         _tails(variants),
@@ -83,26 +85,31 @@ def _unranked(variants: Sequence[VariantResult]) -> Iterator[str]:
             yield f"{label(variant)} is not ranked: {variant.frontier.reason}."
 
 
-def _ends(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
+def _ends(aa: Sequence[TwinCheck]) -> Iterator[str]:
     for check in aa:
         why = {
-            "precision": "stopped at the precision that was asked for then",
             "time_limit": "stopped by the time limit",
             "rounds": "stopped at the allowed number of rounds",
         }
-        stopped = why.get(check.stopped_by or "", "did not run to an end")
-        wide = [
-            f"{label(variant)} ±{_half_width(latency):.1%}"
+        if check.stopped_by != "precision":
+            stopped = why.get(check.stopped_by or "", "did not run to an end")
+            yield f"{_comparison(check)}: timing {stopped} after {check.rounds} rounds."
+
+
+def _wide(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
+    for model, size in dict.fromkeys((check.model, check.batch_size) for check in aa):
+        widths = {
+            label(variant): _half_width(latency)
             for variant in variants
-            if variant.model == check.model
-            and (latency := variant.latency.get(str(check.batch_size))) is not None
+            if variant.model == model
+            and (latency := variant.latency.get(str(size))) is not None
             and not latency.settled
             and _half_width(latency) > precision
-        ]
-        if check.stopped_by == "precision" and not wide:
-            continue
-        detail = f"; wider than the ±{precision * 100:g}% asked for: {_listed(wide)}" if wide else ""
-        yield f"{_comparison(check)}: timing {stopped} after {check.rounds} rounds{detail}."
+        }
+        if widths:
+            widest_first = sorted(widths.items(), key=lambda item: -item[1])
+            names = _listed(f"{name} ±{width:.1%}" for name, width in widest_first)
+            yield f"{model}, batch {size}: speed-ups wider than the ±{precision * 100:g}% asked for: {names}."
 
 
 def _half_width(latency: Latency) -> float:
@@ -166,4 +173,7 @@ def _emulation(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    listed = list(names)
+    if len(listed) <= MOST_NAMED:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:MOST_NAMED])} and {len(listed) - MOST_NAMED} more"
