@@ -79,7 +79,10 @@ class Exploration:
         return Preparation(self.subject, self.run)
 
     def explore(self, recipes: Sequence[Recipe], *, until: Until = Until.TIMED) -> Outcome:
-        """Take every recipe as far as `until`; the first is the baseline of the others."""
+        """Take every recipe as far as `until`; the first is the baseline of the others.
+
+        The next one is built while the images of the one before are scored.
+        """
         for record in (self.environment, self.subject.split):
             if record not in self.study.records:
                 self.study.append(record)

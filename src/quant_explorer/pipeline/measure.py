@@ -63,7 +63,7 @@ def measure(
     protocol: Protocol,
     reference: Scored | None,
     *,
-    meanwhile: Callable[[], object] = lambda: None,
+    meanwhile: Callable[[], object],
 ) -> tuple[Measurement, Scored | None]:
     """Fill in `blank` from one worker, and return the logits with it.
 
