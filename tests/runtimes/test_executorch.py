@@ -103,19 +103,37 @@ class TestSplit:
 
 
 class FakeMethod:
+    """Reads the memory it was given once and writes to its own, as a method of a program does."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images = torch.empty(0)
+        self.sums = torch.zeros(size, 1)
+
+    def set_inputs(self, inputs: tuple[torch.Tensor]) -> None:
+        (self.images,) = inputs
+        assert len(self.images) == self.size
+
+    def execute(self) -> None:
+        self.sums.copy_(self.images.flatten(1).sum(1, keepdim=True))
+
+    def get_outputs(self, *, clone_outputs: bool) -> list[torch.Tensor]:
+        assert not clone_outputs
+        return [self.sums]
+
+
+class FakeMethodMeta:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, inputs: tuple[torch.Tensor]) -> list[torch.Tensor]:
-        (images,) = inputs
-        assert len(images) == self.size
-        return [images.flatten(1).sum(1, keepdim=True)]
-
-    def input_tensor_meta(self, index: int) -> FakeMethod:
+    def input_tensor_meta(self, index: int) -> FakeMethodMeta:
         return self
 
     def sizes(self) -> tuple[int, ...]:
         return (self.size, 3, 16, 16)
+
+    def is_memory_planned(self) -> bool:
+        return False
 
 
 class FakeProgram:
@@ -132,11 +150,12 @@ class FakeProgram:
     def get_method_name(self, number: int) -> str:
         return f"method {self.sizes[number]}"
 
-    def method_meta(self, name: str) -> FakeMethod:
-        return FakeMethod(int(name.split()[1]))
+    def method_meta(self, name: str) -> FakeMethodMeta:
+        return FakeMethodMeta(int(name.split()[1]))
 
     def load_method(self, name: str) -> FakeMethod:
-        method = self.method_meta(name)
+        assert self.alive() == [], "two methods in memory"
+        method = FakeMethod(self.method_meta(name).size)
         self.loaded.append(weakref.ref(method))
         return method
 
@@ -220,11 +239,36 @@ class TestStatic:
 
     @pytest.mark.parametrize("shape", [(1, 3, 16, 15), (1, 1, 16, 16), (3, 16, 16), (0, 3, 16, 16)])
     def test_images_of_another_shape_are_refused(self, static: Lowered, shape: tuple[int, ...]) -> None:
+        """With a method in memory and without."""
         session = open_here(static.folder)
-        with pytest.raises((RuntimeError, ValueError)):
-            session.run(np.zeros(shape, np.float32))
         (images,) = toy_batches(count=1)
-        assert np.isfinite(session.run(images)).all()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"the program takes \(3, 16, 16\)|at least one"):
+                session.run(np.zeros(shape, np.float32))
+            assert np.isfinite(session.run(images[:1])).all()
+
+    def test_logits_are_the_callers(self, static: Lowered) -> None:
+        """Not the memory that the next call writes to."""
+        (images,) = toy_batches(count=1, size=2)
+        session = open_here(static.folder)
+        first = session.run(images[:1])
+        kept = first.copy()
+        assert (session.run(images[1:]) != kept).any()
+        np.testing.assert_array_equal(first, kept)
+
+    def test_a_program_with_memory_of_its_own_for_images_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As earlier versions wrote them: only the first images would reach it."""
+        from executorch.exir.passes import MemoryPlanningPass
+
+        from quant_explorer.runtimes import xnnpack
+
+        default = MemoryPlanningPass()
+        monkeypatch.setattr(xnnpack, "MemoryPlanningPass", lambda alloc_graph_input: default)
+        lower_for_one(Candidate(toy_model(), QuantSpec()), tmp_path)
+        with pytest.raises(ValueError, match=r"model\.pte: .* build it again"):
+            open_here(tmp_path).run(toy_batches()[0][:1])
 
     def test_a_worker_imports_the_binding_alone(self, static: Lowered) -> None:
         """The exporter and the quantizer cost seconds and 200 MB, and no deployment has them."""

@@ -391,6 +391,25 @@ def test_sessions_have_the_threads_that_were_asked_for_and_do_not_spin() -> None
     assert contextvars.copy_context().run(threads, 1) == 1
 
 
+def test_outputs_outlive_the_next_call(lowered: Lowered) -> None:
+    """In every call of a shape: the first, and those whose memory is bound."""
+    session = OnnxRuntime().open(lowered.folder)
+    images, others = BATCHES[0], BATCHES[1]
+    for _ in range(2):
+        logits = session.run(images)
+        kept = logits.copy()
+        assert (session.run(others) != kept).any()
+        np.testing.assert_array_equal(logits, kept)
+
+
+def test_images_that_are_not_contiguous(lowered: Lowered) -> None:
+    flipped: Batch = BATCHES[0][:, :, :, ::-1]
+    session = OnnxRuntime().open(lowered.folder)
+    expected = session.run(np.ascontiguousarray(flipped))
+    np.testing.assert_array_equal(session.run(flipped), expected)
+    np.testing.assert_array_equal(OnnxRuntime().open(lowered.folder).run(flipped), expected)
+
+
 @pytest.mark.parametrize(
     "images",
     [np.zeros((1, 4, 16, 16), np.float32), np.zeros((1, 3, 16), np.float32), np.zeros((1, 3, 16, 16))],

@@ -6,7 +6,7 @@ Source of the method: ExecuTorch, "XNNPACK Backend", https://docs.pytorch.org/ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,8 +19,7 @@ from quant_explorer.core.measurement import Executed
 from quant_explorer.core.packages import explain_missing, package_versions
 
 if TYPE_CHECKING:
-    import torch
-    from executorch.extension.pybindings.portable_lib import ExecuTorchProgram
+    from executorch.extension.pybindings.portable_lib import ExecuTorchMethod, ExecuTorchProgram
 
 FILE = "model.pte"
 
@@ -89,32 +88,43 @@ class ExecuTorch:
         return ExecuTorchSession(folder / FILE, _C._load_program(str(folder / FILE)))
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A method with the memory that it reads images from and writes logits to."""
+
+    method: ExecuTorchMethod
+    images: Batch
+    logits: Batch
+
+    def run(self, batch: Batch) -> Batch:
+        if batch.shape != self.images.shape:
+            raise ValueError(f"images are {batch.shape[1:]}, the program takes {self.images.shape[1:]}")
+        np.copyto(self.images, batch)
+        self.method.execute()
+        return self.logits.copy()
+
+
 class ExecuTorchSession:
     """A program and the one method that ran last: memory is that of a deployment with this batch size."""
 
     def __init__(self, file: Path, program: ExecuTorchProgram) -> None:
         """Read which methods there are; none is loaded yet."""
-        from torch import from_numpy
-
         self._file = file
         self._program = program
         self._methods = methods_by_size(program)
-        # Of no method; 0 would be that of an empty batch.
-        self._loaded_size = -1
-        self._method: Callable[[tuple[torch.Tensor]], list[torch.Tensor]] | None = None
-        self._from_numpy = from_numpy
+        self._loaded: _Loaded | None = None
 
     def run(self, batch: Batch) -> Batch:
-        """Map float32 images (n, channels, height, width) to float32 logits (n, classes)."""
-        # The binding does not look at strides.
-        images = np.ascontiguousarray(batch)
-        if len(images) == self._loaded_size:
-            return self._run_method(images)
+        """Map float32 images (n, channels, height, width) to float32 logits (n, classes).
+
+        Raises ValueError for images of another shape.
+        """
+        if self._loaded is not None and len(batch) == len(self._loaded.images):
+            return self._loaded.run(batch)
         parts: list[Batch] = []
         start = 0
-        for size in split(len(images), tuple(self._methods)):
-            self._load(size)
-            parts.append(self._run_method(images[start : start + size]))
+        for size in split(len(batch), tuple(self._methods)):
+            parts.append(self._load(size).run(batch[start : start + size]))
             start += size
         return np.concatenate(parts)
 
@@ -125,18 +135,24 @@ class ExecuTorchSession:
         names = [self._methods[size] for size in split(len(batch), tuple(self._methods))]
         return count_macs(self._file, names, batch)
 
-    def _load(self, size: int) -> None:
-        if size == self._loaded_size:
-            return
-        # Before the next one is loaded, or both would be in memory.
-        self._method, self._loaded_size = None, -1
-        self._method = self._program.load_method(self._methods[size])
-        self._loaded_size = size
+    def _load(self, size: int) -> _Loaded:
+        from torch import from_numpy
 
-    def _run_method(self, images: Batch) -> Batch:
-        assert self._method is not None
-        logits: Batch = self._method((self._from_numpy(images),))[0].numpy()
-        return logits
+        if self._loaded is not None and len(self._loaded.images) == size:
+            return self._loaded
+        # Before the next one is loaded, or both would be in memory.
+        self._loaded = None
+        name = self._methods[size]
+        described = self._program.method_meta(name).input_tensor_meta(0)
+        if described.is_memory_planned():
+            raise ValueError(f"{self._file}: images are copied into the program's memory; build it again")
+        images = np.zeros(described.sizes(), np.float32)
+        method = self._program.load_method(name)
+        # Once: each conversion of a tensor takes the binding as long as a small layer.
+        method.set_inputs((from_numpy(images),))
+        (logits,) = method.get_outputs(clone_outputs=False)
+        self._loaded = _Loaded(method, images, logits.numpy())
+        return self._loaded
 
 
 def methods_by_size(program: ExecuTorchProgram) -> dict[int, str]:

@@ -26,6 +26,7 @@ from executorch.backends.xnnpack.utils.configs import (
 )
 from executorch.exir import EdgeProgramManager, ExecutorchProgramManager, to_edge_transform_and_lower
 from executorch.exir.error import ExportError, InternalError
+from executorch.exir.passes import MemoryPlanningPass
 from executorch.extension.pybindings import _C
 from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
@@ -122,7 +123,10 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
             programs, partitioner=[XnnpackPartitioner()], compile_config=get_xnnpack_edge_compile_config()
         )
         outside = _outside_xnnpack(edge, method_name(sizes[0]))
-        program = edge.to_executorch(get_xnnpack_executorch_backend_config())
+        # The caller's memory for the images: the runtime would copy them to its own before each call.
+        planning = MemoryPlanningPass(alloc_graph_input=False)
+        config = get_xnnpack_executorch_backend_config()
+        program = edge.to_executorch(dataclasses.replace(config, memory_planning_pass=planning))
     missing = _kernels(program) - set(_C._get_operator_names())
     if missing:
         raise UnsupportedError(

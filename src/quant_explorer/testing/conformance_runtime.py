@@ -236,9 +236,11 @@ class RuntimeConformance:
         assert opened.worker.executed(batch).macs == opened.worker.executed(batch[:1]).macs
 
     def test_same_input_same_output(self, opened: Opened) -> None:
-        """A second call gives the same bits."""
-        batch = toy_batches(self.shape, count=1, seed=3)[0]
-        np.testing.assert_array_equal(opened.worker.run(batch), opened.worker.run(batch))
+        """The same bits again, with other images between: none stay behind in memory that is used again."""
+        batch, other = toy_batches(self.shape, count=2, seed=3)
+        logits = opened.worker.run(batch)
+        assert (opened.worker.run(other) != logits).any()
+        np.testing.assert_array_equal(opened.worker.run(batch), logits)
 
     @pytest.mark.parametrize("granularity", get_args(Granularity))
     def test_one_static_layer_is_as_exact_as_its_formula(
