@@ -330,3 +330,13 @@ def test_a_worker_imports_openvino_and_no_more(tmp_path: Path) -> None:
         [sys.executable, "-c", ALONE, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[-2] == "['openvino']"
+
+
+def test_edges_of_feature_maps_are_not_corrected_for(tmp_path: Path) -> None:
+    """On the images it calibrates with, quantization makes noise: correcting biases must not shift logits."""
+    (images,) = toy_batches(count=1, size=64)
+    images[:, :, 4:12, 4:12] += 2.0
+    OpenVino().lower(Candidate(shared_model(), STATIC), (images,), tmp_path)
+    errors = OpenVino("int8").open(tmp_path).run(images) - float_logits(shared_model(), images)
+    assert errors.any()
+    assert (np.abs(errors.mean(0)) < errors.std(0)).all()

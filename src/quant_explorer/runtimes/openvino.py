@@ -90,7 +90,7 @@ class OpenVino:
 def _quantization_notes(spec: QuantSpec, *, channel_scales: bool) -> tuple[str, ...]:
     notes = [
         "quantizer: NNCF post-training quantization, preset mixed (weights symmetric, activations "
-        f"asymmetric), activation ranges by {spec.observer}, fast bias correction"
+        f"asymmetric), activation ranges by {spec.observer}, bias correction"
     ]
     if channel_scales:
         notes.append("NNCF scales the inputs of depthwise convolutions per channel, by minimum and maximum")

@@ -62,6 +62,9 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch]) -> open
         preset=nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         subset_size=len(calibration),
+        # The fast one compares a layer's mean output with that for an image of channel means, and so takes
+        # what padding does at the edges for an error of quantization: small feature maps lose by it.
+        fast_bias_correction=False,
         ignored_scope=nncf.IgnoredScope(names=float_operations(model, data, spec.float_layers)),
         advanced_parameters=AdvancedQuantizationParameters(
             activations_range_estimator_params=range_estimator(spec.observer),
