@@ -175,7 +175,9 @@ class Trainer:
         count = len(self.dataset.train)
         if not self.dataset.flip:
             return np.zeros(count, np.bool_)
-        mirrored_first = np.random.default_rng(self.seed).integers(0, 2, count, dtype=np.bool_)
+        # NumPy fills seeds up with zeros: of another length, but for the 1 it would be that of epoch 0.
+        rng = np.random.default_rng([self.seed, 0, 1])
+        mirrored_first = rng.integers(0, 2, count, dtype=np.bool_)
         return mirrored_first ^ bool(epoch % 2)
 
     def _loss(
