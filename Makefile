@@ -49,8 +49,8 @@ bench: $(INSTALLED) ## Training beside a plain loop, A/A false alarms, Session o
 	$(BIN)/python benchmarks/aa.py
 	$(BIN)/python benchmarks/session_overhead.py
 
-readme: $(INSTALLED) ## Write the committed results' table into README.md
-	$(BIN)/python -m quant_explorer.report.readme results/cifar10-jpeg/full_results.json README.md
+readme: $(INSTALLED) ## Write the tables of committed results into README.md
+	$(BIN)/python -m quant_explorer.report.readme README.md results/cifar10-jpeg/full_results.json results/cifar10-sweep/seed-0/full_results.json
 
 clean: ## Remove the virtual environment, caches and runs (data stays)
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""The README's table is that of the committed results."""
+"""The README's tables are those of the committed results."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.errors import StudyError
-from quant_explorer.report.readme import BEGIN, END, insert_table
+from quant_explorer.report.readme import insert_table, marks
 from quant_explorer.report.render import load_results
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "results" / "cifar10-jpeg" / "full_results.json"
+SHOWN = ("results/cifar10-jpeg", "results/cifar10-sweep/seed-0")
+RESULTS = ROOT / SHOWN[0] / "full_results.json"
 
 
-def test_the_readme_is_current() -> None:
+@pytest.mark.parametrize("folder", SHOWN)
+def test_the_readme_is_current(folder: str) -> None:
     document = (ROOT / "README.md").read_text()
-    assert insert_table(document, load_results(RESULTS)) == document
+    assert insert_table(document, folder, load_results(ROOT / folder / "full_results.json")) == document
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
     results = load_results(RESULTS)
-    written = insert_table(f"above\n{BEGIN}\nold figures\n{END}\nbelow\n", results)
-    assert written.startswith(f"above\n{BEGIN}\n")
-    assert written.endswith(f"\n{END}\nbelow\n")
+    begin, end = marks("here")
+    written = insert_table(f"above\n{begin}\nold figures\n{end}\nbelow\n", "here", results)
+    assert written.startswith(f"above\n{begin}\n")
+    assert written.endswith(f"\n{end}\nbelow\n")
     assert "old figures" not in written
     shown = {one.name for one in results.variants if f"| {one.name} |" in written}
     best = {one.name for one in results.variants if one.frontier.on_frontier}
@@ -32,5 +35,6 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
 
 
 def test_a_document_without_marks_is_refused() -> None:
-    with pytest.raises(StudyError, match="lacks the line"):
-        insert_table("no marks", load_results(RESULTS))
+    begin, end = marks("elsewhere")
+    with pytest.raises(StudyError, match="lacks the line '<!-- here: begin"):
+        insert_table(f"{begin}\n{end}\n", "here", load_results(RESULTS))

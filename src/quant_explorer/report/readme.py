@@ -1,6 +1,7 @@
-"""Puts the table of committed results into a document: `python -m quant_explorer.report.readme`.
+"""Puts tables of committed results into a document: `python -m quant_explorer.report.readme`.
 
-The table stands between two comments in the document, so that a test can tell when it is not current.
+Each table stands between two comments that name the folder of its results, so that a test can tell when it is
+not current.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from quant_explorer.report.markdown import markdown_table
 from quant_explorer.report.render import load_results
 from quant_explorer.report.results import Results
 
-BEGIN = "<!-- results: begin (written by `make readme`) -->"
-END = "<!-- results: end -->"
+
+def marks(folder: str) -> tuple[str, str]:
+    """Return the lines between which the table of the results in `folder` stands."""
+    return f"<!-- {folder}: begin (written by `make readme`) -->", f"<!-- {folder}: end -->"
 
 
-def insert_table(document: str, results: Results) -> str:
-    """Return `document` with the baseline and the frontier of `results` between its two marks.
+def insert_table(document: str, folder: str, results: Results) -> str:
+    """Return `document` with the baseline and the frontier of `results` between the marks of `folder`.
 
     Raises StudyError when the document has no such marks.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = marks(folder)
+    before, begin, rest = document.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise StudyError(f"the document lacks the line {BEGIN!r} or {END!r}")
+        raise StudyError(f"the document lacks the line {first!r} or {last!r}")
     tables = "\n\n".join(_table(results, model) for model in results.models)
     return f"{before}{begin}\n{_setting(results)}\n\n{tables}\n{end}{after}"
 
@@ -54,9 +58,12 @@ def _setting(results: Results) -> str:
 
 
 def main() -> None:
-    """Rewrite the document named second from the results named first."""
-    results, document = Path(sys.argv[1]), Path(sys.argv[2])
-    document.write_text(insert_table(document.read_text(), load_results(results)))
+    """Rewrite the document named first from the results named after it."""
+    document, *files = map(Path, sys.argv[1:])
+    text = document.read_text()
+    for file in files:
+        text = insert_table(text, file.parent.as_posix(), load_results(file))
+    document.write_text(text)
 
 
 if __name__ == "__main__":
