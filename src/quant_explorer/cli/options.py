@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import click
 
 from quant_explorer.cli.console import verbosity
 from quant_explorer.core.errors import SettingsError
+from quant_explorer.core.quantspec import Target
 from quant_explorer.pipeline.run import RunDescription, RunFolder
 from quant_explorer.pipeline.settings import Protocol, Settings
 
@@ -76,6 +77,11 @@ _SETTINGS = (
     click.option("--label-smoothing", type=float, help="Of training the baseline.  [default: 0.1]"),
     click.option("--train-subset", type=int, metavar="N", help="Use N training images, balanced."),
     click.option("--test-subset", type=int, metavar="N", help="Report on N test images, balanced."),
+    click.option(
+        "--target",
+        type=click.Choice(get_args(Target)),
+        help="CPU that INT8 is built for: this one, or any of x86-64.  [default: native]",
+    ),
     click.option("--engine", help="PyTorch's quantized engine.  [default: the one for this CPU]"),
 )
 _PROTOCOL = (

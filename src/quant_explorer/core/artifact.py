@@ -47,6 +47,7 @@ class Manifest:
     files: tuple[File, ...]
     options: tuple[tuple[str, ParameterValue], ...] = ()
     notes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -103,22 +103,38 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Lowering:
-    """What a runtime says of the files it wrote: notes for the report, libraries with versions."""
+    """What a runtime says of the files it wrote.
+
+    `notes` are for the report, `options` those that the files are opened with, `needs` the CPU features
+    without which the files compute something else or do not run; empty for any CPU of this architecture.
+    """
 
     notes: tuple[str, ...]
     options: tuple[tuple[str, ParameterValue], ...]
+    needs: tuple[str, ...] = ()
 
 
 class Runtime(Protocol):
-    """Lowers a float model and a QuantSpec to files, and opens such files. Knows no technique."""
+    """Lowers a float model and a QuantSpec to files, and opens such files. Knows no technique.
+
+    `version` is raised when what `lower` writes for the same input changes: it is part of every digest.
+    """
 
     name: ClassVar[str]
+    version: ClassVar[int]
 
     def unavailable(self) -> str | None:
         """Return why the runtime cannot be used here (a missing library), or None."""
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Return why the candidate cannot be lowered, in words a person can act on, or None."""
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Return the features of this CPU that `lower` chooses by, for instance ("VNNI",).
+
+        They are found by running the library's own kernels or by asking it, so that what limits the library
+        limits them too. They are part of every digest: files from another CPU are lowered anew.
+        """
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that decide an artifact's bytes or its speed."""

@@ -9,6 +9,7 @@ Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Activations = Literal["float", "static", "dynamic"]
 Granularity = Literal["per_tensor", "per_channel"]
 Observer = Literal["histogram", "minmax"]
+Target = Literal["native", "portable"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class QuantSpec:
     `activations` is "static" (ranges fixed before deployment), "dynamic" (ranges taken at run time)
     or "float" (not quantized). `granularity` is that of the weights; activations have one scale
     a tensor. `float_layers` are qualified names that stay in floating point. `activation_ranges`
-    are those learned in training; where there are none, a static runtime calibrates.
+    are those learned in training; where there are none, a static runtime calibrates. `target` "native" is
+    this CPU; with "portable" the ranges of INT8 are those that no x86-64 CPU overflows with.
     """
 
     precision: Precision = "fp32"
@@ -41,3 +43,4 @@ class QuantSpec:
     observer: Observer = "histogram"
     float_layers: tuple[str, ...] = ()
     activation_ranges: tuple[ActivationRange, ...] = ()
+    target: Target = "native"

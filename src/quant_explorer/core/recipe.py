@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quant_explorer.core.quantspec import Target
+
 ParameterValue = str | int | float | bool
 
 
@@ -34,7 +36,8 @@ class Provenance:
 
     `weights` and `calibration` are SHA-256 digests of the float weights and of the calibration
     images, `training` one of the images, the seed and the schedule that fine-tuning uses (empty for a
-    recipe that does not train), `versions` the libraries that make the artifact.
+    recipe that does not train), `versions` the libraries that make the artifact and this package,
+    `lowering` the runtime's version of how it lowers, `cpu` the features of this CPU that it chooses by.
     """
 
     model: str
@@ -42,6 +45,9 @@ class Provenance:
     calibration: str
     training: str = ""
     versions: tuple[tuple[str, str], ...] = ()
+    lowering: int = 0
+    cpu: tuple[str, ...] = ()
+    target: Target = "native"
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,12 @@ def canonical_provenance(provenance: Provenance) -> dict[str, object]:
         fields["training"] = provenance.training
     if provenance.versions:
         fields["versions"] = dict(provenance.versions)
+    if provenance.lowering:
+        fields["lowering"] = provenance.lowering
+    if provenance.cpu:
+        fields["cpu"] = list(provenance.cpu)
+    if provenance.target != "native":
+        fields["target"] = provenance.target
     return fields
 
 

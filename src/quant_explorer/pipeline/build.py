@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from quant_explorer import __version__
 from quant_explorer.core.artifact import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -26,6 +27,7 @@ from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
 
+PACKAGE = "quant-explorer"
 # Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
 CHECKED_IMAGES = 16
 
@@ -38,7 +40,10 @@ def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provena
         weights=subject.weights_digest,
         calibration=subject.dataset.digest,
         training=subject.training_digest if trains else "",
-        versions=tuple(sorted(runtime.versions().items())),
+        versions=tuple(sorted((runtime.versions() | {PACKAGE: __version__}).items())),
+        lowering=runtime.version,
+        cpu=runtime.cpu_features(),
+        target=subject.settings.target,
     )
 
 
@@ -77,12 +82,19 @@ def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: 
             classes=subject.dataset.classes,
             files=list_files(temporary),
             options=lowering.options,
-            notes=(*candidate.notes, *lowering.notes),
+            notes=(*candidate.notes, *lowering.notes, *_explain_needs(lowering.needs)),
+            needs=lowering.needs,
         )
         write_manifest(temporary, manifest)
         worker.assign(Opening(lowering.options, str(temporary)))
         check_outputs(worker, candidate, subject)
     return Artifact.load(folder)
+
+
+def _explain_needs(needs: tuple[str, ...]) -> tuple[str, ...]:
+    if not needs:
+        return ()
+    return (f"its figures hold for CPUs with {', '.join(needs)} only",)
 
 
 def check_outputs(worker: Worker, candidate: Candidate, subject: Subject) -> None:

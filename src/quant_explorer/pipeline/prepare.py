@@ -35,7 +35,7 @@ class Preparation:
 
         Raises UnsupportedError with the reason when one of them cannot be applied.
         """
-        candidate = Candidate(self.subject.model, QuantSpec())
+        candidate = Candidate(self.subject.model, QuantSpec(target=self.subject.settings.target))
         kept: dict[tuple[Step, ...], Candidate] = {}
         for number in range(1, len(steps) + 1):
             done = steps[:number]
@@ -73,4 +73,5 @@ def _restore(candidate: Candidate, weights: Path, spec: Path) -> Candidate:
     model = copy.deepcopy(candidate.model)
     load_weights(model, weights)
     wanted = msgspec.json.decode(spec.read_bytes(), type=QuantSpec)
-    return dataclasses.replace(candidate, model=model, spec=wanted)
+    spec_here = dataclasses.replace(wanted, target=candidate.spec.target)
+    return dataclasses.replace(candidate, model=model, spec=spec_here)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import get_args
 
 from quant_explorer.core.errors import SettingsError
+from quant_explorer.core.quantspec import Target
 from quant_explorer.metrics.latency import WARMUP_CALLS
 
 DEFAULT_BATCH_SIZES = (1, 8, 32)
@@ -19,7 +21,8 @@ class Settings:
     `weights` are the user's own (nothing is trained then). Subsets are numbers of images, balanced
     over classes. `engine` is PyTorch's quantized engine; empty chooses. `seed` decides splits, initial
     weights and batches, `dataloader_seed` the batches alone, where it is given. `learning_rate` is the
-    peak of training the baseline; `batch_size` is also that of fine-tuning.
+    peak of training the baseline; `batch_size` is also that of fine-tuning. `target` is the CPU that INT8
+    ranges are chosen for: this one, or any of x86-64 (see `core/quantspec.py`).
     """
 
     data: str
@@ -37,6 +40,7 @@ class Settings:
     batch_size: int = 64
     learning_rate: float = 0.2
     calibration_images: int = 256
+    target: Target = "native"
 
     def __post_init__(self) -> None:
         _require("--epochs", self.epochs, self.epochs >= 1, "at least 1")
@@ -49,6 +53,7 @@ class Settings:
         _require(
             "--label-smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 up to but not 1"
         )
+        _require("--target", self.target, self.target in get_args(Target), " or ".join(get_args(Target)))
         for option, value in (("--train-subset", self.train_subset), ("--test-subset", self.test_subset)):
             _require(option, value, value is None or value >= 1, "at least 1")
 

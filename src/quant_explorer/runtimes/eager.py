@@ -30,10 +30,15 @@ class Eager:
 
     engine: str = ""
     name: ClassVar[str] = "eager"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """Eager is PyTorch itself, which this package requires."""
         return None
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Nothing is chosen by the CPU yet."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return PyTorch's version, with its build (`+cpu`, `+cu130`)."""

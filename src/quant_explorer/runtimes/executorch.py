@@ -30,10 +30,15 @@ class ExecuTorch:
 
     batch_sizes: str = "1,8,32"
     name: ClassVar[str] = "executorch"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """It needs ExecuTorch's wheel, which has XNNPACK in it, and torchao to quantize."""
         return explain_missing("executorch", "executorch", "torchao")
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Nothing is chosen by the CPU yet."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return the versions of ExecuTorch, and of what exports and quantizes for it."""

@@ -45,10 +45,15 @@ class Inductor:
     """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
 
     name: ClassVar[str] = "inductor"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
         return cpp_compiler.explain_missing() or explain_missing("inductor", "torch", "torchao")
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Nothing is chosen by the CPU yet."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what compiles and quantizes."""

@@ -35,10 +35,15 @@ class OnnxRuntime:
     """The `onnxruntime` runtime, with its CPU execution provider."""
 
     name: ClassVar[str] = "onnxruntime"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """Return which of its libraries are missing, or None."""
         return explain_missing("onnxruntime", *_PACKAGES)
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Nothing is chosen by the CPU yet."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the exporter's libraries and of the runtime."""

@@ -27,10 +27,15 @@ class OpenVino:
 
     precision: str = "fp32"
     name: ClassVar[str] = "openvino"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """OpenVINO, NNCF and the ONNX exporter are an extra."""
         return explain_missing("openvino", "openvino", "nncf", "onnx", "onnxscript")
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Nothing is chosen by the CPU yet."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what exports, converts, quantizes and runs."""

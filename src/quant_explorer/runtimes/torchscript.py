@@ -42,10 +42,15 @@ class TorchScript:
     engine: str = ""
     optimize: bool = True
     name: ClassVar[str] = "torchscript"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """TorchScript is part of PyTorch, which this package requires."""
         return None
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Nothing is chosen by the CPU yet."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return PyTorch's version, with its build (`+cpu`, `+cu130`)."""

@@ -41,6 +41,7 @@ class FakeRuntime:
     fault: Fault = ""
     fault_after: int = 0
     name: ClassVar[str] = "fake"
+    version: ClassVar[int] = 1
 
     def unavailable(self) -> str | None:
         """NumPy is always there."""
@@ -58,6 +59,10 @@ class FakeRuntime:
         if spec.precision != "int8" or spec.activations != "static" or spec.activation_ranges:
             return f"fake lowers fp32 and calibrated static int8, not {spec.activations} {spec.precision}"
         return None
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """NumPy computes the same on every CPU."""
+        return ()
 
     def versions(self) -> dict[str, str]:
         """Return NumPy's version."""
