@@ -25,7 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from quant_explorer.core.errors import QuantExplorerError
+from quant_explorer.core.errors import QuantExplorerError, explain
 from quant_explorer.core.progress import Task
 
 _UNFOLDED = 250
@@ -192,4 +192,4 @@ def _interrupted() -> int:
 def _escape(error: Exception) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(explain(error))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quant_explorer.core.energy import EnergyBlock
-from quant_explorer.core.errors import UnsupportedError, require_supported
+from quant_explorer.core.errors import UnsupportedError, explain, require_supported
 
 POWERCAP = Path("/sys/class/powercap")
 # The counters move about once a millisecond.
@@ -45,7 +45,7 @@ def unavailable(root: Path = POWERCAP) -> str | None:
     except PermissionError as error:
         return f"{error.filename} may only be read by root"
     except (OSError, ValueError) as error:
-        return f"the energy counters below {root} cannot be read ({error})"
+        return f"the energy counters below {root} cannot be read ({explain(error)})"
     return None if packages else f"no energy counter of a CPU package below {root} (RAPL)"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import explain
 from quant_explorer.core.measurement import PeakMemory
 
 _STATUS = Path("/proc/self/status")
@@ -24,7 +25,7 @@ def unavailable() -> str | None:
         reset_peak()
         read_peak_bytes()
     except (OSError, ValueError) as error:
-        return f"the kernel does not offer a resettable high-water mark of resident memory ({error})"
+        return f"the kernel does not offer a resettable high-water mark of resident memory ({explain(error)})"
     return None
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.cost import BYTES_PER_ELEMENT
-from quant_explorer.core.errors import StorageError
+from quant_explorer.core.errors import StorageError, explain
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
@@ -36,7 +36,7 @@ def measure_peaks(threads: int, progress: Progress, *, cache_dir: Path | None = 
     try:
         write_atomically(peaks_file(threads, cache_dir), msgspec.json.encode(peaks))
     except StorageError as error:
-        progress.say(f"Peaks are not kept: {error}")
+        progress.say(f"Peaks are not kept: {explain(error)}")
     return peaks
 
 

@@ -13,7 +13,7 @@ import filelock
 import msgspec
 
 from quant_explorer.core.artifact import remove_unfinished, write_atomically
-from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
+from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError, explain
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.settings import Protocol, Settings
 
@@ -80,7 +80,9 @@ class RunFolder:
                 self.description.read_bytes(), type=RunDescription, dec_hook=decode_path
             )
         except msgspec.DecodeError as error:
-            raise StudyError(f"{self.description}: not a readable run description ({error})") from error
+            raise StudyError(
+                f"{self.description}: not a readable run description ({explain(error)})"
+            ) from error
 
     def claim(self, wanted: RunDescription) -> None:
         """Write the description, or check that the folder was made with the same settings.
@@ -97,8 +99,8 @@ class RunFolder:
         earlier = self.describe()
         if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
             differing = [
-                f"--{name.replace('_', '-')} {getattr(earlier.settings, name)} "
-                f"(now {getattr(wanted.settings, name)})"
+                f"--{name.replace('_', '-')} {_given(getattr(earlier.settings, name))} "
+                f"(now {_given(getattr(wanted.settings, name))})"
                 for name in Settings.__dataclass_fields__
                 if getattr(earlier.settings, name) != getattr(wanted.settings, name)
             ]
@@ -107,6 +109,10 @@ class RunFolder:
                     f"{self.path} was made with {', '.join(differing)}. "
                     "Use another --run-dir, or the same options."
                 )
+
+
+def _given(value: object) -> str:
+    return "not given" if value in (None, "") else str(value)
 
 
 @contextmanager
@@ -124,7 +130,7 @@ def open_run(path: Path) -> Iterator[RunFolder]:
             f"{path} is in use by another quant-explorer process; wait for it, or use another --run-dir"
         ) from None
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
     try:
         run = RunFolder(path)
         remove_unfinished(run.artifacts)
@@ -140,7 +146,7 @@ def log_to(path: Path) -> Iterator[None]:
     try:
         handler = _LogFile(path)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

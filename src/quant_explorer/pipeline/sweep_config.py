@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from quant_explorer.core.errors import SettingsError
+from quant_explorer.core.errors import SettingsError, explain
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.recipe import Step
 from quant_explorer.core.registry import unknown_name_message
@@ -160,9 +160,9 @@ def load_sweep_config(path: Path) -> SweepConfig:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SettingsError(f"{path}: cannot be read ({error.strerror or explain(error)})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise SettingsError(f"{path}: not readable as YAML ({' '.join(explain(error).split())})") from error
     if not isinstance(content, Mapping) or not isinstance(root, yaml.MappingNode):
         raise SettingsError(f"{path}: expected keys with values, as in configs/default.yaml")
     lines: dict[str, int] = {}

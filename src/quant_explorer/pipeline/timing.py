@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.errors import WorkerError
+from quant_explorer.core.errors import WorkerError, explain
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
 from quant_explorer.core.recipe import digest_of
@@ -54,7 +54,7 @@ def time_variants(
                 _Comparison(baseline, group, subject, run, study, protocol).run_all()
                 break
             except _LostWorkerError as lost:
-                problems.append(f"timing {lost.contender.measurement.variant.name}: {lost.error}")
+                problems.append(f"timing {lost.contender.measurement.variant.name}: {explain(lost.error)}")
                 if lost.contender is baseline:
                     return tuple(problems)
                 study.append(lost.measurement)
@@ -73,7 +73,7 @@ class _LostWorkerError(Exception):
 
     @property
     def measurement(self) -> Measurement:
-        reason = f"while it was timed: {self.error}"
+        reason = f"while it was timed: {explain(self.error)}"
         return replace(self.contender.measurement, status=status_of(self.error), reason=reason)
 
 

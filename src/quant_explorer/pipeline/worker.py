@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,13 @@ import numpy as np
 
 from quant_explorer.core.contracts import Batch, Runtime, Session
 from quant_explorer.core.energy import EnergyBlock
-from quant_explorer.core.errors import UnsupportedError, WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.errors import (
+    UnsupportedError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerTimeoutError,
+    explain,
+)
 from quant_explorer.core.measurement import Executed, PeakMemory
 from quant_explorer.hardware import energy
 from quant_explorer.metrics import latency, memory
@@ -90,7 +97,8 @@ class Worker:
         except OSError as error:
             self._connection.close()
             self._log.close()
-            raise WorkerError(f"no worker process could be started ({error.strerror})") from error
+            reason = error.strerror or explain(error)
+            raise WorkerError(f"no worker process could be started ({reason})") from error
         finally:
             child_end.close()
         # A process that is dead already is found so by the first question.
@@ -209,12 +217,8 @@ class _Bench:
             case Time(warmup_calls):
                 return latency.time_block(self.session.run, self.held, warmup_calls=warmup_calls)
             case MeasureMemory(batch):
-                return memory.measure_peak(
-                    self.session.run,
-                    batch,
-                    floor_bytes=self.floor_bytes,
-                    loaded_bytes=self.loaded_bytes,
-                )
+                floor, loaded = self.floor_bytes, self.loaded_bytes
+                return memory.measure_peak(self.session.run, batch, floor_bytes=floor, loaded_bytes=loaded)
             case MeasureEnergy(batch, root):
                 try:
                     return energy.measure_energy(lambda: self.session.run(batch), root=root)
@@ -284,10 +288,8 @@ def _guard(call: Callable[[], R]) -> R | Failure:
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - recorded by the parent as the variant's status and reason
-        import traceback
-
         traceback.print_exc()
-        return Failure(f"{type(error).__name__}: {error}")
+        return Failure(explain(error))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from torch.ao.quantization import quantize_fx
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.runtimes import half
 
@@ -289,4 +289,4 @@ def _explain(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"{what} ({error}); {advice}") from error
+        raise UnsupportedError(f"{what} ({explain(error)}); {advice}") from error

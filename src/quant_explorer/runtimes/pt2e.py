@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import Quantizer
@@ -126,5 +126,5 @@ def _explain(what: str, advice: str) -> Iterator[None]:
         yield
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         # The rest is the trace of PyTorch's own code.
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = explain(error).partition("\n")[0]
         raise UnsupportedError(f"{what} ({reason}); {advice}") from error

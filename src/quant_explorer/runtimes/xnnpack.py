@@ -32,7 +32,7 @@ from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes import half, pt2e
 
@@ -171,5 +171,5 @@ def _explain(what: str) -> Iterator[None]:
         try:
             yield
         except (*expected, ExportError, InternalError) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            reason = explain(error).partition("\n")[0]
             raise UnsupportedError(f"{what} ({reason})") from error

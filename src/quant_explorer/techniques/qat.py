@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
-from quant_explorer.core.errors import BuildError, UnsupportedError
+from quant_explorer.core.errors import BuildError, UnsupportedError, explain
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class QuantizationAwareTraining:
             )
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise UnsupportedError(
-                f"the model cannot be traced to a graph by torch.fx ({error}); control flow that depends on "
-                "the input must be moved out of forward()"
+                f"the model cannot be traced to a graph by torch.fx ({explain(error)}); control flow that "
+                "depends on the input must be moved out of forward()"
             ) from error
         observe_activations(prepared, workbench)
         spec = dataclasses.replace(candidate.spec, activation_ranges=tuple(activation_ranges(prepared)))
