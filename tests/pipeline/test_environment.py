@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import quant_explorer
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.pipeline import environment
 from quant_explorer.pipeline.environment import (
@@ -63,20 +64,30 @@ def test_a_processor_that_says_little_has_none(cpuinfo: Path, content: str | Non
     assert not has_bfloat16()
 
 
-def test_the_digest_names_the_machine_and_its_settings(cpuinfo: Path) -> None:
+def test_the_digest_names_the_machine_and_its_settings(
+    cpuinfo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cpuinfo.write_text(SAPPHIRE)
-    one = describe_environment(threads=1, packages=["numpy"])
-    assert describe_environment(threads=1, packages=["numpy"]) == one
-    digests = {one.digest, describe_environment(threads=2, packages=["numpy"]).digest}
-    digests.add(describe_environment(threads=1, packages=["numpy", "torch"]).digest)
+    one = describe_environment(threads=1, packages=["numpy"], protocol=1)
+    assert describe_environment(threads=1, packages=["numpy"], protocol=1) == one
+    digests = {one.digest, describe_environment(threads=2, packages=["numpy"], protocol=1).digest}
+    digests.add(describe_environment(threads=1, packages=["numpy", "torch"], protocol=1).digest)
     cpuinfo.write_text(GRAVITON)
-    digests.add(describe_environment(threads=1, packages=["numpy"]).digest)
-    assert len(digests) == 4
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=1).digest)
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=2).digest)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=2).digest)
+    monkeypatch.setattr(quant_explorer, "__version__", "0.0.9")
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=2).digest)
+    assert len(digests) == 7
 
 
 def test_versions_are_those_installed_and_what_is_not_is_left_out() -> None:
-    found = describe_environment(threads=1, packages=["torch", "no-such-package-at-all"])
-    assert found.versions == {"torch": torch.__version__.partition("+")[0]}
+    found = describe_environment(threads=1, packages=["torch", "no-such-package-at-all"], protocol=1)
+    assert found.versions == {
+        "quant-explorer": quant_explorer.__version__,
+        "torch": torch.__version__.partition("+")[0],
+    }
 
 
 def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,10 @@ from quant_explorer.core.quantspec import Target
 from quant_explorer.metrics.latency import WARMUP_CALLS
 
 DEFAULT_BATCH_SIZES = (1, 8, 32)
+# How figures are taken. Raised when the same artifact on the same machine would come out different: what is
+# timed, weighed or counted, warm-up, order of rounds, what is pinned to which core. Studies from before it
+# was recorded have 0. Figures of two versions never stand in one table.
+PROTOCOL_VERSION = 1
 
 
 @dataclass(frozen=True)
