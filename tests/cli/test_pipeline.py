@@ -186,7 +186,7 @@ def test_a_changed_artifact_is_found_and_said_how_to_mend(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     code, printed = invoke("pipeline", *EAGER, "--config", "dynamic_int8", "--run-dir", run)
     assert code == 1
-    assert "dynamic_int8@eager: build_failed" in printed
+    assert "dynamic_int8@eager could not be built: " in printed
     assert "missing or changed since it was built; delete" in printed
     latest = Study.load(run / "study.jsonl").measurements(results.environment.digest)
     assert latest[changed.digest].status is Status.BUILD_FAILED

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
 from quant_explorer.report.plot import draw_pareto
@@ -38,7 +38,9 @@ def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws
         try:
             write_atomically(folder / name, content)
         except OSError as error:
-            raise StorageError(f"{folder / name}: cannot be written ({error.strerror})") from error
+            raise StorageError(
+                f"{folder / name}: cannot be written ({error.strerror or explain(error)})"
+            ) from error
     return results
 
 
@@ -57,13 +59,13 @@ def load_results(path: Path) -> Results:
         content = path.read_bytes()
         version = msgspec.json.decode(content, type=_Header).schema_version
     except (OSError, msgspec.MsgspecError) as error:
-        raise StudyError(f"{path}: not a readable results file ({error})") from error
+        raise StudyError(f"{path}: not a readable results file ({explain(error)})") from error
     if version != SCHEMA_VERSION:
         raise StudyError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}")
     try:
         return msgspec.json.decode(content, type=Results)
     except msgspec.MsgspecError as error:
-        raise StudyError(f"{path}: not a results document ({error})") from error
+        raise StudyError(f"{path}: not a results document ({explain(error)})") from error
 
 
 def _markdown(results: Results, *, multi: bool) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from quant_explorer.core.frontier import Objective
 from quant_explorer.core.measurement import Environment, FileSize, Status
+from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.stats import Interval, Verdict
 
 SCHEMA_VERSION = 1
@@ -23,6 +24,7 @@ class RunInfo:
     """What was run, in the words of the command line's options.
 
     `model` lists several models with commas. A subset of 0 means all images, a time limit of 0 none.
+    `version` is that of the quant-explorer that derived the figures; the environment has that which measured.
     """
 
     data: str
@@ -162,7 +164,10 @@ class Place:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """Everything that is known of one variant. `latency` is keyed by batch size."""
+    """Everything that is known of one variant.
+
+    `latency` is keyed by batch size. `precision` is the one that was asked for; `executed` is what ran.
+    """
 
     name: str
     config: str
@@ -182,6 +187,7 @@ class VariantResult:
     notes: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     reasons: Reasons = field(default_factory=dict)
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
