@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.roofline import Peaks
-from quant_explorer.pipeline import peaks
+from quant_explorer.machine import kept_peaks
 
 Invoke = Callable[..., tuple[int, str]]
 
@@ -32,10 +33,10 @@ def test_doctor_is_a_table_without_json(invoke: Invoke) -> None:
 
 
 def test_doctor_measures_peaks_when_asked(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(threads: int, progress: Progress) -> Peaks:
+    def measure(threads: int, progress: Progress, folder: Path) -> Peaks:
         return Peaks(threads, {"fp32": 50.0}, 10.0)
 
-    monkeypatch.setattr(peaks, "measure_peaks", measure)
+    monkeypatch.setattr(kept_peaks, "measure_and_keep", measure)
     code, printed = invoke("doctor", "--peaks", "--threads", "2", "--json")
     assert code == 0
     facts = {fact["what"]: fact for fact in json.loads(printed)}

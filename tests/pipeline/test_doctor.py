@@ -1,8 +1,17 @@
 import pytest
 
+from quant_explorer.core.roofline import Peaks, override_peaks
 from quant_explorer.metrics import memory
 from quant_explorer.pipeline import doctor
-from quant_explorer.pipeline.doctor import Fact, examine
+from quant_explorer.pipeline.doctor import Fact, describe_peaks, examine
+
+PEAKS = Peaks(
+    1,
+    {"fp32": 50.0, "bf16": 10.0, "int8": 200.0},
+    10.0,
+    kernels={"fp32": "torch.matmul", "int8": "torch._int_mm", "gb_per_s": "copy"},
+    reasons={"fp16": "no kernel"},
+)
 
 
 def facts() -> dict[str, Fact]:
@@ -46,3 +55,13 @@ def test_one_engine_is_the_default_and_its_bits_are_given() -> None:
 def test_peak_memory_says_why_it_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "unavailable", lambda: "the kernel does not let us")
     assert facts()["peak memory"] == Fact("peak memory", "not measurable", "the kernel does not let us")
+
+
+def test_facts_name_the_kernel_the_ridge_and_what_is_slower_than_fp32() -> None:
+    facts = {fact.what: fact for fact in describe_peaks(override_peaks(PEAKS, {"int8": 250.0}))}
+    assert facts["memory bandwidth"].finding == "10.0 GB/s"
+    assert facts["peak fp32"].finding == "50.0 GMAC/s"
+    assert facts["peak fp32"].why == "torch.matmul; memory binds below 5 MAC/byte"
+    assert facts["peak bf16"].why.endswith("; 0.2 x fp32")
+    assert facts["peak int8"].why.startswith("given, not measured; memory binds below 25 MAC/byte")
+    assert (facts["peak fp16"].finding, facts["peak fp16"].why) == ("none", "no kernel")

@@ -22,11 +22,16 @@ def command(with_peaks: bool, threads: int, as_json: bool) -> int:
     """Show CPU, instruction sets, cores, memory, versions, and which precisions will be fast and why."""
     from quant_explorer.cli.console import ConsoleProgress
     from quant_explorer.cli.session import print_figures
-    from quant_explorer.pipeline.doctor import examine
-    from quant_explorer.pipeline.peaks import describe_peaks, measure_peaks
+    from quant_explorer.datasets.cache import default_cache_dir
+    from quant_explorer.machine.kept_peaks import measure_and_keep
+    from quant_explorer.pipeline.doctor import describe_peaks, examine
 
     # Measured first: an error in the options is told before anything else takes time.
-    peaks = describe_peaks(measure_peaks(threads, ConsoleProgress())) if with_peaks else ()
+    peaks = (
+        describe_peaks(measure_and_keep(threads, ConsoleProgress(), default_cache_dir()))
+        if with_peaks
+        else ()
+    )
     facts = (*examine(), *peaks)
     rows = [{"what": fact.what, "finding": fact.finding, "why": fact.why} for fact in facts]
     print_figures(rows, as_json=as_json, title="This machine")

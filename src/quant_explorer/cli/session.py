@@ -80,7 +80,7 @@ class Session:
     @property
     def environment(self) -> Environment:
         """This machine, with the settings of the protocol."""
-        from quant_explorer.pipeline.environment import describe_environment
+        from quant_explorer.machine.environment import describe_environment
         from quant_explorer.runtimes import RUNTIMES
 
         packages = {package for runtime in RUNTIMES.values() for package in runtime().versions()}
@@ -109,7 +109,7 @@ def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
 
 def _check(wanted: RunDescription) -> None:
     from quant_explorer.datasets import SOURCES
-    from quant_explorer.pipeline.environment import measuring_cores
+    from quant_explorer.machine.topology import measuring_cores
     from quant_explorer.pipeline.subject import takes_image_size
 
     settings = wanted.settings

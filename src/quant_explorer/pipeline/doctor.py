@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import psutil
 
+from quant_explorer.core.cost import BYTES_PER_ELEMENT
 from quant_explorer.core.packages import installed_version
+from quant_explorer.core.roofline import BANDWIDTH, Peaks, ridge_macs_per_byte
 from quant_explorer.core.units import format_mb
+from quant_explorer.machine.cpu import cpu_model, has_bfloat16, instruction_sets
+from quant_explorer.machine.topology import available_cores
 from quant_explorer.metrics import memory
-from quant_explorer.pipeline.environment import (
-    available_cores,
-    cpu_model,
-    has_bfloat16,
-    instruction_sets,
-)
 from quant_explorer.runtimes import RUNTIMES
 
 _PACKAGES = (
@@ -94,3 +92,27 @@ def _precisions() -> Iterator[Fact]:
         yield Fact("FP16", "fast", "the CPU multiplies float16 in hardware")
     else:
         yield Fact("FP16", "slow", "the CPU only converts float16: products are emulated in FP32")
+
+
+def describe_peaks(peaks: Peaks) -> tuple[Fact, ...]:
+    """Return the peaks as facts of the machine, each precision beside FP32."""
+    threads = f"{peaks.threads} thread{'s' * (peaks.threads > 1)}"
+    return (
+        Fact("memory bandwidth", f"{peaks.gb_per_s:,.1f} GB/s", f"{_source(BANDWIDTH, peaks)}; {threads}"),
+        *(_describe_peak(precision, peaks) for precision in BYTES_PER_ELEMENT),
+    )
+
+
+def _describe_peak(precision: str, peaks: Peaks) -> Fact:
+    peak, reference = peaks.gmacs_per_s.get(precision), peaks.gmacs_per_s.get("fp32")
+    if peak is None:
+        return Fact(f"peak {precision}", "none", peaks.reasons.get(precision, "not measured"))
+    ridge = ridge_macs_per_byte(peak, peaks.gb_per_s)
+    why = f"{_source(precision, peaks)}; memory binds below {ridge:.2g} MAC/byte"
+    if reference is not None and precision != "fp32":
+        why += f"; {peak / reference:.2g} x fp32"
+    return Fact(f"peak {precision}", f"{peak:,.1f} GMAC/s", why)
+
+
+def _source(name: str, peaks: Peaks) -> str:
+    return "given, not measured" if name in peaks.overrides else peaks.kernels.get(name, "measured")

@@ -23,8 +23,8 @@ from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets import augment, prepare
+from quant_explorer.machine.cpu import has_bfloat16
 from quant_explorer.pipeline.data_parallel import DataParallel
-from quant_explorer.pipeline.environment import has_bfloat16
 
 # Shares of the steps, and by what images are scaled until then: small ones first, which cost less.
 # Sources: Howard, "Training Imagenet in 3 hours for USD 25" (progressive resizing), 2018; Tan and Le,

@@ -17,7 +17,7 @@ import psutil
 
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.roofline import BANDWIDTH
-from quant_explorer.hardware.kernels import KERNELS, Call, Prepare
+from quant_explorer.machine.kernels import KERNELS, Call, Prepare
 
 WHAT = (BANDWIDTH, *KERNELS)
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.hardware.energy import difference_uj, find_packages, measure_energy, unavailable
+from quant_explorer.machine.counters import difference_uj, find_packages, measure_energy, unavailable
 
 RANGE_UJ = 1_000_000
 

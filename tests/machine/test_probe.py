@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from quant_explorer.hardware import probe
-from quant_explorer.hardware.kernels import Call
-from quant_explorer.hardware.probe import WHAT, Effort, Figure, array_bytes
+from quant_explorer.machine import probe
+from quant_explorer.machine.kernels import Call
+from quant_explorer.machine.probe import WHAT, Effort, Figure, array_bytes
 
 QUICK = Effort(sizes=(64,), seconds=0.0, array_bytes=4_000_000)
 
