@@ -20,8 +20,7 @@ def test_doctor_says_what_will_be_fast_and_why(invoke: Invoke) -> None:
     assert torch.__version__.startswith(facts["version of torch"]["finding"])
     assert facts["cores"]["finding"] == str(len(psutil.Process().cpu_affinity()))
     assert facts["runtime eager"]["finding"] == "available"
-    for precision in ("INT8", "BF16", "FP16"):
-        assert facts[precision]["why"]
+    assert facts["INT8 dot products"]["finding"] in ("in hardware", "none")
     engines = [fact for fact in facts if fact.startswith("engine ")]
     assert sum("(default)" in engine for engine in engines) == 1
 

@@ -19,30 +19,22 @@ def facts() -> dict[str, Fact]:
 
 
 @pytest.mark.parametrize(
-    ("sets", "int8", "fp16"),
+    ("sets", "int8", "bf16", "fp16"),
     [
-        (("avx2",), "smaller, hardly faster", "slow"),
-        (("avx512_vnni",), "fast", "slow"),
-        (("asimddp", "asimdhp"), "fast", "fast"),
+        (("avx2",), "none", "none", "none"),
+        (("avx512_vnni", "avx512_bf16"), "in hardware", "in hardware", "none"),
+        (("asimddp", "asimdhp"), "in hardware", "none", "in hardware"),
     ],
 )
-def test_what_is_fast_follows_from_the_instruction_sets(
-    monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], int8: str, fp16: str
+def test_arithmetic_follows_from_the_instruction_sets(
+    monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], int8: str, bf16: str, fp16: str
 ) -> None:
     monkeypatch.setattr(doctor, "instruction_sets", lambda: sets)
     found = facts()
     assert found["instruction sets"].finding == ", ".join(sets)
-    assert (found["INT8"].finding, found["FP16"].finding) == (int8, fp16)
-    assert found["INT8"].why
-    assert found["FP16"].why
-
-
-@pytest.mark.parametrize(("has", "finding"), [(True, "fast"), (False, "slow")])
-def test_bfloat16_is_emulated_where_the_processor_has_none(
-    monkeypatch: pytest.MonkeyPatch, has: bool, finding: str
-) -> None:
-    monkeypatch.setattr(doctor, "has_bfloat16", lambda: has)
-    assert facts()["BF16"].finding == finding
+    assert found["INT8 dot products"].finding == int8
+    assert found["BF16 arithmetic"].finding == bf16
+    assert found["FP16 arithmetic"].finding == fp16
 
 
 def test_one_engine_is_the_default_and_its_bits_are_given() -> None:

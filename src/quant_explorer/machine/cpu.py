@@ -9,7 +9,7 @@ CPUINFO = Path("/proc/cpuinfo")
 # What decides how fast this field's kernels are.
 INSTRUCTION_SETS = (
     *("avx", "avx2", "f16c", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16"),
-    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
 )
 
@@ -23,11 +23,6 @@ def instruction_sets(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
     """Return those of INSTRUCTION_SETS that the processor has."""
     flags = set((_read_field("flags", cpuinfo) or _read_field("Features", cpuinfo) or "").split())
     return tuple(name for name in INSTRUCTION_SETS if name in flags)
-
-
-def has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
-    """Return whether the processor multiplies bfloat16 in hardware; elsewhere it is emulated and slow."""
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(instruction_sets(cpuinfo)))
 
 
 def _read_field(field: str, cpuinfo: Path) -> str | None:

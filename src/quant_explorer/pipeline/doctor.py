@@ -1,4 +1,4 @@
-"""What this machine is, and which engines and precisions will be fast on it, with the reasons."""
+"""What this machine is, and what its libraries and instruction sets can do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import psutil
 
+from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.cost import BYTES_PER_ELEMENT
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.roofline import BANDWIDTH, Peaks, ridge_macs_per_byte
 from quant_explorer.core.units import format_mb
-from quant_explorer.machine.cpu import cpu_model, has_bfloat16, instruction_sets
+from quant_explorer.machine.cpu import cpu_model, instruction_sets
 from quant_explorer.machine.topology import available_cores
 from quant_explorer.metrics import memory
 from quant_explorer.runtimes import RUNTIMES
@@ -27,7 +28,6 @@ _INT8_DOT_PRODUCTS = {
     "i8mm": "INT8 matrix products",
     "asimddp": "INT8 dot products",
 }
-_FLOAT16 = {"avx512_fp16", "asimdhp"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _facts() -> Iterator[Fact]:
         reason = runtime().unavailable()
         yield Fact(f"runtime {name}", "not available" if reason else "available", reason or "")
     yield from _engines()
-    yield from _precisions()
+    yield from _arithmetic()
     reason = memory.unavailable()
     yield Fact("peak memory", "not measurable" if reason else "measurable", reason or "")
 
@@ -77,21 +77,18 @@ def _engines() -> Iterator[Fact]:
         yield Fact(f"engine {engine}{default}", f"{bits}-bit activations", exact)
 
 
-def _precisions() -> Iterator[Fact]:
-    found = set(instruction_sets())
-    dots = [f"{name}: {why}" for name, why in _INT8_DOT_PRODUCTS.items() if name in found]
-    if dots:
-        yield Fact("INT8", "fast", "; ".join(dots))
-    else:
-        yield Fact("INT8", "smaller, hardly faster", "the CPU has no INT8 dot product instruction")
-    if has_bfloat16():
-        yield Fact("BF16", "fast", "the CPU multiplies bfloat16 in hardware")
-    else:
-        yield Fact("BF16", "slow", "the CPU has no bfloat16 instructions: products are emulated in FP32")
-    if _FLOAT16 & found:
-        yield Fact("FP16", "fast", "the CPU multiplies float16 in hardware")
-    else:
-        yield Fact("FP16", "slow", "the CPU only converts float16: products are emulated in FP32")
+def _arithmetic() -> Iterator[Fact]:
+    found = instruction_sets()
+    dots = [f"{name}: {what}" for name, what in _INT8_DOT_PRODUCTS.items() if name in found]
+    yield Fact(
+        "INT8 dot products",
+        "in hardware" if dots else "none",
+        "; ".join(dots) or "pairs of products are added in 16 bits, which can overflow",
+    )
+    for precision in HALF_PRECISIONS:
+        native = has_arithmetic(precision, found)
+        why = "" if native else "products are computed in FP32, with conversions around them"
+        yield Fact(f"{precision.upper()} arithmetic", "in hardware" if native else "none", why)
 
 
 def describe_peaks(peaks: Peaks) -> tuple[Fact, ...]:
