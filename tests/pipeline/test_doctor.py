@@ -1,7 +1,7 @@
 import pytest
 
 from quant_explorer.core.roofline import Peaks, override_peaks
-from quant_explorer.metrics import memory
+from quant_explorer.machine.memory import ResidentMemory
 from quant_explorer.pipeline import doctor
 from quant_explorer.pipeline.doctor import Fact, describe_peaks, examine
 
@@ -45,7 +45,7 @@ def test_one_engine_is_the_default_and_its_bits_are_given() -> None:
 
 
 def test_peak_memory_says_why_it_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "unavailable", lambda: "the kernel does not let us")
+    monkeypatch.setattr(ResidentMemory, "unavailable", lambda self: "the kernel does not let us")
     assert facts()["peak memory"] == Fact("peak memory", "not measurable", "the kernel does not let us")
 
 

@@ -101,10 +101,15 @@ def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: st
 @contextlib.contextmanager
 def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
     """As open_session, for a run that is described already."""
+    from quant_explorer.machine.topology import explain_quota
+
     _check(wanted)
     with open_run(path) as run, divert_libraries(run.log):
         run.claim(wanted)
-        yield Session(run, wanted, ConsoleProgress(), run.load_study())
+        progress = ConsoleProgress()
+        if quota := explain_quota():
+            progress.say(quota)
+        yield Session(run, wanted, progress, run.load_study())
 
 
 def _check(wanted: RunDescription) -> None:

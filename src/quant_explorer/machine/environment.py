@@ -5,12 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 
-import psutil
-
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
+from quant_explorer.machine.memory import total_bytes
 from quant_explorer.machine.topology import available_cores
 
 
@@ -21,7 +20,7 @@ def describe_environment(*, threads: int, packages: Iterable[str]) -> Environmen
         "cpu": cpu_model(),
         "instruction_sets": list(instruction_sets()),
         "cores": available_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": total_bytes(),
         "threads": threads,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -32,7 +31,7 @@ def describe_environment(*, threads: int, packages: Iterable[str]) -> Environmen
         cpu=cpu_model(),
         instruction_sets=instruction_sets(),
         cores=available_cores(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=total_bytes(),
         threads=threads,
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),

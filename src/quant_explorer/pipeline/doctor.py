@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import psutil
-
 from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.cost import BYTES_PER_ELEMENT
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.roofline import BANDWIDTH, Peaks, ridge_macs_per_byte
 from quant_explorer.core.units import format_mb
+from quant_explorer.machine.cgroup import memory_limit_bytes
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
-from quant_explorer.machine.topology import available_cores
-from quant_explorer.metrics import memory
+from quant_explorer.machine.memory import ResidentMemory, available_bytes, total_bytes
+from quant_explorer.machine.topology import available_cores, explain_quota, physical_cores
 from quant_explorer.runtimes import RUNTIMES
 
 _PACKAGES = (
@@ -47,9 +46,11 @@ def examine() -> tuple[Fact, ...]:
 def _facts() -> Iterator[Fact]:
     yield Fact("CPU", cpu_model())
     yield Fact("instruction sets", ", ".join(instruction_sets()) or "none known")
-    yield Fact("cores", str(available_cores()), "cores this process may use")
-    total = psutil.virtual_memory()
-    yield Fact("memory", f"{format_mb(total.total)} MB", f"{format_mb(total.available)} MB available")
+    yield Fact("cores", str(available_cores()), explain_quota() or "hardware threads this process may use")
+    yield Fact("physical cores", str(len(physical_cores())), "two workers never share one")
+    limited = ", the limit of a control group" if memory_limit_bytes() == total_bytes() else ""
+    available = f"{format_mb(available_bytes())} MB available{limited}"
+    yield Fact("memory", f"{format_mb(total_bytes())} MB", available)
     for package in _PACKAGES:
         yield Fact(f"version of {package}", installed_version(package) or "not installed")
     for name, runtime in RUNTIMES.items():
@@ -57,7 +58,7 @@ def _facts() -> Iterator[Fact]:
         yield Fact(f"runtime {name}", "not available" if reason else "available", reason or "")
     yield from _engines()
     yield from _arithmetic()
-    reason = memory.unavailable()
+    reason = ResidentMemory().unavailable()
     yield Fact("peak memory", "not measurable" if reason else "measurable", reason or "")
 
 

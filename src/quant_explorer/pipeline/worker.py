@@ -24,7 +24,8 @@ from quant_explorer.core.contracts import Batch, Runtime, Session
 from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import UnsupportedError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, PeakMemory
-from quant_explorer.machine import counters
+from quant_explorer.machine.counters import PackageCounters, find_packages
+from quant_explorer.machine.memory import ResidentMemory
 from quant_explorer.machine.process import (
     connect_to_parent,
     describe_exit,
@@ -32,7 +33,7 @@ from quant_explorer.machine.process import (
     start_process,
     thread_environment,
 )
-from quant_explorer.metrics import latency, memory
+from quant_explorer.metrics import energy, latency, memory
 from quant_explorer.pipeline.messages import (
     Answer,
     Failure,
@@ -199,12 +200,15 @@ class _Bench:
                 return memory.measure_peak(
                     self.session.run,
                     batch,
+                    ResidentMemory(),
                     floor_bytes=self.floor_bytes,
                     loaded_bytes=self.loaded_bytes,
                 )
             case MeasureEnergy(batch, root):
                 try:
-                    return counters.measure_energy(lambda: self.session.run(batch), root=root)
+                    return energy.measure_energy(
+                        partial(self.session.run, batch), PackageCounters(find_packages(root))
+                    )
                 except UnsupportedError:
                     return ()
             case Run(batch):
@@ -225,13 +229,14 @@ def _load(loading: Loading) -> type[Runtime]:
 
 
 def _open(runtime: type[Runtime], opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
-    reason = memory.unavailable()
-    floor = 0 if reason else memory.read_resident_bytes()
+    resident = ResidentMemory()
+    reason = resident.unavailable()
+    floor = 0 if reason else resident.read_bytes()
     start = time.perf_counter()
     session = runtime(**dict(opening.options)).open(Path(opening.folder))
     session.run(batch)
     cold_start_s = time.perf_counter() - start
-    loaded = 0 if reason else memory.read_resident_bytes()
+    loaded = 0 if reason else resident.read_bytes()
     opened = Opened(cold_start_s, None if reason else floor, None if reason else loaded, reason)
     return _Bench(session, batch, floor, loaded), opened
 
