@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.progress import Silent
 from quant_explorer.core.stats import ratio_interval, round_medians, wilson
+from quant_explorer.machine.environment import describe_environment
 from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.environment import describe_environment
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import open_run

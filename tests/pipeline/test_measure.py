@@ -19,13 +19,13 @@ from quant_explorer.core.errors import BuildError
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Recipe
-from quant_explorer.hardware import energy
+from quant_explorer.machine import counters
+from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.measure import check_precision, measure
 from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
@@ -102,7 +102,7 @@ def test_energy_is_measured_where_a_counter_moves(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = counter(tmp_path / "powercap")
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
     over = threading.Event()
 
     def draw_power() -> None:
@@ -130,7 +130,7 @@ def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter(tmp_path / "powercap")
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert found.energy_reason == "the energy counters did not move"
@@ -139,7 +139,7 @@ def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
 def test_without_a_counter_there_is_a_reason(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "none")
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "none")
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert "no energy counter" in (found.energy_reason or "")
@@ -166,7 +166,7 @@ def test_nothing_else_runs_while_start_memory_and_energy_are_measured(
     recipe = fake("fp32")
     measured(run, recipe)
     monkeypatch.setattr(measure_module, "Worker", Watched)
-    monkeypatch.setattr(energy, "unavailable", lambda root: None)
+    monkeypatch.setattr(counters, "unavailable", lambda root: None)
     found, _ = measured(run, recipe, meanwhile=lambda: events.append("meanwhile"))
     assert found.status is Status.OK
     assert events == ["open", "memory", "memory", "energy", "meanwhile"]

@@ -56,6 +56,20 @@ def test_it_is_trained_once_and_found_again(run: RunFolder) -> None:
     assert second.trained
 
 
+def test_a_cpu_quota_bounds_the_threads_of_training(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        monkeypatch.setattr(subject_module, "available_cores", lambda: 3)
+        load(run, train=False)
+        assert torch.get_num_threads() == 3
+        monkeypatch.setattr(subject_module, "available_cores", lambda: 64)
+        load(run, train=False)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -80,7 +80,7 @@ class Session:
     @property
     def environment(self) -> Environment:
         """This machine, with the settings of the protocol."""
-        from quant_explorer.pipeline.environment import describe_environment
+        from quant_explorer.machine.environment import describe_environment
         from quant_explorer.runtimes import RUNTIMES
 
         packages = {package for runtime in RUNTIMES.values() for package in runtime().versions()}
@@ -101,15 +101,20 @@ def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: st
 @contextlib.contextmanager
 def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
     """As open_session, for a run that is described already."""
+    from quant_explorer.machine.topology import explain_quota
+
     _check(wanted)
     with open_run(path) as run, divert_libraries(run.log):
         run.claim(wanted)
-        yield Session(run, wanted, ConsoleProgress(), run.load_study())
+        progress = ConsoleProgress()
+        if quota := explain_quota():
+            progress.say(quota)
+        yield Session(run, wanted, progress, run.load_study())
 
 
 def _check(wanted: RunDescription) -> None:
     from quant_explorer.datasets import SOURCES
-    from quant_explorer.pipeline.environment import measuring_cores
+    from quant_explorer.machine.topology import measuring_cores
     from quant_explorer.pipeline.subject import takes_image_size
 
     settings = wanted.settings

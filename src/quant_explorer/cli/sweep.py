@@ -154,7 +154,7 @@ class _Sweep:
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
-        from quant_explorer.pipeline.environment import available_cores
+        from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
         from quant_explorer.pipeline.space import BASELINE_CONFIG, BASELINE_RUNTIME
         from quant_explorer.report.sweep import decide_all

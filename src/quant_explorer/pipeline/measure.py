@@ -13,10 +13,10 @@ from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.hardware import energy
+from quant_explorer.machine import counters
+from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.contender import Contender, workers_that_fit
-from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import score_split
@@ -126,8 +126,8 @@ def check_precision(artifact: Artifact, executed: Executed) -> None:
 
 
 def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
-    reason = energy.unavailable(energy.POWERCAP)
-    blocks = worker.measure_energy(subject.batch(1), energy.POWERCAP) if reason is None else ()
+    reason = counters.unavailable(counters.POWERCAP)
+    blocks = worker.measure_energy(subject.batch(1), counters.POWERCAP) if reason is None else ()
     return blocks, reason if blocks or reason else "the energy counters did not move"
 
 

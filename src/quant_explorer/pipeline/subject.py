@@ -17,6 +17,7 @@ from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.datasets import input_spec, load_dataset, prepare
+from quant_explorer.machine.topology import available_cores
 from quant_explorer.models import (
     MODELS,
     LoadedModel,
@@ -108,8 +109,12 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     """Load the data and the model, and train it unless it came with weights or `train` is False.
 
     An untrained model has its batch norms set from the calibration images: with the statistics
-    they are born with, the activations of a deep network vanish and nothing could be compared.
+    they are born with, the activations of a deep network vanish and nothing could be compared. From here on
+    this process computes on no more threads than there are cores, or a CPU quota leaves.
     """
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     dataset = load_dataset(
         settings.data,
         data_dir=settings.data_dir,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from quant_explorer.core.cost import ModelCost
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.hardware.layers import count_layers
-from quant_explorer.hardware.liveness import find_peak
+from quant_explorer.workload.layers import count_layers
+from quant_explorer.workload.liveness import find_peak
 
 if TYPE_CHECKING:
     from torch import nn

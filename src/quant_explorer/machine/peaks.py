@@ -7,40 +7,37 @@ decide the figures. Nothing else may compute meanwhile; a busy machine shows low
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing import Pipe
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import IO
 
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.roofline import BANDWIDTH, Peaks
-from quant_explorer.hardware.probe import WHAT, Effort, Figure, probe
+from quant_explorer.machine.probe import WHAT, Effort, Figure, probe
+from quant_explorer.machine.process import (
+    connect_to_parent,
+    describe_exit,
+    keep_to,
+    start_process,
+    thread_environment,
+)
 
-_PROGRAM = "from quant_explorer.hardware import peaks; peaks.main()"
-_PR_SET_PDEATHSIG = 1
+_PROGRAM = "from quant_explorer.machine import peaks; peaks.main()"
 
 
-def measure_peaks(
-    cores: Sequence[int],
-    environment: Mapping[str, str],
-    progress: Progress,
-    effort: Effort | None = None,
-) -> Peaks:
+def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | None = None) -> Peaks:
     """Return bandwidth and the peak of each precision with one thread on each of `cores`.
 
-    `environment` holds the settings of the thread pools. A precision without a kernel is in `reasons`.
-    This takes about 15 s. Raises WorkerDiedError when the process ends before it has answered.
+    A precision without a kernel is in `reasons`.
+    This takes about 15 s. Raises WorkerError when the process cannot be started, WorkerDiedError when it ends
+    before it has answered.
     """
     with (
         tempfile.TemporaryFile() as said,
-        _started(environment, said) as (process, connection),
+        _started(len(cores), said) as (process, connection),
         progress.task("Measuring peaks", len(WHAT)) as task,
     ):
         figures = []
@@ -55,26 +52,12 @@ def measure_peaks(
 
 
 @contextlib.contextmanager
-def _started(
-    environment: Mapping[str, str], said: IO[bytes]
-) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
-    child_end, own_end = Pipe()
-    process = subprocess.Popen(
-        # -P: a random.py in the user's folder is not the standard library's.
-        [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno())],
-        pass_fds=[child_end.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
-        env={**os.environ, **environment},
-        # Ctrl-C belongs to this process, which ends the other.
-        start_new_session=True,
-    )
-    child_end.close()
+def _started(threads: int, said: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    process, connection = start_process(_PROGRAM, thread_environment(threads), said)
     try:
-        yield process, own_end
+        yield process, connection
     finally:
-        own_end.close()
+        connection.close()
         process.kill()
         process.wait()
 
@@ -87,9 +70,8 @@ def _receive(connection: Connection) -> Figure:
 def _describe_death(code: int, said: IO[bytes]) -> str:
     said.seek(0)
     lines = said.read().decode(errors="replace").strip().splitlines()
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     last = f": {lines[-1]}" if lines else ""
-    return f"the process that measures peaks died ({how}){last}"
+    return f"the process that measures peaks died ({describe_exit(code)}){last}"
 
 
 def _peaks(threads: int, figures: Sequence[Figure]) -> Peaks:
@@ -104,15 +86,11 @@ def _peaks(threads: int, figures: Sequence[Figure]) -> Peaks:
 
 
 def main() -> None:
-    """Send the figures over the pipe whose file descriptor is the first argument."""
-    if sys.platform == "linux":
-        # Otherwise it would outlive a parent that was killed.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    connection = Connection(int(sys.argv[1]))
+    """Send the figures to the parent."""
+    connection = connect_to_parent()
     cores, effort = connection.recv()
-    if hasattr(os, "sched_setaffinity"):
-        # Before PyTorch is imported, so that all its threads are born on these cores.
-        os.sched_setaffinity(0, cores)
+    # Before PyTorch is imported, so that all its threads are born on these cores.
+    keep_to(cores)
     import torch
 
     torch.set_num_threads(len(cores))

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-import psutil
-
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.roofline import BANDWIDTH
-from quant_explorer.hardware.kernels import KERNELS, Call, Prepare
+from quant_explorer.machine.kernels import KERNELS, Call, Prepare
+from quant_explorer.machine.memory import available_bytes
 
 WHAT = (BANDWIDTH, *KERNELS)
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -70,7 +69,7 @@ def _copy_gb_per_s(effort: Effort) -> float:
 def array_bytes(caches: Path = _CACHES) -> int:
     """Return the size of one array: four last-level caches, at most a quarter of free memory."""
     largest = max((_cache_bytes(path) for path in caches.glob("index*/size")), default=_UNKNOWN_CACHE_BYTES)
-    return min(_TIMES_CACHE * largest, psutil.virtual_memory().available // 4)
+    return min(_TIMES_CACHE * largest, available_bytes() // 4)
 
 
 def _cache_bytes(path: Path) -> int:

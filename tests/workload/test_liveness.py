@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.hardware.liveness import Peak, find_peak
 from quant_explorer.models.small_cnn import SmallCnn
+from quant_explorer.workload.liveness import Peak, find_peak
 
 fixed = settings(derandomize=True, deadline=None, max_examples=60)
 IMAGE = (2, 4, 4)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.cost import LayerCost
-from quant_explorer.hardware.tensors import tensors_in
+from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:
     from torch import nn

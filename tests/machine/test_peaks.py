@@ -9,9 +9,9 @@ import pytest
 
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Silent, Task
-from quant_explorer.hardware import peaks
-from quant_explorer.hardware.peaks import measure_peaks
-from quant_explorer.hardware.probe import WHAT, Effort
+from quant_explorer.machine import peaks
+from quant_explorer.machine.peaks import measure_peaks
+from quant_explorer.machine.probe import WHAT, Effort
 
 QUICK = Effort(sizes=(64,), seconds=0.0, array_bytes=4_000_000)
 
@@ -42,7 +42,7 @@ class OneBar:
 def test_a_fresh_process_measures_every_roof() -> None:
     core = max(os.sched_getaffinity(0))
     progress = OneBar()
-    found = measure_peaks((core,), {"OMP_NUM_THREADS": "1"}, progress, QUICK)
+    found = measure_peaks((core,), progress, QUICK)
     assert found.threads == 1
     assert found.gb_per_s > 0
     assert found.gmacs_per_s.keys() | found.reasons.keys() == set(WHAT) - {"gb_per_s"}
@@ -63,14 +63,14 @@ def test_a_process_that_dies_is_an_error_with_what_it_said(
 ) -> None:
     monkeypatch.setattr(peaks, "_PROGRAM", program)
     with pytest.raises(WorkerDiedError, match=said):
-        measure_peaks((0,), {}, Silent(), QUICK)
+        measure_peaks((0,), Silent(), QUICK)
 
 
 def test_the_process_is_on_its_cores_before_torch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     core = max(os.sched_getaffinity(0))
     # A stand-in for torch which says where it was told of its threads.
     program = (
-        "import os, sys, types; from quant_explorer.hardware import peaks; "
+        "import os, sys, types; from quant_explorer.machine import peaks; "
         "assert 'torch' not in sys.modules; "
         "say = lambda threads: sys.exit(f'{threads} on {os.sched_getaffinity(0)}'); "
         "sys.modules['torch'] = types.SimpleNamespace(set_num_threads=say); "
@@ -78,4 +78,4 @@ def test_the_process_is_on_its_cores_before_torch_is_there(monkeypatch: pytest.M
     )
     monkeypatch.setattr(peaks, "_PROGRAM", program)
     with pytest.raises(WorkerDiedError, match=rf"1 on \{{{core}\}}"):
-        measure_peaks((core,), {}, Silent(), QUICK)
+        measure_peaks((core,), Silent(), QUICK)

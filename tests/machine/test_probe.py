@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
-from quant_explorer.hardware import probe
-from quant_explorer.hardware.kernels import Call
-from quant_explorer.hardware.probe import WHAT, Effort, Figure, array_bytes
+from quant_explorer.machine import probe
+from quant_explorer.machine.kernels import Call
+from quant_explorer.machine.probe import WHAT, Effort, Figure, array_bytes
 
 QUICK = Effort(sizes=(64,), seconds=0.0, array_bytes=4_000_000)
 
@@ -95,7 +94,7 @@ def test_arrays_are_four_of_the_largest_cache(tmp_path: Path) -> None:
 def test_arrays_leave_memory_to_others_and_an_unknown_cache_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000_000_000))
+    monkeypatch.setattr(probe, "available_bytes", lambda: 10_000_000_000)
     assert array_bytes(tmp_path) == 256_000_000
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8_000_000))
+    monkeypatch.setattr(probe, "available_bytes", lambda: 8_000_000)
     assert array_bytes(tmp_path) == 2_000_000

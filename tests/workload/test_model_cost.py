@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from quant_explorer.hardware.model_cost import analyze_model
+from quant_explorer.workload.model_cost import analyze_model
 
 
 class Branching(nn.Module):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.hardware.tensors import tensors_in
+from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:
     from torch import fx, nn
