@@ -182,8 +182,10 @@ def test_a_seed_that_was_not_run_is_told(place: Place, invoke: Invoke) -> None:
         ({"model": "edge_cn"}, (), "unknown model 'edge_cn'. Did you mean 'edge_cnn'?"),
         ({}, ("--runtime", "onnx"), "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
         ({}, ("--seeds", "-1"), "-1"),
-        ({}, ("--seeds", "one"), "'one' is not a valid integer"),
+        ({}, ("--seeds", "one"), "--seeds one: not whole numbers. Allowed: for instance 1,2."),
         ({}, ("--seeds",), "--seeds"),
+        ({}, ("--pruning-levels", "0,1"), "--pruning-levels 1 is out of range. Allowed: 0 up to but not 1."),
+        ({}, ("--threads", "0"), "--threads 0 is out of range. Allowed: at least 1."),
         ({"quantization_backend": "fbgem"}, (), "unknown quantized engine 'fbgem'. Did you mean 'fbgemm'?"),
     ],
 )

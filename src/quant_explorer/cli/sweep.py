@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ class _SeveralSeeds(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
         inside = False
-        for argument, following in zip(args, [*args[1:], "-"], strict=True):
+        for argument, following in itertools.pairwise([*args, "-"]):
             if inside and not argument.startswith("-"):
                 spread += ["--seeds", argument]
                 continue

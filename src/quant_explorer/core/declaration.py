@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float | Path
 Value = Scalar | tuple[Scalar, ...] | None
-T = TypeVar("T")
+T = TypeVar("T", bound=Value)
 D = TypeVar("D", bound="DataclassInstance")
 
 _DECLARED = "setting"
@@ -100,7 +100,7 @@ class Setting:
         """Type and range in words."""
         names = {bool: "true or false", int: "whole number", float: "number", Path: "path", str: "text"}
         plural = "s" if self.is_list and self.kind in (int, float) else ""
-        kind = "" if self.choices else names[self.kind] + plural
+        kind = "" if self.choices or self.range_text else names[self.kind] + plural
         return ("list of " if self.is_list else "") + ", ".join(filter(None, (kind, self.allowed)))
 
     def require(self, value: Value) -> None:
@@ -215,6 +215,7 @@ def setting(
         metavar=metavar,
         unset=unset,
         aliases=aliases,
+        default=default,
     )
     metadata = {_DECLARED: declared}
     if isinstance(default, Path):
@@ -290,5 +291,4 @@ def _complete(field: dataclasses.Field[Value], hint: object) -> Setting:
         is_list=is_list,
         is_optional=is_optional,
         choices=choices,
-        default=field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),
     )

@@ -137,11 +137,11 @@ def read_sweep_file(path: Path) -> dict[str, Value]:
     values: dict[str, Value] = {}
     sources: dict[str, str] = {}
     mistakes: dict[str, None] = {}
-    for key, raw in content.items():
+    for key, raw in ((str(key), raw) for key, raw in content.items()):
         # YAML reads `on` and `yes` as true.
         where = f"{path}, line {lines[key]}" if key in lines else str(path)
         try:
-            found = _read_key(str(key), raw)
+            found = _read_key(key, raw)
             for earlier in (sources[name] for name in found if name in sources):
                 raise SettingsError(f"{key}: {earlier} is there already, in line {lines[earlier]}")
             values |= found
