@@ -168,10 +168,22 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
     assert {path.name for path in (place.folder / "out" / "seed-1").iterdir()} == {"report", "study.jsonl"}
 
 
-def test_a_seed_that_was_not_run_is_told(place: Place, invoke: Invoke) -> None:
-    code, printed = invoke("sweep", "--config", write(place.folder), "--report-only")
+@pytest.mark.parametrize(
+    ("changes", "arguments", "told"),
+    [
+        ({}, (), "out/seed-0/study.jsonl: there is no study of seed 0 yet"),
+        ({"seeds": [2, 3]}, (), "out/seed-2/study.jsonl"),
+        ({"seeds": [2, 3]}, ("--seeds", "3,2"), "out/seed-3/study.jsonl"),
+        ({"seeds": [2, 3]}, ("--seed", "4", "--run-dir", "there"), "there/seed-4/study.jsonl"),
+    ],
+)
+def test_the_command_line_wins_over_the_file_and_a_seed_that_was_not_run_is_told(
+    place: Place, invoke: Invoke, changes: dict[str, object], arguments: tuple[str, ...], told: str
+) -> None:
+    config = write(place.folder, **changes)
+    code, printed = invoke("sweep", "--config", config, "--report-only", *arguments)
     assert code == 2
-    assert "there is no study of seed 0 yet" in printed
+    assert told in printed
 
 
 @pytest.mark.parametrize(
