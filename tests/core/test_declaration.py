@@ -75,7 +75,7 @@ def test_words_derive_from_the_field(name: str, option_name: str, described: str
         ({"trays": (1, -1)}, "--trays -1 is out of range. Allowed: at least 0."),
         ({"trays": (2,)}, "--trays 2 is out of range."),
         ({"trays": ()}, "--trays  is out of range."),
-        ({"extras": (float("inf"),)}, "--extras inf"),
+        ({"extras": (float("inf"),)}, "--extras inf is out of range. Allowed: list of numbers."),
         ({"mode": "side"}, "--mode side is out of range. Allowed: top or bottom."),
     ],
 )
@@ -110,6 +110,7 @@ def test_a_file_is_read_by_type(name: str, content: object, value: object) -> No
     [
         *(("heat", content, content) for content in (True, 60.0, "60", None, [60], {"a": 1})),
         *(("share", content, content) for content in ("0.5", False, 0)),
+        ("extras", [10**400], 10**400),
         *(("fan", content, content) for content in (1, "yes")),
         *(("name", content, content) for content in (3, None)),
         ("trays", [1, "2"], "2"),

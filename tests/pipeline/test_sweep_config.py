@@ -195,7 +195,7 @@ def test_the_default_has_the_grid_that_the_documents_name() -> None:
         ("benchmark_repeats: 1", "line 1: benchmark_repeats: 1 is not allowed."),
         (
             "batch_sizes: [8]",
-            "line 1: batch_sizes: [8] is not allowed. Allowed: list of whole numbers, positive",
+            "line 1: batch_sizes: [8] is not allowed. Allowed: list of positive numbers, 1 among",
         ),
         ("- a list", "expected keys with values"),
         ("", "expected keys with values"),

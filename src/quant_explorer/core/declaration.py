@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -25,6 +26,8 @@ T = TypeVar("T", bound=Value)
 D = TypeVar("D", bound="DataclassInstance")
 
 _DECLARED = "setting"
+# No float is larger; a whole number may be.
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,9 @@ class Setting:
             return f"{shown(self.at_least)} to {shown(self.at_most)}"
         if self.at_least > -inf and self.below < inf:
             return f"{shown(self.at_least)} up to but not {shown(self.below)}"
-        bounds = {
-            "at least": self.at_least,
-            "above": self.above,
-            "at most": self.at_most,
-            "below": self.below,
-        }
-        return " and ".join(f"{word} {shown(bound)}" for word, bound in bounds.items() if abs(bound) < inf)
+        lower = (("at least", self.at_least), ("above", self.above))
+        upper = (("at most", self.at_most), ("below", self.below))
+        return " and ".join(f"{word} {shown(bound)}" for word, bound in lower + upper if abs(bound) < inf)
 
     @property
     def described(self) -> str:
@@ -155,7 +154,7 @@ class Setting:
             case bool() if self.kind is bool:
                 value = content
             case int() if self.kind in (int, float) and not isinstance(content, bool):
-                value = self.kind(content * times)
+                value = content * times
             case float() if self.kind is float:
                 value = content * times
             case str() if self.kind in (str, Path):
@@ -164,7 +163,7 @@ class Setting:
                 raise NotAllowedError(self, content)
         if not self._is_inside(value):
             raise NotAllowedError(self, content)
-        return value
+        return float(value) if self.kind is float and isinstance(value, int) else value
 
     def _is_complete(self, parts: tuple[Scalar, ...]) -> bool:
         # What has elements by default makes no sense without any.
@@ -176,14 +175,19 @@ class Setting:
             return value in self.choices
         if isinstance(value, str | Path):
             return True
-        return self.at_least <= value <= self.at_most and self.above < value < self.below and abs(value) < inf
+        return (
+            self.at_least <= value <= self.at_most
+            and self.above < value < self.below
+            and abs(value) <= _LARGEST
+        )
 
 
 class NotAllowedError(SettingsError):
     """A value that a setting does not take; `value` is it, or the wrong element of a list."""
 
     def __init__(self, declared: Setting, value: object) -> None:
-        super().__init__(f"{declared.option} {shown(value)} is out of range. Allowed: {declared.allowed}.")
+        allowed = declared.allowed or declared.described
+        super().__init__(f"{declared.option} {shown(value)} is out of range. Allowed: {allowed}.")
         self.value = value
 
 
