@@ -13,10 +13,10 @@ from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.progress import Silent
+from quant_explorer.core.settings import Settings
 from quant_explorer.models import load_model, parameter_digest, save_weights
 from quant_explorer.pipeline import subject as subject_module
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Settings
 from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
 from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
 

@@ -19,13 +19,13 @@ from quant_explorer.core.measurement import (
     Status,
     twin_key,
 )
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline import contender as contender_module
 from quant_explorer.pipeline import timing
 from quant_explorer.pipeline.contender import Contender, group_by_memory, workers_that_fit
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.worker import Worker
 
 from .contenders import STEADY, SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed, without_processes
@@ -129,7 +129,9 @@ def assassinated(
     """Time contenders while an assassin is about."""
     assassin = Assassin(victim, rounds, [])
 
-    def watched(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
+    def watched(
+        artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: MeasurementProtocol
+    ) -> Worker:
         worker = open_worker(artifact, runtime, folder, protocol)
         assassin.watch(worker)
         return worker

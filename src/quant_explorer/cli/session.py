@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
-from quant_explorer.cli.options import MULTI, Value, resolve
+from quant_explorer.cli.options import MULTI, resolve
+from quant_explorer.core.declaration import Value
 from quant_explorer.core.measurement import Environment, Status
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:
     from quant_explorer.core.recipe import Recipe
+    from quant_explorer.core.settings import Settings
     from quant_explorer.pipeline.explore import Exploration, Outcome, Until
-    from quant_explorer.pipeline.settings import Settings
     from quant_explorer.report.results import Results, RunInfo
 
 # Whose versions decide a figure, beside those that the runtimes name.
@@ -133,24 +134,10 @@ def run_info(study: Study, wanted: RunDescription) -> RunInfo:
     from quant_explorer import __version__
     from quant_explorer.report.results import RunInfo
 
-    settings, protocol = wanted.settings, wanted.protocol
-    digests = sorted(study.splits)
     return RunInfo(
-        data=settings.data,
-        data_digest=", ".join(digests),
-        model=settings.model,
-        weights=str(settings.weights or ""),
-        seed=settings.seed,
-        threads=protocol.threads,
-        epochs=settings.epochs,
-        qat_epochs=settings.fine_tune_epochs,
-        train_subset=settings.train_subset or 0,
-        test_subset=settings.test_subset or 0,
-        batch_sizes=protocol.batch_sizes,
-        rounds=protocol.rounds,
-        precision=protocol.precision,
-        time_limit_s=protocol.time_limit_s,
-        engine=settings.engine,
+        wanted.settings,
+        wanted.protocol,
+        data_digest=", ".join(sorted(study.splits)),
         version=__version__,
     )
 

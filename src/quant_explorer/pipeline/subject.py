@@ -16,6 +16,7 @@ from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings import CALIBRATION_BATCH, Settings
 from quant_explorer.datasets import input_spec, load_dataset, prepare
 from quant_explorer.machine.topology import available_cores
 from quant_explorer.models import (
@@ -28,12 +29,9 @@ from quant_explorer.models import (
 )
 from quant_explorer.models.user import parse_user_model
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from torch import nn
-
-CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
