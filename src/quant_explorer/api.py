@@ -24,8 +24,8 @@ from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
-from quant_explorer.runtimes import fx
-from quant_explorer.runtimes.eager import select_engine
+from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
+from quant_explorer.runtimes.eager_lowering import quantized_engine
 from quant_explorer.runtimes.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
@@ -74,18 +74,22 @@ def to_int8(
     `metadata_path` gets JSON: engine, bits and the reason for them, scales, calibration, `int8_mac_fraction`.
 
     Raises BuildError with the figure when the multiply-accumulates did not run in INT8 or the outputs have
-    nothing to do with the float model's, UnsupportedError when the model cannot be traced by torch.fx,
-    SettingsError for a backend that is not there, DataError for unfit images, ModelError for an unfit model.
+    nothing to do with the float model's, UnsupportedError when the model cannot be traced by torch.fx or this
+    PyTorch has no torch.ao.quantization, SettingsError for a backend that is not there, DataError for unfit
+    images, ModelError for an unfit model.
     Source: Jacob et al., CVPR 2018; see docs/quantization.md.
     """
     _check_model(model, "cpu")
+    require_supported(explain_missing_int8())
+    from quant_explorer.runtimes import fx
+
     engine = select_engine(backend)
     batches = _read_batches(calibration_loader, calibration_batches)
     checked = batches[0][:_CHECKED_IMAGES]
     original = copy.deepcopy(model).eval()
     expected = _float_output(original, checked)
     spec = QuantSpec(precision="int8", activations="static")
-    with fx.quantized_engine(engine):
+    with quantized_engine(engine):
         quantized: nn.Module = fx.quantize(Candidate(original, spec), batches, engine).module.eval()
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
@@ -189,6 +193,8 @@ def _int8_share(executed: Executed, original: Executed) -> float:
 def _describe(
     quantized: nn.Module, spec: QuantSpec, engine: str, batches: Sequence[Batch], executed: Executed
 ) -> dict[str, object]:
+    from quant_explorer.runtimes import fx
+
     bits, reason = fx.activation_bits(engine)
     return {
         "backend": engine,
