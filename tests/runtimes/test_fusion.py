@@ -23,7 +23,8 @@ class Branched(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.convolution(x)
-        return (x + self.norm(x)).mean((2, 3))
+        logits: torch.Tensor = (x + self.norm(x)).mean((2, 3))
+        return logits
 
 
 class Shared(nn.Module):
@@ -36,7 +37,8 @@ class Shared(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.first(self.convolution(x)))
-        return self.second(self.convolution(x)).mean((2, 3))
+        logits: torch.Tensor = self.second(self.convolution(x)).mean((2, 3))
+        return logits
 
 
 class SharedNorm(nn.Module):
@@ -47,7 +49,8 @@ class SharedNorm(nn.Module):
         self.one, self.other, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.other(self.norm(self.one(x)))).mean((2, 3))
+        logits: torch.Tensor = self.norm(self.other(self.norm(self.one(x)))).mean((2, 3))
+        return logits
 
 
 class Tokens(nn.Module):
@@ -59,7 +62,8 @@ class Tokens(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = x.transpose(1, 2).flatten(2)
-        return self.norm(self.embed(tokens)).mean(2)
+        logits: torch.Tensor = self.norm(self.embed(tokens)).mean(2)
+        return logits
 
 
 def sequence(*layers: nn.Module) -> nn.Module:

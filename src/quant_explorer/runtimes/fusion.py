@@ -1,9 +1,9 @@
 """Batch norms folded into the layer before them: a float graph computes the same with fewer operators.
 
-A batch norm in evaluation mode is y = gamma (x - mean) / sqrt(var + eps) + beta, which a convolution or linear
-layer before it can do with other weights. Source: Jacob et al., "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2; PyTorch,
-`torch.nn.utils.fusion`.
+A batch norm in evaluation mode is y = gamma (x - mean) / sqrt(var + eps) + beta, which a convolution or
+linear layer before it can do with other weights.
+Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", CVPR 2018, section 3.2; PyTorch, `torch.nn.utils.fusion`.
 """
 
 from __future__ import annotations
@@ -90,12 +90,9 @@ def check(graph: fx.GraphModule, model: nn.Module, example: Batch) -> None:
         expected = copy.deepcopy(model).eval()(images)
         error = (graph(images) - expected).abs().max()
     if error > _TOLERANCE * expected.abs().max():
-        again = [
-            name for name, times in _count_calls(graph).items() if times > 1 and _has_weights(graph, name)
-        ]
         raise UnsupportedError(
             "PyTorch's fusion of convolution, batch norm and ReLU changes what the model computes; give each "
-            f"call a layer of its own (called more than once: {', '.join(again) or 'none'})"
+            f"call a layer of its own (called more than once: {', '.join(_called_again(graph)) or 'none'})"
         )
 
 
@@ -103,8 +100,9 @@ def _count_calls(graph: fx.GraphModule) -> Counter[str]:
     return Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
 
 
-def _has_weights(graph: fx.GraphModule, name: str) -> bool:
-    return any(True for _ in graph.get_submodule(name).parameters())
+def _called_again(graph: fx.GraphModule) -> list[str]:
+    calls = _count_calls(graph).items()
+    return [name for name, times in calls if times > 1 and list(graph.get_submodule(name).parameters())]
 
 
 TRACING: Final = (
