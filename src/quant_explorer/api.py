@@ -9,8 +9,13 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -33,6 +38,7 @@ from quant_explorer.techniques.prune import ChannelPruning
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
 
 _CHECKED_IMAGES = 16
+_log = logging.getLogger(__name__)
 
 
 def to_fp16(model: nn.Module) -> nn.Module:
@@ -89,7 +95,7 @@ def to_int8(
     original = copy.deepcopy(model).eval()
     expected = _float_output(original, checked)
     spec = QuantSpec(precision="int8", activations="static")
-    with quantized_engine(engine):
+    with quantized_engine(engine), _library_warnings_in_the_log():
         quantized: nn.Module = fx.quantize(Candidate(original, spec), batches, engine).module.eval()
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
@@ -116,6 +122,33 @@ def prune_channels(model: nn.Module, example_input: torch.Tensor, ratio: float) 
     technique = ChannelPruning(ratio=ratio)
     require_supported(technique.unsupported(Candidate(model, QuantSpec())))
     return technique.prune(model, (_as_batch(example_input, "example_input"),)).model
+
+
+@contextmanager
+def _library_warnings_in_the_log() -> Iterator[None]:
+    """Log what PyTorch warns of because of us, here and in its own files; what the caller's code warns stays.
+
+    Such as deprecations: the caller can do nothing about them.
+    """
+    show = warnings.showwarning
+    libraries = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, torch.__file__))
+
+    def log(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if filename.startswith(libraries):
+            _log.info("%s: %s", category.__name__, message)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log
+        yield
 
 
 def _check_model(model: nn.Module, *devices: str) -> None:
