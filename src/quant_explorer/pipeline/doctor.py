@@ -82,7 +82,12 @@ def _facts() -> Iterator[Fact]:
 def _engines() -> Iterator[Fact]:
     import torch
 
-    from quant_explorer.runtimes.eager import select_engine
+    from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
+
+    missing = explain_missing_int8()
+    if missing:
+        yield Fact("quantized engines", "not available", missing)
+        return
     from quant_explorer.runtimes.fx import FULL_ACTIVATION_BITS, activation_bits
 
     chosen = select_engine("")
