@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from quant_explorer.core.measurement import Environment, Executed, Status, twin_key
+from quant_explorer.core.quantspec import Precision
 
 
 def test_fraction_is_the_share_of_all_multiply_accumulates() -> None:
@@ -40,7 +41,7 @@ def machine(*instruction_sets: str) -> Environment:
     ],
 )
 def test_a_half_precision_without_instructions_is_emulated(
-    instruction_sets: tuple[str, ...], precision: str, emulated: bool
+    instruction_sets: tuple[str, ...], precision: Precision, emulated: bool
 ) -> None:
     assert machine(*instruction_sets).emulates(precision) is emulated
 

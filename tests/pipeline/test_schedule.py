@@ -41,7 +41,7 @@ def test_so_do_data_seed_code_library_and_arithmetic(monkeypatch: pytest.MonkeyP
         facts_of_training(schedule, DATA, SPEC, 1),
     ]
     for has in (True, False):
-        monkeypatch.setattr(schedule_module, "has_bfloat16", lambda has=has: has)
+        monkeypatch.setattr(schedule_module, "has_arithmetic", lambda *_, has=has: has)
         found.append(facts(schedule))
     monkeypatch.setattr(schedule_module, "TRAINING_VERSION", 0)
     found.append(facts(schedule))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.cost import ModelCost
 from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.quantspec import Precision
@@ -39,11 +40,6 @@ _PREDICATES = {
     Status.DIED: "died",
     Status.TIMED_OUT: "did not answer in time",
 }
-# A CPU with none of these converts to FP32 and back to compute in the precision.
-_ARITHMETIC = {
-    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
-}
 
 
 @dataclass(frozen=True)
@@ -67,10 +63,10 @@ class Environment:
     protocol: int = 0
     isa_limits: dict[str, str] = field(default_factory=dict)
 
-    def emulates(self, precision: str) -> bool:
+    def emulates(self, precision: Precision) -> bool:
         """Whether the machine is known to have no arithmetic of a half precision of its own."""
-        own = _ARITHMETIC.get(precision)
-        return own is not None and bool(self.instruction_sets) and not set(own) & set(self.instruction_sets)
+        known = precision in HALF_PRECISIONS and bool(self.instruction_sets)
+        return known and not has_arithmetic(precision, self.instruction_sets)
 
     def is_but_for_threads(self, other: Environment) -> bool:
         """Whether `other` is the same machine with the same settings, on as many threads or on others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,14 @@ from quant_explorer.pipeline.origin import Origin
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.techniques import create_technique
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a technique that trains gave beside the weights."""
+
+    spec: QuantSpec
+    notes: tuple[str, ...]
 
 
 class Preparation:
@@ -56,7 +65,7 @@ class Preparation:
         if weights.exists() and spec.exists():
             return _restore(candidate, weights, spec)
         trained = technique.apply(candidate, self.subject.workbench())
-        write_atomically(spec, msgspec.json.encode(trained.spec))
+        write_atomically(spec, msgspec.json.encode(_Trained(trained.spec, trained.notes)))
         self.origin(steps).write(weights)
         save_weights(trained.model, weights)
         return trained
@@ -89,6 +98,6 @@ class Preparation:
 def _restore(candidate: Candidate, weights: Path, spec: Path) -> Candidate:
     model = copy.deepcopy(candidate.model)
     load_weights(model, weights)
-    wanted = msgspec.json.decode(spec.read_bytes(), type=QuantSpec)
-    spec_here = dataclasses.replace(wanted, target=candidate.spec.target)
-    return dataclasses.replace(candidate, model=model, spec=spec_here)
+    trained = msgspec.json.decode(spec.read_bytes(), type=_Trained)
+    spec_here = dataclasses.replace(trained.spec, target=candidate.spec.target)
+    return dataclasses.replace(candidate, model=model, spec=spec_here, notes=trained.notes)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from quant_explorer.core.architecture import has_arithmetic
 from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.difference import Facts
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.recipe import digest_of
-from quant_explorer.pipeline.environment import has_bfloat16
+from quant_explorer.machine.cpu import instruction_sets
 
 # Raised when the same parameters would train other weights: another augmentation or order of the images,
 # loss, optimizer, distillation. Weights of another version are trained again.
@@ -45,7 +46,7 @@ class Schedule:
     @property
     def bfloat16(self) -> bool:
         """Whether training multiplies in bfloat16 on this machine."""
-        return self.autocast and has_bfloat16()
+        return self.autocast and has_arithmetic("bf16", instruction_sets())
 
 
 def facts_of_training(schedule: Schedule, dataset: Dataset, spec: InputSpec, seed: int) -> Facts:

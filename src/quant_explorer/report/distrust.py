@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from quant_explorer.core.architecture import HALF_PRECISIONS
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.measurement import Environment, Status
 from quant_explorer.core.units import format_count
@@ -12,7 +13,6 @@ from quant_explorer.report.results import Latency, RunInfo, TwinCheck, VariantRe
 
 FEW_ROUNDS = 10
 MOST_NAMED = 8
-HALF = ("bf16", "fp16")
 
 
 def list_distrust(
@@ -32,7 +32,7 @@ def list_distrust(
         _failures(variants),
         _unranked(variants),
         _ends(aa),
-        _wide(variants, aa, run.precision),
+        _wide(variants, aa, run.protocol.precision),
         _few_rounds(variants),
         _subsets(variants),
         _tails(variants),
@@ -180,7 +180,7 @@ def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 
 def _emulation(variants: Sequence[VariantResult], environment: Environment) -> Iterator[str]:
-    for precision in filter(environment.emulates, HALF):
+    for precision in filter(environment.emulates, HALF_PRECISIONS):
         names = [label(one) for one in variants if (one.executed.macs or {}).get(precision)]
         if names:
             yield (
@@ -193,7 +193,7 @@ def _promotion(variants: Sequence[VariantResult]) -> Iterator[str]:
     names: dict[tuple[str, str], list[str]] = {}
     for variant in variants:
         ran = [precision for precision, count in (variant.executed.macs or {}).items() if count]
-        if variant.precision in HALF and ran and variant.precision not in ran:
+        if variant.precision in HALF_PRECISIONS and ran and variant.precision not in ran:
             names.setdefault((variant.precision, " and ".join(ran)), []).append(label(variant))
     for (precision, ran_in), named in names.items():
         yield f"{_listed(named)}: asked for {precision}, computed in {ran_in}."

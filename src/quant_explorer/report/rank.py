@@ -36,7 +36,7 @@ def summarize(
     if unknown:
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
     latest_first = [one for one in reversed(study.visits) if one.digest in measured]
-    order = sorted(latest_first, key=lambda one: one.threads != run.threads)
+    order = sorted(latest_first, key=lambda one: one.threads != run.protocol.threads)
     return tuple(
         _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
         for place, one in enumerate(order)
@@ -51,7 +51,7 @@ def _summarize_environment(
     draws: int,
     others: Sequence[Environment],
 ) -> Results:
-    gathered = gather(study, environment.digest, baseline_config, run.batch_sizes)
+    gathered = gather(study, environment.digest, baseline_config, run.protocol.batch_sizes)
     variants: list[VariantResult] = []
     objectives: dict[Objective, None] = {}
     for evidence in gathered:

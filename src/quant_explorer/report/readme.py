@@ -49,7 +49,7 @@ def _table(results: Results, model: str) -> str:
 
 
 def _setting(results: Results) -> str:
-    environment, run = results.environment, results.run
+    environment, run = results.environment, results.run.settings
     sets = f" ({', '.join(environment.instruction_sets)})" if environment.instruction_sets else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
     return (

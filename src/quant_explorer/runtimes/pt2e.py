@@ -7,7 +7,6 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), _quiet(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+    with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
         graph = graph_of(program)
         _tell_calls_apart(graph)
         prepared = prepare_pt2e(graph, quantizer)
@@ -106,13 +105,6 @@ def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, bat
             "folding batch norms into convolutions changes what the exported graph computes; give each call "
             "a layer of its own"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 _CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"

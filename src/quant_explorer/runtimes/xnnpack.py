@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -166,10 +165,8 @@ def _kernels(program: ExecutorchProgramManager) -> set[str]:
 def _explain(what: str) -> Iterator[None]:
     # What the vendor's passes raise for a graph they were not written for.
     expected = (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except (*expected, ExportError, InternalError) as error:
-            reason = explain(error).partition("\n")[0]
-            raise UnsupportedError(f"{what} ({reason})") from error
+    try:
+        yield
+    except (*expected, ExportError, InternalError) as error:
+        reason = explain(error).partition("\n")[0]
+        raise UnsupportedError(f"{what} ({reason})") from error
