@@ -1,7 +1,7 @@
 """Each stated 95 % interval holds a known truth in 93 to 97 % of 2,000 simulated comparisons.
 
-Seeds are fixed. A true coverage of 95 % would leave that band once in 20,000 sets of 2,000; one of 92 % is found
-in 95 of 100. Of 1,000, where drawing takes long, the band is left once in 250, and 92 % is found in 88 of 100.
+Seeds are fixed. A true coverage of 95 % would leave that band once in 20,000 sets of 2,000; one of 92 % is
+found in 95 of 100. Of 1,000, where drawing takes long, the band is left once in 250, 92 % found in 88 of 100.
 """
 
 from __future__ import annotations
