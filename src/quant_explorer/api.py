@@ -24,7 +24,7 @@ from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
-from quant_explorer.runtimes import fx
+from quant_explorer.runtimes import fx, torch_engine
 from quant_explorer.runtimes.eager import select_engine
 from quant_explorer.runtimes.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_macs import count_macs
@@ -85,7 +85,7 @@ def to_int8(
     original = copy.deepcopy(model).eval()
     expected = _float_output(original, checked)
     spec = QuantSpec(precision="int8", activations="static")
-    with fx.quantized_engine(engine):
+    with torch_engine.quantized_engine(engine):
         quantized: nn.Module = fx.quantize(Candidate(original, spec), batches, engine).module.eval()
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
@@ -189,7 +189,7 @@ def _int8_share(executed: Executed, original: Executed) -> float:
 def _describe(
     quantized: nn.Module, spec: QuantSpec, engine: str, batches: Sequence[Batch], executed: Executed
 ) -> dict[str, object]:
-    bits, reason = fx.activation_bits(engine)
+    bits, reason = torch_engine.activation_bits(engine)
     return {
         "backend": engine,
         "torch": str(torch.__version__),

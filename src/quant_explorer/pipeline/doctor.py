@@ -67,7 +67,7 @@ def _engines() -> Iterator[Fact]:
     import torch
 
     from quant_explorer.runtimes.eager import select_engine
-    from quant_explorer.runtimes.fx import FULL_ACTIVATION_BITS, activation_bits
+    from quant_explorer.runtimes.torch_engine import FULL_ACTIVATION_BITS, activation_bits
 
     chosen = select_engine("")
     for engine in torch.backends.quantized.supported_engines:

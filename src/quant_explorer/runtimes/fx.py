@@ -24,9 +24,8 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.runtimes import half
+from quant_explorer.runtimes.torch_engine import REDUCED_ACTIVATION_BITS, choose_bits, needed_features
 
-FULL_ACTIVATION_BITS = 8
-REDUCED_ACTIVATION_BITS = 7
 # Folding a batch norm only rounds differently; a graph that was joined wrongly is far off.
 FUSION_TOLERANCE = 1e-3
 
@@ -37,17 +36,7 @@ class Lowered:
 
     module: torch.fx.GraphModule
     notes: tuple[str, ...]
-
-
-@contextmanager
-def quantized_engine(engine: str | None) -> Iterator[None]:
-    """Make `engine` PyTorch's quantized engine inside the block: weights are packed for it."""
-    previous = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine or previous
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = previous
+    needs: tuple[str, ...] = ()
 
 
 def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:
@@ -107,12 +96,14 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
         return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
-    bits, reason = activation_bits(engine)
+    bits, reason = choose_bits(spec, engine)
     mapping = static_mapping(spec, engine, bits)
     with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
+    if bits == REDUCED_ACTIVATION_BITS:
+        reduce_fixed_ranges(prepared)
     if spec.activation_ranges:
         set_activation_ranges(prepared, spec.activation_ranges)
     else:
@@ -124,7 +115,7 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return Lowered(converted, notes + ((reason,) if reason else ()))
+    return Lowered(converted, notes + ((reason,) if reason else ()), needed_features(engine, bits))
 
 
 def _explain_reduced_range(engine: str) -> tuple[str, ...]:
@@ -207,6 +198,22 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
         prepared.set_submodule(node.target, fixed)
 
 
+def reduce_fixed_ranges(prepared: torch.fx.GraphModule) -> None:
+    """Give outputs of a fixed range (sigmoid, softmax) the reduced range too, in place.
+
+    PyTorch has them at 8 bits on every CPU, and the layer that reads them would overflow.
+    """
+    for name, observer in list(prepared.named_modules()):
+        if isinstance(observer, quantization.FixedQParamsObserver):
+            reduced = quantization.MinMaxObserver(
+                dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=True
+            )
+            zero_point, scale = float(observer.zero_point), float(observer.scale)
+            reduced.min_val.fill_((observer.quant_min - zero_point) * scale)
+            reduced.max_val.fill_((observer.quant_max - zero_point) * scale)
+            prepared.set_submodule(name, reduced)
+
+
 def flatten_quantized(converted: torch.fx.GraphModule) -> None:
     """Let `nn.Flatten` move INT8 values, as PyTorch does for `torch.flatten`, in place.
 
@@ -230,54 +237,6 @@ def flatten_quantized(converted: torch.fx.GraphModule) -> None:
     for name in [name for name, _ in converted.named_buffers(recurse=False) if name not in read]:
         delattr(converted, name)
     converted.recompile()
-
-
-@functools.cache
-def activation_bits(engine: str) -> tuple[int, str | None]:
-    """Return how many bits activations can have in `engine` on this CPU, and why if not 8.
-
-    Kernels without VNNI add pairs of 8-bit products in 16 bits, which overflows
-    (FBGEMM, "vpmaddubsw saturation"). Found by running convolutions (dense, depthwise) and a
-    linear layer on the largest values and comparing with the exact result.
-    """
-    with quantized_engine(engine):
-        saturated = [
-            name
-            for name, output in (
-                ("dense convolution", _extreme_convolution(64, 64, 1)),
-                ("depthwise convolution", _extreme_convolution(128, 128, 128)),
-                ("linear", _extreme_linear()),
-            )
-            if abs(output - _EXPECTED) > 1.0
-        ]
-    if not saturated:
-        return FULL_ACTIVATION_BITS, None
-    return REDUCED_ACTIVATION_BITS, (
-        f"activations have 7 bits: on this CPU engine {engine} overflows with 8 bits ({', '.join(saturated)})"
-    )
-
-
-_EXPECTED = 200.0
-_LARGEST_ACTIVATION, _LARGEST_WEIGHT = 255.0, 127.0
-
-
-def _extreme_convolution(inputs: int, outputs: int, groups: int) -> float:
-    weight = torch.full((outputs, inputs // groups, 3, 3), _LARGEST_WEIGHT)
-    packed = torch.ops.quantized.conv2d_prepack(
-        torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), None, [1, 1], [0, 0], [1, 1], groups
-    )
-    scale = weight[0].numel() * _LARGEST_ACTIVATION * _LARGEST_WEIGHT / _EXPECTED
-    image = torch.full((1, inputs, 8, 8), _LARGEST_ACTIVATION)
-    quantized = torch.quantize_per_tensor(image, 1.0, 0, torch.quint8)
-    return float(torch.ops.quantized.conv2d.new(quantized, packed, scale, 0).dequantize().min()) / scale
-
-
-def _extreme_linear() -> float:
-    weight = torch.full((16, 128), _LARGEST_WEIGHT)
-    packed = torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), None)
-    scale = 128 * _LARGEST_ACTIVATION * _LARGEST_WEIGHT / _EXPECTED
-    rows = torch.quantize_per_tensor(torch.full((4, 128), _LARGEST_ACTIVATION), 1.0, 0, torch.quint8)
-    return float(torch.ops.quantized.linear(rows, packed, scale, 0).dequantize().min()) / scale
 
 
 _TRACING_ADVICE = "control flow that depends on the input must be moved out of forward()"

@@ -69,10 +69,21 @@ def explain_emulation(precision: Precision) -> str | None:
     """
     if not hasattr(torch.cpu, "get_capabilities"):
         return None
-    capabilities = torch.cpu.get_capabilities()
-    if any(capabilities.get(name) for name in _ARITHMETIC[precision]):
+    if precision.upper() in native_precisions():
         return None
     return f"this CPU has no {precision} arithmetic: oneDNN converts to fp32 and back, slower than fp32"
+
+
+def native_precisions() -> tuple[str, ...]:
+    """Return which of BF16 and FP16 the CPU multiplies in itself; none where PyTorch cannot say."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return ()
+    capabilities = torch.cpu.get_capabilities()
+    return tuple(
+        precision.upper()
+        for precision, names in _ARITHMETIC.items()
+        if any(capabilities.get(name) for name in names)
+    )
 
 
 def cast(
