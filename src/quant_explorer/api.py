@@ -85,8 +85,10 @@ def to_int8(
     original = copy.deepcopy(model).eval()
     expected = _float_output(original, checked)
     spec = QuantSpec(precision="int8", activations="static")
+    default = torch.backends.quantized.engine
     with torch_engine.quantized_engine(engine):
-        quantized: nn.Module = fx.quantize(Candidate(original, spec), batches, engine).module.eval()
+        lowered = fx.quantize(Candidate(original, spec), batches, engine, copied_for=default)
+    quantized: nn.Module = lowered.module.eval()
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
     share = _int8_share(executed, count_macs(original, checked))
@@ -189,7 +191,7 @@ def _int8_share(executed: Executed, original: Executed) -> float:
 def _describe(
     quantized: nn.Module, spec: QuantSpec, engine: str, batches: Sequence[Batch], executed: Executed
 ) -> dict[str, object]:
-    bits, reason = torch_engine.activation_bits(engine)
+    bits, reason = torch_engine.choose_bits(spec, engine, torch.backends.quantized.engine)
     return {
         "backend": engine,
         "torch": str(torch.__version__),

@@ -11,14 +11,18 @@ import pytest
 
 import quant_explorer.runtimes
 from quant_explorer.core.contracts import Batch
-from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.runtimes import (
+    RUNTIMES,
+    inductor_saturation,
+    onnx_saturation,
+    openvino_saturation,
+)
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.executorch import ExecuTorch
-from quant_explorer.runtimes.fx import activation_bits
 from quant_explorer.runtimes.inductor import Inductor
-from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
+from quant_explorer.runtimes.torch_engine import activation_bits
 from quant_explorer.runtimes.torchscript import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from tests.kept_objects import kept_objects
@@ -28,12 +32,14 @@ from tests.kept_objects import kept_objects
 class TestEager(RuntimeConformance):
     kind = Eager
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
+    portable_activation_levels = 127 if select_engine("") != "qnnpack" else 255
 
 
 @pytest.mark.slow
 class TestOnnxRuntime(RuntimeConformance):
     kind = OnnxRuntime
-    weight_levels = 64.0 if saturates() else 127.0
+    weight_levels = 64.0 if onnx_saturation.saturates() else 127.0
+    portable_weight_levels = 64.0
 
 
 @pytest.mark.slow
@@ -42,18 +48,21 @@ class TestExecuTorch(RuntimeConformance):
     # Each method costs seconds to lower; test_executorch.py has several in one file.
     options = (("batch_sizes", "1"),)
     weight_levels = 127.0
+    smallest_activation_scale = 2.0**-12
 
 
 @pytest.mark.slow
 class TestTorchScript(RuntimeConformance):
     kind = TorchScript
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
+    portable_activation_levels = 127 if select_engine("") != "qnnpack" else 255
 
 
 @pytest.mark.slow
 class TestOpenVino(RuntimeConformance):
     kind = OpenVino
-    weight_levels = 127.0
+    weight_levels = 63.5 if openvino_saturation.saturates() else 127.0
+    portable_weight_levels = 63.5
 
     def linear_images(self) -> Batch:
         """The suite's with 0 on a step of their range: NNCF widens others until it is one."""
@@ -66,6 +75,8 @@ class TestOpenVino(RuntimeConformance):
 @pytest.mark.slow
 class TestInductor(RuntimeConformance):
     kind = Inductor
+    activation_levels = 127 if inductor_saturation.saturates() else 255
+    portable_activation_levels = 127
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-
 # The macros by which a compiler says what it generates code for.
 _INSTRUCTION_SET = re.compile(
     r"#define __(AVX\w*?|AMX\w*?|ARM_FEATURE_(?:DOTPROD|MATMUL_INT8|BF16|SVE2?))_* ", re.ASCII

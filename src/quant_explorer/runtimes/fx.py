@@ -18,16 +18,24 @@ from torch import nn
 from torch.ao import quantization
 from torch.ao.nn import intrinsic as nni
 from torch.ao.quantization import quantize_fx
+from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.runtimes import half
-from quant_explorer.runtimes.torch_engine import REDUCED_ACTIVATION_BITS, choose_bits, needed_features
+from quant_explorer.runtimes.torch_engine import (
+    REDUCED_ACTIVATION_BITS,
+    choose_bits,
+    explain_transposed,
+    needed_features,
+)
 
 # Folding a batch norm only rounds differently; a graph that was joined wrongly is far off.
 FUSION_TOLERANCE = 1e-3
+_TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,13 @@ def _called_again(graph: torch.fx.GraphModule) -> list[str]:
     ]
 
 
-def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) -> Lowered:
+def quantize(
+    candidate: Candidate, calibration: Sequence[Batch], engine: str, *, copied_for: str | None = None
+) -> Lowered:
     """Lower a float model to INT8 modules of `engine`, dynamic or static as the spec asks.
+
+    Copies of the modules are packed for the engine that is set when they are made, `copied_for` if it is
+    another. Activations have a range that both compute exactly.
 
     Static ranges are those of the spec (learned in training) where it has them, otherwise observed on
     `calibration`. Raises UnsupportedError when the model cannot be traced.
@@ -96,8 +109,14 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
         return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
-    bits, reason = choose_bits(spec, engine)
+    bits, reason = choose_bits(spec, engine, copied_for or engine)
     mapping = static_mapping(spec, engine, bits)
+    notes += (reason,) if reason else ()
+    transposed = _transposed_convolutions(fused)
+    if transposed and (reason := explain_transposed(spec, engine)):
+        for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
+            mapping.set_object_type(kind, None)
+        notes += (f"{', '.join(transposed)} stay in float: {reason}",)
     with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
@@ -115,7 +134,17 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return Lowered(converted, notes + ((reason,) if reason else ()), needed_features(engine, bits))
+    return Lowered(converted, notes, needed_features(engine, bits))
+
+
+def _transposed_convolutions(graph: torch.fx.GraphModule) -> list[str]:
+    layers = dict(graph.named_modules())
+    return [
+        str(node.target) if node.op == "call_module" else node.name
+        for node in graph.graph.nodes
+        if node.target in _TRANSPOSED_CALLS
+        or (node.op == "call_module" and isinstance(layers[node.target], _TRANSPOSED_LAYERS))
+    ]
 
 
 def _explain_reduced_range(engine: str) -> tuple[str, ...]:

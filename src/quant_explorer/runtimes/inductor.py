@@ -57,7 +57,7 @@ class Inductor:
         from quant_explorer.runtimes import half, inductor_saturation
         from quant_explorer.runtimes.saturation import exact_by
 
-        exact = exact_by(saturates=on_x86() and inductor_saturation.saturates())
+        exact = exact_by(saturates=inductor_saturation.saturates())
         return (*cpp_compiler.instruction_sets(), *exact, *half.native_precisions())
 
     def versions(self) -> dict[str, str]:

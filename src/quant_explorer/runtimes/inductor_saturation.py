@@ -10,7 +10,7 @@ import functools
 import torch
 
 from quant_explorer.core.quantspec import Target
-from quant_explorer.runtimes.saturation import FOR_ANY_CPU
+from quant_explorer.runtimes.saturation import FOR_ANY_CPU, on_x86
 
 _LARGEST_ACTIVATION, _LARGEST_WEIGHT = 255, 127
 
@@ -29,9 +29,9 @@ def saturates() -> bool:
     """Say whether products of unsigned and signed 8-bit numbers overflow on this CPU.
 
     Kernels without VNNI add pairs of them in 16 bits. Found by running a linear layer, a convolution and a
-    depthwise one on the largest values there are, which are whole numbers far below 2^24: float32 is exact.
+    depthwise one on the largest values there are, whose sums are whole numbers that float32 holds.
     """
-    return _convolution(64, groups=1) or _convolution(128, groups=128) or _linear(128)
+    return on_x86() and (_convolution(64, groups=1) or _convolution(128, groups=128) or _linear(128))
 
 
 def _convolution(channels: int, *, groups: int) -> bool:

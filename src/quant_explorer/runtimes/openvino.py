@@ -122,8 +122,8 @@ def _explain_missing_kernels() -> str | None:
     if has_kernels("bf16"):
         return None
     return (
-        "OpenVINO has no bf16 kernels for this CPU (they need AVX-512, AVX-NE-CONVERT or Arm's BF16) and would "
-        "compute in FP32; fp16 stores the same weights in 16 bits"
+        "OpenVINO has no bf16 kernels for this CPU (they need AVX-512, AVX-NE-CONVERT or Arm's BF16) and "
+        "would compute in FP32; fp16 stores the weights in 16 bits too"
     )
 
 

@@ -49,13 +49,12 @@ def convert(data: bytes) -> openvino.Model:
     return model
 
 
-def quantize(
-    data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, reduced: bool
-) -> openvino.Model:
+def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, reduced: bool) -> openvino.Model:
     """Return the model with INT8 weights and fake-quantized activations, calibrated on all of `calibration`.
 
     `reduced` gives weights 7 bits, so that no kernel overflows, and leaves products of two activations, which
-    have 8 on either side, in float. Raises UnsupportedError for a layer of `spec.float_layers` that is not in the graph.
+    have 8 on either side, in float. Raises UnsupportedError for a layer of `spec.float_layers` that is not
+    in the graph.
     """
     nncf.set_log_level(logging.ERROR)
     model = convert(data)
@@ -73,7 +72,8 @@ def quantize(
         fast_bias_correction=False,
         ignored_scope=nncf.IgnoredScope(names=ignored),
         advanced_parameters=AdvancedQuantizationParameters(
-            # NNCF's default halves the weights of the first layer alone.
+            # NNCF's default halves the range of the first layer's weights alone. Depthwise convolutions keep
+            # theirs in any case: their kernels do not overflow.
             overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
             activations_range_estimator_params=range_estimator(spec.observer),
             weights_quantization_params=QuantizationParameters(per_channel=spec.granularity == "per_channel"),
@@ -90,11 +90,11 @@ def has_channel_scales(model: openvino.Model) -> bool:
 
 
 def products_of_activations(model: openvino.Model) -> list[str]:
-    """Return the names of matrix products of which neither side is a constant, as in attention."""
+    """Return the names of attention, and of matrix products of which neither side is a constant."""
     return [
         operation.get_friendly_name()
         for operation in model.get_ordered_ops()
-        if operation.get_type_name() == "MatMul"
+        if operation.get_type_name() in ("MatMul", "ScaledDotProductAttention")
         and not any(_is_constant(operation.input_value(side).get_node()) for side in (0, 1))
     ]
 

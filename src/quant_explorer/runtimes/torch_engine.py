@@ -6,6 +6,7 @@ Source: PyTorch, "Quantization backend configuration", https://docs.pytorch.org/
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,11 +32,38 @@ def quantized_engine(engine: str | None) -> Iterator[None]:
         torch.backends.quantized.engine = previous
 
 
-def choose_bits(spec: QuantSpec, engine: str) -> tuple[int, str | None]:
-    """Return how many bits static activations get for the target of `spec`, and why if not 8."""
-    if spec.target == "portable" and engine != _EXACT_ENGINE:
+def choose_bits(spec: QuantSpec, *engines: str) -> tuple[int, str | None]:
+    """Return how many bits static activations get for the target of `spec`, and why if not 8.
+
+    `engines` are those that the weights may be packed for.
+    """
+    if spec.target == "portable" and set(engines) != {_EXACT_ENGINE}:
         return REDUCED_ACTIVATION_BITS, f"activations have 7 bits, {FOR_ANY_CPU}"
-    return activation_bits(engine)
+    return min((activation_bits(engine) for engine in engines), key=operator.itemgetter(0))
+
+
+def explain_transposed(spec: QuantSpec, engine: str) -> str | None:
+    """Return why transposed convolutions are not quantized for the target of `spec`, or None."""
+    if spec.target == "portable" and engine in ("x86", "fbgemm"):
+        return "CPUs without VNNI use FBGEMM, which packs the weights of transposed convolutions wrongly"
+    if packs_transposed(engine):
+        return None
+    return f"engine {engine} packs the weights of transposed convolutions wrongly on this CPU"
+
+
+@functools.cache
+def packs_transposed(engine: str) -> bool:
+    """Say whether the weights of a transposed convolution are the same when they are unpacked again.
+
+    FBGEMM's, to which engine `x86` falls back without VNNI, are others for some sizes of the kernel, and so
+    are its results (seen in PyTorch 2.14).
+    """
+    values = torch.arange(256).sub(128).reshape(8, 8, 2, 2).float()
+    weight = torch.quantize_per_tensor(values, 1.0, 0, torch.qint8)
+    with quantized_engine(engine):
+        packed = torch.ops.quantized.conv_transpose2d_prepack(weight, None, [2, 2], [0, 0], [0, 0], [1, 1], 1)
+        unpacked, _ = torch.ops.quantized.conv_transpose2d_unpack(packed)
+    return torch.equal(weight.int_repr(), unpacked.int_repr())
 
 
 def needed_features(engine: str, bits: int = FULL_ACTIVATION_BITS) -> tuple[str, ...]:
