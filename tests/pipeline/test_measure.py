@@ -311,6 +311,8 @@ def test_idle_cores_help_to_score(run: RunFolder, monkeypatch: pytest.MonkeyPatc
             cores.append(loading.cores)
             super().__init__(loading, log=log, timeout_s=timeout_s)
 
+    # Before workers are watched, for building starts one too.
+    built(fake("fp32"))
     monkeypatch.setattr(measure_module, "Worker", Watched)
     monkeypatch.setattr(scoring, "HELP_PAYS_S", 1e-9)
     found, _ = measured(run, fake("fp32"), protocol=replace(PROTOCOL, time_limit_s=600))
