@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
 
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from .invoking import QUICK, SMALL, Place
+from .invoking import QUICK, SMALL, Invoke, Place
 
-Invoke = Callable[..., tuple[int, str]]
 REASON = "openvino not installed: pip install 'quant-explorer[openvino]'"
 MODEL = """
 from torch import nn

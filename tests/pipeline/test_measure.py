@@ -37,6 +37,7 @@ from quant_explorer.pipeline.worker import Worker
 from quant_explorer.testing.fake_runtime import Fault
 from quant_explorer.testing.toys import toy_dataset
 
+from .contenders import SUBJECT, built
 from .toy_runs import INT8, PROTOCOL, RUNTIMES, ImpatientWithHanging, exploration, fake, toy_subject
 
 
@@ -56,10 +57,15 @@ def measured(
     fault_after: int = 0,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Measurement, Scored | None]:
-    """Build a recipe and measure it in a real worker, which may be faulty though the build was sound."""
-    subject = subject or toy_subject()
+    """Measure a recipe in a real worker, which may be faulty though the build was sound.
+
+    Without a subject of its own it is built once for all tests.
+    """
     runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, Preparation(subject, run), runtime, MeasurementProtocol())
+    if subject is None:
+        subject, artifact = SUBJECT, built(recipe)
+    else:
+        artifact = build(recipe, Preparation(subject, run), runtime, MeasurementProtocol())
     options = (("fault", fault), ("fault_after", fault_after))
     artifact = Artifact(artifact.folder, replace(artifact.manifest, options=options))
     blank = exploration(run, subject=subject)._blank(recipe)
@@ -269,12 +275,8 @@ def test_int8_that_runs_in_float_fails_its_build(run: RunFolder) -> None:
         ("dynamic", 0, False),
     ],
 )
-def test_how_much_must_run_in_int8(run: RunFolder, activations: str, int8: int, sound: bool) -> None:
-    recipe = fake("int8", INT8)
-    subject = toy_subject()
-    artifact = build(
-        recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol()
-    )
+def test_how_much_must_run_in_int8(activations: str, int8: int, sound: bool) -> None:
+    artifact = built(fake("int8", INT8))
     spec = QuantSpec("int8", activations)  # type: ignore[arg-type]  # one of its literals
     named = Artifact(artifact.folder, replace(artifact.manifest, spec=spec))
     executed = Executed({"int8": int8, "fp32": 100 - int8}, {})
@@ -309,12 +311,13 @@ def test_idle_cores_help_to_score(run: RunFolder, monkeypatch: pytest.MonkeyPatc
             cores.append(loading.cores)
             super().__init__(loading, log=log, timeout_s=timeout_s)
 
+    # Before workers are watched, for building starts one too.
+    built(fake("fp32"))
     monkeypatch.setattr(measure_module, "Worker", Watched)
     monkeypatch.setattr(scoring, "HELP_PAYS_S", 1e-9)
     found, _ = measured(run, fake("fp32"), protocol=replace(PROTOCOL, time_limit_s=600))
     assert found.status is Status.OK
-    _, *of_measuring = cores
-    assert sorted(of_measuring) == sorted([measuring_cores(1), *idle_cores(1)])
+    assert sorted(cores) == sorted([measuring_cores(1), *idle_cores(1)])
 
 
 def test_with_time_enough_all_images_are_scored(run: RunFolder) -> None:

@@ -68,9 +68,10 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> torch.fx.Grap
 
 def quantizer(spec: QuantSpec) -> XNNPACKQuantizer:
     """Return the vendor's quantizer with its symmetric INT8 configuration, all but `spec.float_layers`."""
-    config = get_symmetric_quantization_config(
+    vendors = get_symmetric_quantization_config(
         is_per_channel=spec.granularity == "per_channel", is_dynamic=spec.activations == "dynamic"
     )
+    config = pt2e.keep_small_weights(vendors)
     chosen = XNNPACKQuantizer().set_filter_function(_is_in_none_of(spec.float_layers))
     if spec.activations == "dynamic":
         return chosen.set_operator_type(torch.ops.aten.linear.default, config)
