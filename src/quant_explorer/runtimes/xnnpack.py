@@ -39,8 +39,8 @@ from quant_explorer.runtimes import half, pt2e
 _SMALLEST_SCALE = 2.0**-12
 
 
-class _Quantizer(XNNPACKQuantizer):
-    """The vendor's, without its patterns of batch norms in training: each is exported anew, for 3 s in all."""
+class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
+    """The vendor's, without its patterns of batch norms in training: exporting them anew takes 3 s."""
 
     SUPPORTED_PATTERNS = tuple(one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in one.name)
 
