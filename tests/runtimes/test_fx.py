@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
-from quant_explorer.runtimes import torch_engine
+from quant_explorer.runtimes import fx, torch_engine
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.testing.reference import Affine
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
@@ -118,6 +118,36 @@ def test_seven_bits_are_used_where_they_are_needed(monkeypatch: pytest.MonkeyPat
     linear = {name: value.double().numpy() for name, value in toy_linear_model().state_dict().items()}
     outputs = batches @ linear["1.weight"].T + linear["1.bias"]
     assert float(weights["1.scale"]) == pytest.approx(Affine.of(outputs, 127).scale, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "scale"), [(8, 1 / 256), (7, 255 / 256 / 127)])
+def test_outputs_of_a_fixed_range_are_reduced_before_a_layer(
+    bits: int, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's sigmoid gives 8 bits on every CPU, and a linear layer would overflow."""
+    monkeypatch.setattr(torch_engine, "activation_bits", lambda engine: (bits, None))
+    model = nn.Sequential(nn.Flatten(), nn.Sigmoid(), nn.Linear(48, 4)).eval()
+    candidate = Candidate(model, QuantSpec("int8", "static", observer="minmax"))
+    images = toy_batches((3, 4, 4))
+    seen: list[float] = []
+    with torch_engine.quantized_engine(ENGINE):
+        graph = fx.quantize(candidate, images, ENGINE).module
+        graph.get_submodule("2").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].q_scale()))
+        graph(torch.from_numpy(images[0]))
+    assert seen == pytest.approx([scale])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_transposed_convolutions_stay_in_float_where_they_are_wrong(
+    right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_engine, "computes_transposed", lambda engine: right)
+    model = nn.Sequential(nn.ConvTranspose2d(3, 4, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch_engine.quantized_engine(ENGINE):
+        candidate = Candidate(model, QuantSpec("int8", "static"))
+        lowered = fx.quantize(candidate, toy_batches((3, 4, 4)), ENGINE)
+    assert (type(lowered.module.get_submodule("0")) is nn.ConvTranspose2d) == (not right)
+    assert any("0 stay in float" in note for note in lowered.notes) == (not right)
 
 
 class Small(nn.Module):

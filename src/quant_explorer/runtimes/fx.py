@@ -75,14 +75,14 @@ def quantize(
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
-    if bits == REDUCED_ACTIVATION_BITS:
-        reduce_fixed_ranges(prepared)
     if spec.activation_ranges:
         set_activation_ranges(prepared, spec.activation_ranges)
     else:
         with torch.inference_mode():
             for batch in calibration:
                 prepared(torch.from_numpy(batch))
+    if bits == REDUCED_ACTIVATION_BITS:
+        reduce_fixed_ranges(prepared)
     with fusion.explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
@@ -184,19 +184,34 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
 
 
 def reduce_fixed_ranges(prepared: torch.fx.GraphModule) -> None:
-    """Give outputs of a fixed range (sigmoid, softmax) the reduced range too, in place.
+    """Round outputs of a fixed range (sigmoid, softmax) to 7 bits where a layer with weights reads them.
 
-    PyTorch has them at 8 bits on every CPU, and the layer that reads them would overflow.
+    PyTorch's operators give them 8 bits on every CPU, with which the layer would overflow.
     """
-    for name, observer in list(prepared.named_modules()):
-        if isinstance(observer, quantization.FixedQParamsObserver):
-            reduced = quantization.MinMaxObserver(
-                dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=True
-            )
-            zero_point, scale = float(observer.zero_point), float(observer.scale)
-            reduced.min_val.fill_((observer.quant_min - zero_point) * scale)
-            reduced.max_val.fill_((observer.quant_max - zero_point) * scale)
-            prepared.set_submodule(name, reduced)
+    for node in list(prepared.graph.nodes):
+        observer = prepared.get_submodule(node.target) if node.op == "call_module" else None
+        if not isinstance(observer, quantization.FixedQParamsObserver):
+            continue
+        readers = [
+            user
+            for user in node.users
+            if user.op == "call_module" and hasattr(prepared.get_submodule(user.target), "weight")
+        ]
+        if not readers:
+            continue
+        reduced = quantization.MinMaxObserver(
+            dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=True
+        )
+        zero_point, scale = float(observer.zero_point), float(observer.scale)
+        reduced.min_val.fill_((observer.quant_min - zero_point) * scale)
+        reduced.max_val.fill_((observer.quant_max - zero_point) * scale)
+        name = f"{node.target}_reduced"
+        prepared.add_submodule(name, reduced)
+        with prepared.graph.inserting_after(node):
+            rounded = prepared.graph.call_module(name, (node,))
+        for reader in readers:
+            reader.replace_input_with(node, rounded)
+    prepared.recompile()
 
 
 def flatten_quantized(converted: torch.fx.GraphModule) -> None:
