@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.report import sweep
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from tests.conftest import made_once
@@ -34,8 +35,9 @@ def finished(shared_folder: Path, shared_cache: Path) -> Place:
     """A working directory with a finished `runs/mnist5k-small_cnn-tiny`. Tests must not change it."""
 
     def finish(folder: Path) -> None:
-        done = Place(folder, shared_cache).call("pipeline", "--tiny", *ONNX, *SMALL, *QUICK)
-        assert done.returncode == 0, done.stderr
+        with called_here(Place(folder, shared_cache)) as call:
+            code, printed = call("pipeline", "--tiny", *ONNX, *SMALL, *QUICK)
+        assert code == 0, printed
 
     return Place(made_once(shared_folder / "finished", finish), shared_cache)
 
@@ -52,6 +54,12 @@ def invoke(place: Place) -> Iterator[Invoke]:
     """Call the command line in this process: returns the exit code and all that it printed."""
     with called_here(place) as call:
         yield call
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no plots of a sweep, which take seconds and have tests of their own."""
+    monkeypatch.setattr(sweep, "draw_sweep", lambda rows, layers, peaks: {})
 
 
 @pytest.fixture(scope="module")

@@ -40,12 +40,6 @@ from quant_explorer.runtimes import half, pt2e
 _SMALLEST_SCALE = 2.0**-12
 
 
-class _Quantizer(XNNPACKQuantizer):
-    """The vendor's, without its patterns of batch norms in training: each is exported anew, for 3 s in all."""
-
-    SUPPORTED_PATTERNS = tuple(one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in one.name)
-
-
 @dataclass(frozen=True)
 class Lowered:
     """The bytes of a .pte file, and what a reader of the report should know of it."""
@@ -78,7 +72,9 @@ def quantizer(spec: QuantSpec) -> XNNPACKQuantizer:
     config = get_symmetric_quantization_config(
         is_per_channel=spec.granularity == "per_channel", is_dynamic=spec.activations == "dynamic"
     )
-    chosen = _Quantizer().set_filter_function(_is_in_none_of(spec.float_layers))
+    chosen = XNNPACKQuantizer().set_filter_function(_is_in_none_of(spec.float_layers))
+    # Those are of batch norms in training, which are not in the graph; each is exported anew, for 3 s in all.
+    chosen.SUPPORTED_PATTERNS = [one for one in chosen.SUPPORTED_PATTERNS if "bn" not in one.name]
     if spec.activations == "dynamic":
         return chosen.set_operator_type(torch.ops.aten.linear.default, config)
     return chosen.set_global(_with_min_max(config) if spec.observer == "minmax" else config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, get_args
 import numpy as np
 import pytest
 
-from quant_explorer.core.contracts import Batch, Candidate, Runtime
+from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import Activations, Granularity, Precision, QuantSpec
 from quant_explorer.core.recipe import ParameterValue
@@ -129,6 +129,11 @@ class RuntimeConformance:
         """Return what the worker says that it ran. Replace it where each would load for seconds to say it."""
         return opened.worker.executed(batch)
 
+    def logits(self, runtime: Runtime, lowering: Lowering, folder: Path, images: Batch) -> Batch:
+        """Return what a worker computes from the files in `folder`. Replace it where each loads long."""
+        with open_files(runtime, lowering, folder, images) as worker:
+            return worker.run(images)
+
     def test_fp32_is_supported(self, runtime: Runtime) -> None:
         """FP32 is measured in every runtime, or its own gain would be taken for that of INT8."""
         assert runtime.unsupported(Candidate(self.model(), QuantSpec())) is None
@@ -232,8 +237,7 @@ class RuntimeConformance:
             pytest.skip(reason)
         images = self.linear_images()
         lowering = runtime.lower(candidate, (images,), tmp_path)
-        with open_files(runtime, lowering, tmp_path, images) as worker:
-            logits = worker.run(images)
+        logits = self.logits(runtime, lowering, tmp_path, images)
         layer = LinearLayer.of(model, images, granularity, self.weight_levels, self.activation_levels)
         simulated = layer.output.round_trip(layer.quantized_sums())
         assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
