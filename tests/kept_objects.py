@@ -1,7 +1,4 @@
-"""A `g++` that keeps what it has compiled: tests lower the same model again, for 10 s each.
-
-The kernels of Inductor are optimized as for a user; what calls them is not, which takes half of the time.
-"""
+"""A `g++` that keeps what it has compiled: tests lower the same model again, for 10 s each."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-
-from quant_explorer.runtimes import inductor_lowering
 
 # Comments in a source name the folder it lies in, which is another each time.
 LAUNCHER = """#!{python}
@@ -54,7 +49,6 @@ def kept_objects(shared: Path) -> Iterator[None]:
     folder = shared / "objects"
     folder.mkdir(exist_ok=True)
     with TemporaryDirectory() as own, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(inductor_lowering.SETTINGS, "aot_inductor.compile_wrapper_opt_level", "O0")
         launcher = Path(own) / "g++"
         launcher.write_text(LAUNCHER.format(python=sys.executable, compiler=compiler, folder=str(folder)))
         launcher.chmod(0o755)
