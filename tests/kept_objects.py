@@ -1,4 +1,4 @@
-"""A `g++` that keeps what it has compiled: tests lower the same model again, for 18 s each."""
+"""A `g++` that keeps what it has compiled: tests lower the same model again, for 10 s each."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.report import sweep
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from tests.conftest import made_once
@@ -54,6 +55,12 @@ def invoke(place: Place) -> Iterator[Invoke]:
     """Call the command line in this process: returns the exit code and all that it printed."""
     with called_here(place) as call:
         yield call
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no plots of a sweep, which take seconds and have tests of their own."""
+    monkeypatch.setattr(sweep, "draw_sweep", lambda rows, layers, peaks: {})
 
 
 @pytest.fixture(scope="module")

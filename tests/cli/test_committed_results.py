@@ -34,6 +34,7 @@ def test_a_report_of_the_observations_is_the_committed_one(tmp_path: Path, name:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_the_tables_of_a_sweep_s_observations_are_the_committed_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_it_tells_what_it_takes_to_do_it_again(swept: Place) -> None:
     assert "torch" in told["packages"]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_the_same_seed_gives_the_same_and_another_seed_another(
     swept: Place, place: Place, invoke: Invoke
 ) -> None:

@@ -29,9 +29,11 @@ from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.worker import Worker
 
 from .contenders import STEADY, SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed, without_processes
-from .toy_runs import ENVIRONMENT, Watching, fake
+from .toy_runs import ENVIRONMENT, PROTOCOL, Watching, fake
 
 pytestmark = pytest.mark.slow
+# Every round starts a process a variant.
+TWO_ROUNDS = replace(PROTOCOL, batch_sizes=(1,))
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def assassinated(
     monkeypatch: pytest.MonkeyPatch,
     *,
     victim: int,
-    rounds: int | None = 2,
+    rounds: int | None = 1,
 ) -> tuple[Study, tuple[str, ...]]:
     """Time contenders while an assassin is about."""
     assassin = Assassin(victim, rounds, [])
@@ -138,12 +140,12 @@ def assassinated(
 
     monkeypatch.setattr(timing, "open_worker", watched)
     subject = replace(SUBJECT, progress=Watching(assassin))
-    found = timed(run, contenders, replace(THREE_ROUNDS, batch_sizes=(1,)), subject)
+    found = timed(run, contenders, TWO_ROUNDS, subject)
     assert assassin.struck
     return found
 
 
-@pytest.mark.parametrize(("rounds", "during"), [(2, "Hold"), (None, "Open")])
+@pytest.mark.parametrize(("rounds", "during"), [(1, "Hold"), (None, "Open")])
 def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, rounds: int | None, during: str
 ) -> None:
@@ -158,7 +160,7 @@ def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
     grouped = itertools.groupby(study.rounds(ENVIRONMENT.digest, 1), key=lambda one: one.group)
     groups = [list(group) for _, group in grouped]
     # The rounds until then are kept, and those of the others complete.
-    assert [len(group) for group in groups] == ([rounds] if rounds else []) + [3]
+    assert [len(group) for group in groups] == ([rounds] if rounds else []) + [2]
     assert {lives.digest, base.digest, twin_key(base.digest)} == set(groups[-1][-1].calls_ns)
     (end,) = study.timing_ends(ENVIRONMENT.digest)
     assert end.group == groups[-1][0].group
@@ -171,10 +173,10 @@ def test_a_variant_that_died_is_tried_again_with_the_baseline(
     study, _ = assassinated(run, [base, dies, lives], monkeypatch, victim=1, rounds=None)
     known = len(study.rounds(ENVIRONMENT.digest, 1))
     without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8"), STEADY))
-    study, problems = timed(run, [base, dies, lives], replace(THREE_ROUNDS, batch_sizes=(1,)))
+    study, problems = timed(run, [base, dies, lives], TWO_ROUNDS)
     assert problems == ()
     added = study.rounds(ENVIRONMENT.digest, 1)[known:]
-    assert [set(one.calls_ns) for one in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 3
+    assert [set(one.calls_ns) for one in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 2
 
 
 @pytest.mark.parametrize("victim", [0, 2], ids=["baseline", "twin"])
@@ -185,17 +187,17 @@ def test_without_the_baseline_there_is_nothing_to_compare_with(
     study, problems = assassinated(run, [base, other], monkeypatch, victim=victim)
     (problem,) = problems
     assert problem.startswith("timing fp32_baseline@fake: ")
-    assert len(study.rounds(ENVIRONMENT.digest, 1)) == 2
+    assert len(study.rounds(ENVIRONMENT.digest, 1)) == 1
     assert study.timing_ends(ENVIRONMENT.digest) == []
     # Next time it goes on from there.
     without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8"), STEADY))
-    study, problems = timed(run, [base, other], replace(THREE_ROUNDS, batch_sizes=(1,)))
+    study, problems = timed(run, [base, other], TWO_ROUNDS)
     assert problems == ()
-    assert [one.number for one in study.rounds(ENVIRONMENT.digest, 1)] == [0, 1, 2]
+    assert [one.number for one in study.rounds(ENVIRONMENT.digest, 1)] == [0, 1]
 
 
 def test_every_worker_is_ended(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(psutil.Process().children())
-    timed(run, [fp32(run), int8(run)], replace(THREE_ROUNDS, batch_sizes=(1,)))
+    timed(run, [fp32(run), int8(run)], TWO_ROUNDS)
     assassinated(run, [fp32(run), contender(run, fake("x", fault_after=1))], monkeypatch, victim=0)
     assert set(psutil.Process().children()) <= before

@@ -59,6 +59,11 @@ class StaticConformance:
             pytest.skip(reason)
         return runtime
 
+    def logits(self, runtime: Runtime, lowering: Lowering, folder: Path, images: Batch) -> Batch:
+        """Return what a worker computes from the files in `folder`. Replace it where each loads long."""
+        with open_files(runtime, lowering, folder, images) as worker:
+            return worker.run(images)
+
     @pytest.mark.parametrize("granularity", get_args(Granularity))
     def test_one_static_layer_is_as_exact_as_its_formula(
         self, runtime: Runtime, granularity: Granularity, tmp_path: Path
@@ -71,8 +76,7 @@ class StaticConformance:
             pytest.skip(reason)
         images = self.linear_images()
         lowering = runtime.lower(candidate, (images,), tmp_path)
-        with open_files(runtime, lowering, tmp_path, images) as worker:
-            logits = worker.run(images)
+        logits = self.logits(runtime, lowering, tmp_path, images)
         layer = LinearLayer.of(model, images, granularity, self.weight_levels, self.activation_levels)
         simulated = layer.output.round_trip(layer.quantized_sums())
         assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
@@ -129,5 +133,4 @@ class StaticConformance:
             pytest.skip(str(reasons[0]))
         candidate = Candidate(model, specs[reasons.index(None)])
         lowering = runtime.lower(candidate, (images,), folder)
-        with open_files(runtime, lowering, folder, images) as worker:
-            return lowering, worker.run(images)
+        return lowering, self.logits(runtime, lowering, folder, images)
