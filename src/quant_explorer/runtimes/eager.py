@@ -65,7 +65,9 @@ class Eager:
         with fx.quantized_engine(engine):
             lowered = fx.lower(candidate, calibration, engine)
             program.write(lowered.module, folder, calibration[0][:1], engine=engine)
-        return Lowering(notes=lowered.notes, options=(("engine", engine),) if engine else ())
+        return Lowering(
+            notes=lowered.notes, options=(("engine", engine),) if engine else (), grid=lowered.grid
+        )
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch with its quantized modules, and give it `threads` threads."""

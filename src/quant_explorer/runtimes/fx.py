@@ -22,7 +22,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+from quant_explorer.core.quantspec import FULL_RANGE, ActivationRange, Grid, QuantSpec
 from quant_explorer.runtimes import half
 
 FULL_ACTIVATION_BITS = 8
@@ -33,10 +33,11 @@ FUSION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph in the precision asked for, and what a reader of the report should know of it."""
+    """A graph in the precision asked for, what a reader of the report should know of it, and INT8's grid."""
 
     module: torch.fx.GraphModule
     notes: tuple[str, ...]
+    grid: Grid = FULL_RANGE
 
 
 @contextmanager
@@ -106,7 +107,9 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     # `prepare_fx` fuses by itself in the same way, but does not check.
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
-        return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
+        reduced = _explain_reduced_range(engine)
+        bits = REDUCED_ACTIVATION_BITS if reduced else FULL_ACTIVATION_BITS
+        return Lowered(_quantize_linear(fused, spec), (*notes, *reduced), _grid(bits))
     bits, reason = activation_bits(engine)
     mapping = static_mapping(spec, engine, bits)
     with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
@@ -124,7 +127,11 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return Lowered(converted, notes + ((reason,) if reason else ()))
+    return Lowered(converted, notes + ((reason,) if reason else ()), _grid(bits))
+
+
+def _grid(bits: int) -> Grid:
+    return Grid(activation_levels=2**bits - 1)
 
 
 def _explain_reduced_range(engine: str) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ class Inductor:
             FLOAT_PRECISION_KEY: "fp32" if precision == "int8" else precision,
         }
         inductor_lowering.compile_package(program, folder / PACKAGE_FILE, metadata)
-        return Lowering(notes=notes, options=())
+        return Lowering(notes=notes, options=(), grid=inductor_lowering.grid())
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch (without its compiler), and give it `threads` threads."""

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError
-from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.quantspec import Grid, QuantSpec
 from quant_explorer.runtimes import half, pt2e, torch_macs
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ def _instruction_set() -> str:
     return str(pick_vec_isa())
 
 
+def _reduces_range() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()
+
+
 def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
     from torchao.quantization.pt2e.quantizer import arm_inductor_quantizer as arm
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -99,7 +103,7 @@ def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
     if platform.machine().lower() in ("x86_64", "amd64"):
         quantizer = x86.X86InductorQuantizer()
         # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflows.
-        reduced = not torch.cpu._is_vnni_supported()
+        reduced = _reduces_range()
         config = x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic, reduce_range=reduced)
         notes = ("activations have 7 bits: this CPU has no VNNI",) if reduced else ()
     else:
@@ -114,6 +118,11 @@ def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
         if spec.activation_ranges:
             notes += ("ranges learned in training are not used: torchao calibrates again",)
     return quantizer, (f"quantizer: torchao {type(quantizer).__name__}", *notes)
+
+
+def grid() -> Grid:
+    """Return the grid of the vendor's quantizer for this CPU."""
+    return Grid(activation_levels=127 if _reduces_range() else 255)
 
 
 def _with_observer(config: QuantizationConfig, spec: QuantSpec) -> QuantizationConfig:

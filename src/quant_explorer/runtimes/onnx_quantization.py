@@ -23,7 +23,7 @@ from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
 from quant_explorer.runtimes.onnx_calibration import CalibrationImages
 from quant_explorer.runtimes.onnx_export import nodes_of_layers
 from quant_explorer.runtimes.onnx_saturation import REDUCED_RANGE, saturates
@@ -33,10 +33,11 @@ _ARM = ("aarch64", "arm64")
 
 @dataclass(frozen=True)
 class Converted:
-    """A serialized graph and what a reader of the report should know of it."""
+    """A serialized graph, what a reader of the report should know of it, and the grid of INT8."""
 
     data: bytes
     notes: tuple[str, ...]
+    grid: Grid = FULL_RANGE
 
 
 def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch]) -> Converted:
@@ -58,7 +59,8 @@ def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch])
             notes = _quantize_linear(graph, candidate, prepared, quantized)
         else:
             notes = _quantize(graph, spec, calibration, prepared, quantized)
-        return Converted(_serialize(onnx.load(quantized)), notes)
+        grid = Grid(weight_levels=64 if saturates() else 127)
+        return Converted(_serialize(onnx.load(quantized)), notes, grid)
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.packages import explain_missing, package_versions
-from quant_explorer.core.quantspec import Precision, QuantSpec
+from quant_explorer.core.quantspec import Grid, Precision, QuantSpec
 
 if TYPE_CHECKING:
     from quant_explorer.runtimes.openvino_session import OpenVinoSession
@@ -77,7 +77,7 @@ class OpenVino:
             notes = _half_notes(spec.precision)
         half = spec.precision in ("fp16", "bf16")
         openvino_lowering.save(model, folder / MODEL_FILE, half=half)
-        return Lowering(notes=notes, options=(("precision", spec.precision),))
+        return Lowering(notes=notes, options=(("precision", spec.precision),), grid=Grid(weight_levels=127))
 
     def load_libraries(self, threads: int) -> None:
         """Import OpenVINO and load its CPU plugin with `threads` threads in one stream."""

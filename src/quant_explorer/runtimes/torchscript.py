@@ -77,6 +77,7 @@ class TorchScript:
         return Lowering(
             notes=(*lowered.notes, _NOT_OPTIMIZED) if broadcasts else lowered.notes,
             options=(("engine", engine or ""), ("optimize", self.optimize and not broadcasts)),
+            grid=lowered.grid,
         )
 
     def load_libraries(self, threads: int) -> None:

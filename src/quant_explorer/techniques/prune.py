@@ -10,6 +10,11 @@ the k-th that belong to channel c:
     taylor       I(c) = 1/K sum_k sum |w dL/dw|, of convolutions and linear layers
     batch_norm   I(c) = 1/K sum_k |gamma|, of batch norms; a group without one is left whole
 
+The result is checked: on calibration images it must compute what the model computes whose removed weights are
+zero. A group for which that fails is left whole and named in the notes: the graph does not follow a channel
+shuffle, and a channel of zeros is not an absent one where a mean is taken over channels. So are groups that a
+layer norm or group norm reads, whose statistics are over the channels.
+
 L is the cross entropy of the calibration images with the classes the model itself predicts for labels, so no
 image needs a label. Ties go to the channel with the smaller number.
 Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023 (groups, torch-pruning); Li et al.,
@@ -42,25 +47,43 @@ _NOT_FOLLOWED = (
 Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 
 
+# Of the largest logit: sums in another order, after all layers.
+TOLERANCE = 1e-5
+_CHECKED_IMAGES = 4
+
+
 @dataclass(frozen=True)
 class Pruned:
     """A pruned model and what is left of the one it was made from, each as (before, after).
 
-    `channels` are those of all groups that could be pruned; `macs` are multiply-accumulates of one image.
+    `channels` are those of all groups between input and outputs; `macs` are multiply-accumulates of one
+    image; `whole` names the groups that were left as they are, with the reason.
     """
 
     model: nn.Module
     channels: tuple[int, int]
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    whole: tuple[str, ...] = ()
 
-    def describe(self, ratio: float) -> str:
-        """Return the ratio that was asked for beside what was reached."""
+    def describe(self, ratio: float) -> tuple[str, ...]:
+        """Return the ratio that was asked for beside what was reached, and what was left whole."""
         return (
             f"pruned: {ratio:.1%} of the channels asked, {_share(self.channels)} reached; "
             f"{_share(self.parameters)} of the parameters ({_change(self.parameters)}) and "
-            f"{_share(self.macs)} of the multiply-accumulates ({_change(self.macs)}) are gone"
+            f"{_share(self.macs)} of the multiply-accumulates ({_change(self.macs)}) are gone",
+            *(f"not pruned: {group}" for group in self.whole),
         )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A group by its number in the graph and the layer that makes its channels; `worst` are to be removed."""
+
+    number: int
+    layer: str
+    channels: int
+    worst: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class ChannelPruning:
     importance: Importance = "l1"
     round_to: int = 1
     name: ClassVar[str] = "prune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     trains: ClassVar[bool] = False
 
     def unsupported(self, candidate: Candidate) -> str | None:
@@ -102,7 +125,7 @@ class ChannelPruning:
         Raises UnsupportedError when the model cannot be traced or nothing in it can be removed.
         """
         pruned = self.prune(candidate.model, workbench.calibration)
-        notes = (*candidate.notes, pruned.describe(self.ratio))
+        notes = (*candidate.notes, *pruned.describe(self.ratio))
         return dataclasses.replace(candidate, model=pruned.model, notes=notes, channels=pruned.channels)
 
     def prune(self, model: nn.Module, batches: Sequence[Batch]) -> Pruned:
@@ -112,55 +135,61 @@ class ChannelPruning:
         """
         import torch
 
-        pruned = copy.deepcopy(model).eval()
-        example = torch.from_numpy(batches[0][:1])
-        trainable = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
+        original = copy.deepcopy(model).eval()
+        images = torch.from_numpy(batches[0][:_CHECKED_IMAGES])
         with torch.inference_mode(mode=False), torch.enable_grad():
             # The graph is read from autograd, which sees nothing of frozen parameters.
-            pruned.requires_grad_(True)
+            original.requires_grad_(True)
             try:
-                before = _measure(pruned, example)
-                channels = self._prune_in_place(pruned, example, batches)
-                after = _measure(pruned, example)
+                choices, whole = self._choose(original, images, batches)
             except _NOT_FOLLOWED as error:
-                told = f"{type(error).__name__}: {error}"
                 raise UnsupportedError(
-                    f"the channels of the model cannot be followed through its layers ({told}); sizes "
-                    "written as numbers in forward() must be taken from the tensors"
+                    "the channels of the model cannot be followed through its layers "
+                    f"({type(error).__name__}: {error})"
                 ) from error
-        if after.output != before.output:
-            raise UnsupportedError(f"pruning changes the output from {before.output} to {after.output}")
+            wrong = dict(_find_wrong(original, images, choices))
+            right = [choice for choice in choices if choice not in wrong]
+            whole += [f"{choice.layer}, {reason}" for choice, reason in wrong.items()]
+            total = sum(choice.channels for choice in choices)
+            if not any(choice.worst for choice in right):
+                raise UnsupportedError(
+                    f"no channel can be removed at ratio {self.ratio}: {total} channels lie between the "
+                    f"input and the outputs of the model{''.join(f'; not pruned: {name}' for name in whole)}"
+                )
+            pruned = _remove(original, images, right)[0]
+            before, after = _measure(original, images[:1]), _measure(pruned, images[:1])
+        trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         for name, parameter in pruned.named_parameters():
             # A weight that two layers shared has two names now.
             parameter.requires_grad_(trainable.get(name, True))
             parameter.grad = None
-        return Pruned(pruned, channels, (before.parameters, after.parameters), (before.macs, after.macs))
+        removed = sum(len(choice.worst) for choice in right)
+        return Pruned(
+            model=pruned,
+            channels=(total, total - removed),
+            parameters=(before.parameters, after.parameters),
+            macs=(before.macs, after.macs),
+            whole=tuple(whole),
+        )
 
-    def _prune_in_place(
-        self, model: nn.Module, example: torch.Tensor, batches: Sequence[Batch]
-    ) -> tuple[int, int]:
-        import torch_pruning
-
-        graph = torch_pruning.DependencyGraph()
-        # A list, because a tensor would be spread over the arguments of forward().
-        graph.build_dependency(model, example_inputs=[example], verbose=False)
+    def _choose(
+        self, model: nn.Module, images: torch.Tensor, batches: Sequence[Batch]
+    ) -> tuple[list[_Choice], list[str]]:
+        """Return what to remove of each group, and which groups no channel can be removed of."""
+        graph = _graph(model, images)
         if self.importance == "taylor":
             _set_gradients(model, batches)
-        # All are chosen before the first is removed: importances are those of the whole model.
-        groups = [(group, list(self._worst(group, graph))) for group in _inner_groups(graph)]
-        total, removed = (
-            sum(len(group[0].idxs) for group, _ in groups),
-            sum(len(worst) for _, worst in groups),
-        )
-        if not removed:
-            raise UnsupportedError(
-                f"no channel can be removed at ratio {self.ratio}: {total} channels lie between the input "
-                "and the outputs of the model"
-            )
-        for group, worst in groups:
-            if worst:
-                group.prune(worst)
-        return total, total - removed
+        names = {module: name for name, module in (*model.named_modules(), *model.named_parameters())}
+        choices: list[_Choice] = []
+        whole: list[str] = []
+        for number, group in enumerate(_inner_groups(graph)):
+            layer = names[group[0].dep.target.module]
+            norms = [names[norm] for norm in _norms_over_channels(group)]
+            worst: tuple[int, ...] = () if norms else tuple(self._worst(group, graph))
+            choices.append(_Choice(number, layer, len(group[0].idxs), worst))
+            if norms:
+                whole.append(f"{layer}, whose channels {', '.join(norms)} takes its statistics over")
+        return choices, whole
 
     def _worst(self, group: Any, graph: Any) -> Iterator[int]:
         """Yield the channels of a group to remove; the blocks of a grouped convolution lose the same ones."""
@@ -182,11 +211,85 @@ class ChannelPruning:
             yield from range(worst, len(scores) * blocks, len(scores))
 
 
+def _graph(model: nn.Module, images: torch.Tensor) -> Any:
+    import torch_pruning
+
+    # A list, because a tensor would be spread over the arguments of forward().
+    graph = torch_pruning.DependencyGraph()
+    return graph.build_dependency(model, example_inputs=[images[:1]], verbose=False)
+
+
+def _find_wrong(
+    model: nn.Module, images: torch.Tensor, choices: Sequence[_Choice]
+) -> Iterator[tuple[_Choice, str]]:
+    """Yield the choices that change what is left, with the reason, by halving until each stands alone."""
+    removing = [choice for choice in choices if choice.worst]
+    reason = _explain_change(model, images, removing) if removing else None
+    if reason is None:
+        return
+    if len(removing) == 1:
+        yield removing[0], reason
+        return
+    middle = len(removing) // 2
+    for half in (removing[:middle], removing[middle:]):
+        yield from _find_wrong(model, images, half)
+
+
+def _explain_change(model: nn.Module, images: torch.Tensor, choices: Sequence[_Choice]) -> str | None:
+    """Return why the model is another one without the channels than with them at zero, or None."""
+    import torch
+
+    try:
+        pruned, without = _remove(model, images, choices)
+        with torch.no_grad():
+            expected, found = without(images), pruned(images)
+    except _NOT_FOLLOWED as error:
+        reason = str(error).strip().partition("\n")[0]
+        return f"without whose channels the model fails ({type(error).__name__}: {reason})"
+    if expected.shape != found.shape:
+        return f"without whose channels the output has shape {tuple(found.shape)}"
+    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    if off <= TOLERANCE:
+        return None
+    return (
+        "whose channels are connected in a way that is not followed: without them the output is off by "
+        f"{off:.2g} of the largest logit from what it is with their weights at zero"
+    )
+
+
+def _remove(
+    model: nn.Module, images: torch.Tensor, choices: Sequence[_Choice]
+) -> tuple[nn.Module, nn.Module]:
+    """Return the model without the chosen channels, and the whole model with their weights at zero."""
+    import torch
+
+    pruned, without = copy.deepcopy(model), copy.deepcopy(model)
+    groups = _inner_groups(_graph(pruned, images))
+    # Every weight is its own number while the library cuts: what is left tells what was removed.
+    for tensor in _floats(pruned).values():
+        tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
+    for choice in choices:
+        if choice.worst:
+            groups[choice.number].prune(list(choice.worst))
+    zeroed: dict[str, torch.Tensor] = {}
+    weights, parameters = _floats(without), dict(without.named_parameters(remove_duplicate=False))
+    for name, tensor in _floats(pruned).items():
+        kept = tensor.data.long()
+        tensor.data = weights[name].data.flatten()[kept]
+        if name in parameters:
+            removed = torch.ones_like(parameters[name], dtype=torch.bool)
+            removed.view(-1)[kept.flatten()] = False
+            zeroed[name] = removed
+    # Only now, because a weight that two layers share was read twice.
+    for name, removed in zeroed.items():
+        parameters[name].data[removed] = 0.0
+    return pruned, without
+
+
 @dataclass(frozen=True)
 class _Measured:
     parameters: int
     macs: int
-    output: tuple[int, ...]
 
 
 def _measure(model: nn.Module, example: torch.Tensor) -> _Measured:
@@ -194,9 +297,14 @@ def _measure(model: nn.Module, example: torch.Tensor) -> _Measured:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        output = model(example)
+        model(example)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return _Measured(parameters, counter.get_total_flops() // 2, tuple(output.shape))
+    return _Measured(parameters, counter.get_total_flops() // 2)
+
+
+def _floats(model: nn.Module) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
 def _set_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
@@ -217,6 +325,14 @@ def _inner_groups(graph: Any) -> list[Any]:
             for item in group
         )
     ]
+
+
+def _norms_over_channels(group: Any) -> list[nn.Module]:
+    """Return the normalizations whose statistics change with the number of channels."""
+    from torch import nn
+
+    found = {dep.target.module for dep, _ in group}
+    return [module for module in found if isinstance(module, nn.LayerNorm | nn.GroupNorm)]
 
 
 def _blocks(group: Any, graph: Any) -> int:
