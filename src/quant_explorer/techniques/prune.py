@@ -33,22 +33,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.packages import explain_missing
+from quant_explorer.techniques.channel_groups import (
+    NOT_FOLLOWED,
+    Choice,
+    count_blocks,
+    find_wrong,
+    follow,
+    inner_groups,
+    norms_over_channels,
+    remove,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# What torch-pruning (by not loading, too) and a user's forward() on narrower tensors fail with.
-_NOT_FOLLOWED = (
-    *(AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError),
-    *(RuntimeError, TypeError, ValueError),
-)
-
 Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 
 
-# Of the largest logit: sums in another order, after all layers.
-TOLERANCE = 1e-5
 _CHECKED_IMAGES = 4
 
 
@@ -74,16 +76,6 @@ class Pruned:
             f"{_share(self.macs)} of the multiply-accumulates ({_change(self.macs)}) are gone",
             *(f"not pruned: {group}" for group in self.whole),
         )
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A group by its number in the graph and the layer that makes its channels; `worst` are to be removed."""
-
-    number: int
-    layer: str
-    channels: int
-    worst: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -142,28 +134,32 @@ class ChannelPruning:
             original.requires_grad_(True)
             try:
                 choices, whole = self._choose(original, images, batches)
-            except _NOT_FOLLOWED as error:
+            except NOT_FOLLOWED as error:
                 raise UnsupportedError(
                     "the channels of the model cannot be followed through its layers "
                     f"({type(error).__name__}: {error})"
                 ) from error
-            wrong = dict(_find_wrong(original, images, choices))
-            right = [choice for choice in choices if choice not in wrong]
-            whole += [f"{choice.layer}, {reason}" for choice, reason in wrong.items()]
-            total = sum(choice.channels for choice in choices)
-            if not any(choice.worst for choice in right):
+            original.zero_grad()
+            removing = [choice for choice in choices if choice.worst]
+            pruned, reason = remove(original, images, removing)
+            if reason is not None:
+                wrong = dict(find_wrong(original, images, removing))
+                whole += [f"{choice.layer}, {reason}" for choice, reason in wrong.items()]
+                removing = [choice for choice in removing if choice not in wrong]
+                pruned, reason = remove(original, images, removing)
+                whole += [f"the others together, {reason}"] if reason else []
+            total, removed = sum(c.channels for c in choices), sum(len(c.worst) for c in removing)
+            if reason is not None or not removed:
                 raise UnsupportedError(
                     f"no channel can be removed at ratio {self.ratio}: {total} channels lie between the "
                     f"input and the outputs of the model{''.join(f'; not pruned: {name}' for name in whole)}"
                 )
-            pruned = _remove(original, images, right)[0]
             before, after = _measure(original, images[:1]), _measure(pruned, images[:1])
         trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         for name, parameter in pruned.named_parameters():
             # A weight that two layers shared has two names now.
             parameter.requires_grad_(trainable.get(name, True))
             parameter.grad = None
-        removed = sum(len(choice.worst) for choice in right)
         return Pruned(
             model=pruned,
             channels=(total, total - removed),
@@ -174,19 +170,19 @@ class ChannelPruning:
 
     def _choose(
         self, model: nn.Module, images: torch.Tensor, batches: Sequence[Batch]
-    ) -> tuple[list[_Choice], list[str]]:
+    ) -> tuple[list[Choice], list[str]]:
         """Return what to remove of each group, and which groups no channel can be removed of."""
-        graph = _graph(model, images)
+        graph = follow(model, images)
         if self.importance == "taylor":
             _set_gradients(model, batches)
         names = {module: name for name, module in (*model.named_modules(), *model.named_parameters())}
-        choices: list[_Choice] = []
+        choices: list[Choice] = []
         whole: list[str] = []
-        for number, group in enumerate(_inner_groups(graph)):
+        for number, group in enumerate(inner_groups(graph)):
             layer = names[group[0].dep.target.module]
-            norms = [names[norm] for norm in _norms_over_channels(group)]
+            norms = [names[norm] for norm in norms_over_channels(group)]
             worst: tuple[int, ...] = () if norms else tuple(self._worst(group, graph))
-            choices.append(_Choice(number, layer, len(group[0].idxs), worst))
+            choices.append(Choice(number, layer, len(group[0].idxs), worst))
             if norms:
                 whole.append(f"{layer}, whose channels {', '.join(norms)} takes its statistics over")
         return choices, whole
@@ -201,7 +197,7 @@ class ChannelPruning:
             "taylor": importance.GroupTaylorImportance(normalizer=None),
             "batch_norm": importance.BNScaleImportance(normalizer=None),
         }[self.importance](group)
-        blocks = _blocks(group, graph)
+        blocks = count_blocks(group, graph)
         if scores is None or len(scores) % blocks:
             return
         scores = scores.view(blocks, -1).mean(0)
@@ -209,81 +205,6 @@ class ChannelPruning:
         kept = min(len(scores), -(-kept // self.round_to) * self.round_to)
         for worst in scores.argsort(stable=True)[: len(scores) - kept].tolist():
             yield from range(worst, len(scores) * blocks, len(scores))
-
-
-def _graph(model: nn.Module, images: torch.Tensor) -> Any:
-    import torch_pruning
-
-    # A list, because a tensor would be spread over the arguments of forward().
-    graph = torch_pruning.DependencyGraph()
-    return graph.build_dependency(model, example_inputs=[images[:1]], verbose=False)
-
-
-def _find_wrong(
-    model: nn.Module, images: torch.Tensor, choices: Sequence[_Choice]
-) -> Iterator[tuple[_Choice, str]]:
-    """Yield the choices that change what is left, with the reason, by halving until each stands alone."""
-    removing = [choice for choice in choices if choice.worst]
-    reason = _explain_change(model, images, removing) if removing else None
-    if reason is None:
-        return
-    if len(removing) == 1:
-        yield removing[0], reason
-        return
-    middle = len(removing) // 2
-    for half in (removing[:middle], removing[middle:]):
-        yield from _find_wrong(model, images, half)
-
-
-def _explain_change(model: nn.Module, images: torch.Tensor, choices: Sequence[_Choice]) -> str | None:
-    """Return why the model is another one without the channels than with them at zero, or None."""
-    import torch
-
-    try:
-        pruned, without = _remove(model, images, choices)
-        with torch.no_grad():
-            expected, found = without(images), pruned(images)
-    except _NOT_FOLLOWED as error:
-        reason = str(error).strip().partition("\n")[0]
-        return f"without whose channels the model fails ({type(error).__name__}: {reason})"
-    if expected.shape != found.shape:
-        return f"without whose channels the output has shape {tuple(found.shape)}"
-    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-    if off <= TOLERANCE:
-        return None
-    return (
-        "whose channels are connected in a way that is not followed: without them the output is off by "
-        f"{off:.2g} of the largest logit from what it is with their weights at zero"
-    )
-
-
-def _remove(
-    model: nn.Module, images: torch.Tensor, choices: Sequence[_Choice]
-) -> tuple[nn.Module, nn.Module]:
-    """Return the model without the chosen channels, and the whole model with their weights at zero."""
-    import torch
-
-    pruned, without = copy.deepcopy(model), copy.deepcopy(model)
-    groups = _inner_groups(_graph(pruned, images))
-    # Every weight is its own number while the library cuts: what is left tells what was removed.
-    for tensor in _floats(pruned).values():
-        tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
-    for choice in choices:
-        if choice.worst:
-            groups[choice.number].prune(list(choice.worst))
-    zeroed: dict[str, torch.Tensor] = {}
-    weights, parameters = _floats(without), dict(without.named_parameters(remove_duplicate=False))
-    for name, tensor in _floats(pruned).items():
-        kept = tensor.data.long()
-        tensor.data = weights[name].data.flatten()[kept]
-        if name in parameters:
-            removed = torch.ones_like(parameters[name], dtype=torch.bool)
-            removed.view(-1)[kept.flatten()] = False
-            zeroed[name] = removed
-    # Only now, because a weight that two layers share was read twice.
-    for name, removed in zeroed.items():
-        parameters[name].data[removed] = 0.0
-    return pruned, without
 
 
 @dataclass(frozen=True)
@@ -302,51 +223,12 @@ def _measure(model: nn.Module, example: torch.Tensor) -> _Measured:
     return _Measured(parameters, counter.get_total_flops() // 2)
 
 
-def _floats(model: nn.Module) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-
-
 def _set_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
     import torch
 
     for batch in batches:
         logits = model(torch.from_numpy(batch))
         torch.nn.functional.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
-
-
-def _inner_groups(graph: Any) -> list[Any]:
-    """Return the groups of channels that do not reach the outputs of the model."""
-    return [
-        group
-        for group in graph.get_all_groups()
-        if not any(
-            graph.is_out_channel_pruning_fn(item.dep.handler) and not item.dep.target.outputs
-            for item in group
-        )
-    ]
-
-
-def _norms_over_channels(group: Any) -> list[nn.Module]:
-    """Return the normalizations whose statistics change with the number of channels."""
-    from torch import nn
-
-    found = {dep.target.module for dep, _ in group}
-    return [module for module in found if isinstance(module, nn.LayerNorm | nn.GroupNorm)]
-
-
-def _blocks(group: Any, graph: Any) -> int:
-    """Return how many blocks of channels must stay equally wide (grouped convolutions, group norms)."""
-    found = [1]
-    for dep, _ in group:
-        layer = dep.target.module
-        pruner = graph.get_pruner_of_module(layer)
-        # A depthwise convolution has a block for each channel, which goes with it.
-        if getattr(layer, "groups", 1) == getattr(layer, "out_channels", None):
-            continue
-        made = graph.is_out_channel_pruning_fn(dep.handler)
-        found.append((pruner.get_out_channel_groups if made else pruner.get_in_channel_groups)(layer))
-    return max(found)
 
 
 def _share(count: tuple[int, int]) -> str:
