@@ -72,8 +72,7 @@ def remove(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) ->
         with torch.no_grad():
             expected, found = zeroed(images), pruned(images)
     except NOT_FOLLOWED as error:
-        reason = str(error).strip().partition("\n")[0]
-        return pruned, f"without whose channels the model fails ({type(error).__name__}: {reason})"
+        return pruned, f"without whose channels the model fails ({describe_error(error)})"
     if expected.shape != found.shape:
         return pruned, f"without whose channels the output has shape {tuple(found.shape)}"
     off = float(
@@ -85,6 +84,12 @@ def remove(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) ->
         "whose channels are connected in a way that is not followed: without them the output is off by "
         f"{off:.2g} of the largest logit from what it is with their weights at zero"
     )
+
+
+def describe_error(error: Exception) -> str:
+    """Return its type and the first line of what it says."""
+    first, _, _ = str(error).strip().partition("\n")
+    return f"{type(error).__name__}: {first}"
 
 
 def _cut(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) -> tuple[nn.Module, nn.Module]:

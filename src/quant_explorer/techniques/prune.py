@@ -37,6 +37,7 @@ from quant_explorer.techniques.channel_groups import (
     NOT_FOLLOWED,
     Choice,
     count_blocks,
+    describe_error,
     find_wrong,
     follow,
     inner_groups,
@@ -137,7 +138,7 @@ class ChannelPruning:
             except NOT_FOLLOWED as error:
                 raise UnsupportedError(
                     "the channels of the model cannot be followed through its layers "
-                    f"({type(error).__name__}: {error})"
+                    f"({describe_error(error)})"
                 ) from error
             original.zero_grad()
             removing = [choice for choice in choices if choice.worst]
@@ -181,10 +182,15 @@ class ChannelPruning:
         for number, group in enumerate(inner_groups(graph)):
             layer = names[group[0].dep.target.module]
             norms = [names[norm] for norm in norms_over_channels(group)]
-            worst: tuple[int, ...] = () if norms else tuple(self._worst(group, graph))
-            choices.append(Choice(number, layer, len(group[0].idxs), worst))
+            worst: tuple[int, ...] = ()
             if norms:
                 whole.append(f"{layer}, whose channels {', '.join(norms)} takes its statistics over")
+            else:
+                try:
+                    worst = tuple(self._worst(group, graph))
+                except NOT_FOLLOWED as error:
+                    whole.append(f"{layer}, whose channels cannot be followed ({describe_error(error)})")
+            choices.append(Choice(number, layer, len(group[0].idxs), worst))
         return choices, whole
 
     def _worst(self, group: Any, graph: Any) -> Iterator[int]:
