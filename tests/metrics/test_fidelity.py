@@ -5,9 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError
+from quant_explorer.core.errors import BuildError, FidelityError
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.metrics.fidelity import check_fidelity, sqnr_db
+from quant_explorer.metrics.fidelity import (
+    Fidelity,
+    Margin,
+    check_fidelity,
+    compare_with_simulation,
+    describe,
+    sqnr_db,
+)
 
 EXPECTED = np.array([[4.0, -8.0], [0.5, 1.0]], np.float32)
 
@@ -85,3 +92,55 @@ def test_where_the_float_model_is_silent_only_silence_passes(precision: Precisio
     check_fidelity(silence, silence, precision)
     with pytest.raises(BuildError):
         check_fidelity(sound, silence, precision)
+
+
+MARGIN = Margin(whole_db=10.0, output_db=13.0)
+
+
+def compared(found_db: float, *simulated_db: float) -> Fidelity:
+    """Noise in all logits, by its distance from them."""
+    ways = [with_noise(10 ** (decibels / 10)) for decibels in simulated_db]
+    return compare_with_simulation(with_noise(10 ** (found_db / 10)), EXPECTED, ways, "images", MARGIN)
+
+
+def test_outputs_may_be_so_much_noisier_than_the_simulation_that_is_furthest_from_the_model() -> None:
+    found = compared(20.1, 35.0, 30.0)
+    assert found.files_db == pytest.approx(20.1, abs=1e-3)
+    assert found.simulated_db == pytest.approx(30.0, abs=1e-3)
+    told = (
+        r"^on images the outputs have 19\.9 dB signal to quantization noise against the float model, and a "
+        r"simulation of the same quantization has 30\.0 dB; at most 10 dB less are allowed$"
+    )
+    with pytest.raises(FidelityError, match=told):
+        compared(19.9, 35.0, 30.0)
+
+
+def test_what_float32_may_be_off_by_is_no_fault() -> None:
+    exact = [EXPECTED.copy()]
+    compare_with_simulation(EXPECTED * np.float32(1 + 1e-5), EXPECTED, exact, "images", MARGIN)
+    with pytest.raises(FidelityError, match=r"60\.0 dB .* has none"):
+        compare_with_simulation(EXPECTED * np.float32(1.001), EXPECTED, exact, "images", MARGIN)
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(4.0, True), (5.0, False)])
+def test_one_output_alone_may_be_noisier_but_not_much(factor: float, passes: bool) -> None:
+    """Of 100 outputs one has 16 or 25 times the power of noise: 12 or 14 dB, and 0.6 or 0.9 dB in all."""
+    noise = np.full((4, 100), 0.1, np.float32)
+    expected = np.ones_like(noise)
+    logits = expected + noise
+    logits[:, 7] = 1 + factor * 0.1
+    if passes:
+        compare_with_simulation(logits, expected, [expected + noise], "images", MARGIN)
+        return
+    with pytest.raises(
+        FidelityError, match=r"^on images output 7 alone has 6\.0 dB .* has 20\.0 dB; at most 13"
+    ):
+        compare_with_simulation(logits, expected, [expected + noise], "images", MARGIN)
+
+
+def test_both_figures_are_described() -> None:
+    found = [Fidelity("calibration images", 40.04, 41.0), Fidelity("nearly white ones", None, 30.0)]
+    assert describe(found) == (
+        "signal to quantization noise of the files, and of a simulation of the same quantization: "
+        "40.0 dB (41.0 dB) on calibration images, none (30.0 dB) on nearly white ones"
+    )

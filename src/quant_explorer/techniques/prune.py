@@ -184,7 +184,8 @@ class ChannelPruning:
             norms = [names[norm] for norm in norms_over_channels(group)]
             worst: tuple[int, ...] = ()
             if norms:
-                whole.append(f"{layer}, whose channels {', '.join(norms)} takes its statistics over")
+                others = f" (and {len(norms) - 1} more)" if norms[1:] else ""
+                whole.append(f"{layer}, whose channels {norms[0]}{others} takes its statistics over")
             else:
                 try:
                     worst = tuple(self._worst(group, graph))

@@ -100,8 +100,10 @@ class Rounding(Following):
 
     def _round_weight(self, weight: torch.Tensor, axis: int | None) -> torch.Tensor:
         others = [other for other in range(weight.dim()) if axis is not None and other != axis]
-        largest = weight.abs().amax(others, keepdim=True) if others else weight.abs().amax()
+        # In float64: the largest weight is in the middle between two steps where levels are 127.5.
+        exact = weight.double()
+        largest = exact.abs().amax(others, keepdim=True) if others else exact.abs().amax()
         scale = (largest / self._grid.weight_levels).clamp(min=torch.finfo(torch.float32).tiny)
         # 127.5 levels are -128 to 127, 127 are -127 to 127.
         below, above = int(self._grid.weight_levels + 0.5), int(self._grid.weight_levels)
-        return (weight / scale).round().clamp(-below, above) * scale
+        return ((exact / scale).round().clamp(-below, above) * scale).float()
