@@ -50,10 +50,6 @@ class Observed:
         flat = tensor.detach().flatten()
         self._samples.append(flat[:: max(1, len(flat) // _SAMPLES_A_BATCH)].clone())
 
-    def fix(self, learned: Range) -> None:
-        """Take a range that was learned in training for whatever was seen."""
-        self._fixed = learned
-
     def min_max(self) -> Range:
         """Return the range of all that was seen."""
         return self._fixed or self._seen

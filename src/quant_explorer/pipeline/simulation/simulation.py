@@ -44,6 +44,7 @@ class Simulation:
         """Observe the activations of static INT8 on the batches (n, channels, height, width)."""
         self._model, self._spec = candidate.model, candidate.spec
         self._observed: dict[Value, Observed] = {}
+        self._learned: dict[Value, Range] = {}
         if self._spec.activations == "static":
             self._observe(calibration)
         self._ranges = functools.cache(self._find_ranges)
@@ -51,9 +52,10 @@ class Simulation:
     def run(self, images: Batch, grid: Grid) -> tuple[Batch, ...]:
         """Return the logits (n, classes) that quantization to `grid` leaves of the images.
 
-        They are several for static INT8, as runtimes differ: ranges by minimum and maximum, and of least
-        squared error where the observer is "histogram"; pools on the grid of their input or on their own. The
-        model is left untouched. Raises BuildError when forward() calls other operators for other images.
+        They are several for static INT8, as runtimes differ: ranges by minimum and maximum, of least squared
+        error where the observer is "histogram", and learned ones where there are any; pools on the grid of
+        their input or on their own. The model is left untouched. Raises BuildError when forward() calls other
+        operators for other images.
         """
         if self._spec.activations != "static":
             return (Rounding(self._model, self._spec, grid, {}).run(images),)
@@ -73,15 +75,19 @@ class Simulation:
                 observing.run(batch, naming.run)
             else:
                 observing.run(batch)
-        for learned in self._spec.activation_ranges:
-            value = names.get(learned.layer)
-            if value in self._observed:
-                self._observed[value].fix(Range(learned.low, learned.high))
+        self._learned = {
+            names[learned.layer]: Range(learned.low, learned.high)
+            for learned in self._spec.activation_ranges
+            if learned.layer in names
+        }
 
     def _find_ranges(self, levels: int) -> tuple[Mapping[Value, Range], ...]:
-        ways = [{value: observed.min_max() for value, observed in self._observed.items()}]
+        widest = {value: observed.min_max() for value, observed in self._observed.items()}
+        ways = [widest]
         if self._spec.observer == "histogram":
             ways.append({value: seen.least_squares(levels) for value, seen in self._observed.items()})
+        if self._learned:
+            ways.append(widest | self._learned)
         return tuple(ways)
 
 
