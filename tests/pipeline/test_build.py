@@ -12,12 +12,12 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError, WorkerError
 from quant_explorer.core.recipe import ParameterValue, Recipe
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.simulation import Simulation
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def built(run: RunFolder, recipe: Recipe, subject: Subject = SUBJECT) -> Artifact:
-    return build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), Protocol())
+    return build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol())
 
 
 def digest(recipe: Recipe, subject: Subject = SUBJECT, runtime: Runtime | None = None) -> str:
@@ -124,7 +124,11 @@ def test_what_the_runtime_cannot_do_is_a_reason(run: RunFolder) -> None:
 
 
 def test_a_runtime_that_is_not_there_is_a_reason(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask_library(self: FakeRuntime) -> tuple[str, ...]:
+        raise ModuleNotFoundError("No module named 'fake'")
+
     monkeypatch.setattr(FakeRuntime, "unavailable", lambda self: "pip install fake")
+    monkeypatch.setattr(FakeRuntime, "cpu_features", ask_library)
     with pytest.raises(UnsupportedError, match="pip install fake"):
         built(run, fake("fp32"))
 
@@ -215,7 +219,7 @@ def test_the_simulation_is_shared_by_runtimes(run: RunFolder, monkeypatch: pytes
     monkeypatch.setattr(Simulation, "__init__", counted)
     preparation = Preparation(SUBJECT, run)
     for recipe in (fake("int8", INT8), Recipe("int8", (INT8,), "eager")):
-        build(recipe, preparation, create_runtime(recipe, RUNTIMES), Protocol())
+        build(recipe, preparation, create_runtime(recipe, RUNTIMES), MeasurementProtocol())
     assert len(made) == 1
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from quant_explorer import __version__
 from quant_explorer.core.artifact import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -24,19 +24,18 @@ from quant_explorer.core.errors import (
     WorkerError,
     require_supported,
 )
-from quant_explorer.core.recipe import Provenance, Recipe
+from quant_explorer.core.packages import own_version
+from quant_explorer.core.recipe import Provenance, Recipe, digest_of
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.metrics.fidelity import Fidelity, describe
 from quant_explorer.pipeline.bisection import find_layer, keep_float, quantized_layers
 from quant_explorer.pipeline.expectation import Expectation
 from quant_explorer.pipeline.measure import start_worker
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.prepare import Preparation
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
-
-PACKAGE = "quant-explorer"
 
 
 def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provenance:
@@ -47,10 +46,12 @@ def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provena
         weights=subject.weights_digest,
         calibration=subject.dataset.digest,
         training=subject.training_digest if trains else "",
-        versions=tuple(sorted((runtime.versions() | {PACKAGE: __version__}).items())),
+        versions=tuple(sorted((runtime.versions() | own_version()).items())),
         lowering=runtime.version,
-        cpu=runtime.cpu_features(),
+        # They are asked of its libraries. One that lacks them builds nothing that a digest could name.
+        cpu=() if runtime.unavailable() else runtime.cpu_features(),
         target=subject.settings.target,
+        preprocessing=digest_of(dataclasses.asdict(subject.spec)),
     )
 
 
@@ -59,7 +60,9 @@ def create_runtime(recipe: Recipe, runtimes: Mapping[str, type[Runtime]]) -> Run
     return runtimes[recipe.runtime](**dict(recipe.options))
 
 
-def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: Protocol) -> Artifact:
+def build(
+    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
+) -> Artifact:
     """Return the artifact of a recipe, from the run folder when it was built before.
 
     Raises UnsupportedError with the reason when a technique or the runtime cannot do it, BuildError
@@ -89,7 +92,7 @@ def _write(
     provenance: Provenance,
     preparation: Preparation,
     runtime: Runtime,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
 ) -> None:
     subject, run = preparation.subject, preparation.run
     candidate = preparation.candidate(recipe.steps)
@@ -131,7 +134,9 @@ def check_files(
     return expectation.check(worker.run, lowering.grid)
 
 
-def _explain_layer(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: Protocol) -> str:
+def _explain_layer(
+    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
+) -> str:
     """Say which layer makes INT8 files wrong, as far as lowering with layers in float can tell."""
     subject, run = preparation.subject, preparation.run
     candidate = preparation.candidate(recipe.steps)

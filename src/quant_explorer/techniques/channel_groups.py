@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from quant_explorer.core.errors import explain
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -72,7 +74,7 @@ def remove(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) ->
         with torch.no_grad():
             expected, found = zeroed(images), pruned(images)
     except NOT_FOLLOWED as error:
-        return pruned, f"without whose channels the model fails ({describe_error(error)})"
+        return pruned, f"without whose channels the model fails ({explain(error).splitlines()[0]})"
     if expected.shape != found.shape:
         return pruned, f"without whose channels the output has shape {tuple(found.shape)}"
     off = float(
@@ -84,12 +86,6 @@ def remove(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) ->
         "whose channels are connected in a way that is not followed: without them the output is off by "
         f"{off:.2g} of the largest logit from what it is with their weights at zero"
     )
-
-
-def describe_error(error: Exception) -> str:
-    """Return its type and the first line of what it says."""
-    first, _, _ = str(error).strip().partition("\n")
-    return f"{type(error).__name__}: {first}"
 
 
 def _cut(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) -> tuple[nn.Module, nn.Module]:

@@ -28,16 +28,16 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.packages import explain_missing
+from quant_explorer.core.settings import Importance
 from quant_explorer.techniques.channel_groups import (
     NOT_FOLLOWED,
     Choice,
     count_blocks,
-    describe_error,
     find_wrong,
     follow,
     inner_groups,
@@ -48,8 +48,6 @@ from quant_explorer.techniques.channel_groups import (
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 
 
 _CHECKED_IMAGES = 4
@@ -136,9 +134,9 @@ class ChannelPruning:
             try:
                 choices, whole = self._choose(original, images, batches)
             except NOT_FOLLOWED as error:
+                first = explain(error).splitlines()[0]
                 raise UnsupportedError(
-                    "the channels of the model cannot be followed through its layers "
-                    f"({describe_error(error)})"
+                    f"the channels of the model cannot be followed through its layers ({first})"
                 ) from error
             original.zero_grad()
             removing = [choice for choice in choices if choice.worst]
@@ -190,7 +188,9 @@ class ChannelPruning:
                 try:
                     worst = tuple(self._worst(group, graph))
                 except NOT_FOLLOWED as error:
-                    whole.append(f"{layer}, whose channels cannot be followed ({describe_error(error)})")
+                    whole.append(
+                        f"{layer}, whose channels cannot be followed ({explain(error).splitlines()[0]})"
+                    )
             choices.append(Choice(number, layer, len(group[0].idxs), worst))
         return choices, whole
 
