@@ -163,7 +163,9 @@ def _explain_layer(
     except (BuildError, UnsupportedError, WorkerError) as error:
         return f". Which layer it is cannot be found by keeping layers in float ({error})"
     if layer is None:
-        return ". They are as far off with all of its layers in float: it is an operator that is no layer"
+        return (
+            ". They are still off with all layers in float, so the fault is in an operator that is no layer"
+        )
     return f". It is layer {layer!r}: with it in float, and the layers before it, the outputs are near enough"
 
 
