@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,11 +7,12 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, FidelityError
-from quant_explorer.core.quantspec import Precision
 from quant_explorer.metrics.fidelity import (
+    ORDINARY,
+    UNIFORM,
     Fidelity,
     Margin,
-    check_fidelity,
+    check_fp32,
     compare_with_simulation,
     describe,
     sqnr_db,
@@ -60,38 +62,43 @@ def test_fp32_may_be_off_by_1e_4_of_the_largest_logit(off: float, where: tuple[i
     logits = EXPECTED.copy()
     logits[where] += sign * off * 8.0
     if off < 1e-4:
-        check_fidelity(logits, EXPECTED, "fp32")
+        check_fp32(logits, EXPECTED)
     else:
         told = r"^the lowered FP32 model is off by 0\.0001 of the largest logit; 0\.0001 is allowed$"
         with pytest.raises(BuildError, match=told):
-            check_fidelity(logits, EXPECTED, "fp32")
+            check_fp32(logits, EXPECTED)
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16", "fp16"])
-def test_a_lower_precision_must_reach_two_decibels(precision: Precision) -> None:
-    check_fidelity(with_noise(10**0.21), EXPECTED, precision)
-    with pytest.raises(BuildError, match=r"^the outputs have 1\.9 dB .*; at least 2 dB are required$"):
-        check_fidelity(with_noise(10**0.19), EXPECTED, precision)
-    # What was said of another image, and nothing at all.
-    with pytest.raises(BuildError, match="0 dB"):
-        check_fidelity(np.zeros_like(EXPECTED), EXPECTED, precision)
-    with pytest.raises(BuildError, match=r"-\d\.\d dB"):
-        check_fidelity(EXPECTED[::-1], EXPECTED, precision)
+def check_int8(logits: Batch, expected: Batch) -> None:
+    """As what a simulation gives exactly."""
+    compare_with_simulation(logits, expected, [expected], "images", ORDINARY)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_equal_outputs_pass(precision: Precision) -> None:
-    check_fidelity(EXPECTED, EXPECTED, precision)
+@pytest.mark.parametrize("check", [check_fp32, check_int8])
+def test_equal_outputs_pass(check: Callable[[Batch, Batch], None]) -> None:
+    check(EXPECTED, EXPECTED)
     silence = np.zeros_like(EXPECTED)
-    check_fidelity(silence, silence, precision)
+    check(silence, silence)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_where_the_float_model_is_silent_only_silence_passes(precision: Precision) -> None:
+@pytest.mark.parametrize("check", [check_fp32, check_int8])
+def test_where_the_float_model_is_silent_only_silence_passes(check: Callable[[Batch, Batch], None]) -> None:
     silence, sound = np.zeros((2, 3), np.float32), np.full((2, 3), 1e-3, np.float32)
-    check_fidelity(silence, silence, precision)
+    check(silence, silence)
     with pytest.raises(BuildError):
-        check_fidelity(sound, silence, precision)
+        check(sound, silence)
+
+
+def test_noise_is_not_told_from_a_wrong_lowering_however_noisy_the_simulation_is() -> None:
+    noisy = [with_noise(10**-0.1)]
+    compare_with_simulation(with_noise(10**0.21), EXPECTED, noisy, "images", ORDINARY)
+    with pytest.raises(FidelityError, match=r"has -1\.0 dB; below 2 dB nothing can be told from noise$"):
+        compare_with_simulation(with_noise(10**0.19), EXPECTED, noisy, "images", ORDINARY)
+    # Nothing at all, and what was said of another image.
+    for wrong in (np.zeros_like(EXPECTED), EXPECTED[::-1]):
+        with pytest.raises(FidelityError, match="below 2 dB"):
+            compare_with_simulation(wrong, EXPECTED, noisy, "images", ORDINARY)
+        compare_with_simulation(wrong, EXPECTED, noisy, "images", UNIFORM)
 
 
 MARGIN = Margin(whole_db=10.0, output_db=13.0)

@@ -15,7 +15,7 @@ from quant_explorer.metrics.fidelity import (
     ORDINARY,
     UNIFORM,
     Fidelity,
-    check_fidelity,
+    check_fp32,
     compare_with_simulation,
 )
 
@@ -66,9 +66,9 @@ class Expectation:
             expected = self.expected[kind]
             logits = run(images)
             check_logits(logits, *expected.shape)
-            if kind == _ORDINARY or precision == "fp32":
-                check_fidelity(logits, expected, precision)
-            if precision != "fp32":
+            if precision == "fp32":
+                check_fp32(logits, expected)
+            else:
                 simulated = self._simulated(grid)[kind]
                 margin = ORDINARY if kind == _ORDINARY else UNIFORM
                 found.append(compare_with_simulation(logits, expected, simulated, kind, margin))
