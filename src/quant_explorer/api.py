@@ -26,8 +26,8 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError, DataError, ModelError, SettingsError, require_supported
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.models.weights import check_finite
+from quant_explorer.pipeline.expectation import CHECKED_IMAGES, Expectation
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
 from quant_explorer.runtimes import torch_engine
 from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
@@ -37,7 +37,6 @@ from quant_explorer.techniques.prune import ChannelPruning
 
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
 
-_CHECKED_IMAGES = 16
 _log = logging.getLogger(__name__)
 
 
@@ -79,10 +78,10 @@ def to_int8(
     `backend` is PyTorch's quantized engine: "x86", "fbgemm", "onednn" or "qnnpack", where it exists.
     `metadata_path` gets JSON: engine, bits and the reason for them, scales, calibration, `int8_mac_fraction`.
 
-    Raises BuildError with the figure when the multiply-accumulates did not run in INT8 or the outputs have
-    nothing to do with the float model's, UnsupportedError when the model cannot be traced by torch.fx or this
-    PyTorch has no torch.ao.quantization, SettingsError for a backend that is not there, DataError for unfit
-    images, ModelError for an unfit model.
+    Raises BuildError with the figure when the multiply-accumulates did not run in INT8 or the outputs are
+    much further from the float model's than INT8 explains, UnsupportedError when the model cannot be traced
+    by torch.fx or this PyTorch has no torch.ao.quantization, SettingsError for a backend that is not there,
+    DataError for unfit images, ModelError for an unfit model.
     Source: Jacob et al., CVPR 2018; see docs/quantization.md.
     """
     _check_model(model, "cpu")
@@ -91,9 +90,9 @@ def to_int8(
 
     engine = select_engine(backend)
     batches = _read_batches(calibration_loader, calibration_batches)
-    checked = batches[0][:_CHECKED_IMAGES]
+    checked = batches[0][:CHECKED_IMAGES]
     original = copy.deepcopy(model).eval()
-    expected = _float_output(original, checked)
+    _float_output(original, checked)  # Raises for a model that is none to quantize.
     spec = QuantSpec(precision="int8", activations="static")
     default = torch.backends.quantized.engine
     with torch_engine.quantized_engine(engine), _library_warnings_in_the_log():
@@ -102,7 +101,9 @@ def to_int8(
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
     share = _int8_share(executed, count_macs(original, checked))
-    check_fidelity(_float_output(quantized, checked), expected, "int8")
+    Expectation(Candidate(original, spec), batches).check(
+        lambda images: _float_output(quantized, images).reshape(len(images), -1), lowered.grid
+    )
     if metadata_path is not None:
         metadata = _describe(quantized, spec, engine, batches, executed) | {"int8_mac_fraction": share}
         write_atomically(Path(metadata_path), json.dumps(metadata, indent=2).encode() + b"\n")

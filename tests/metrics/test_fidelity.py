@@ -1,13 +1,22 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError
-from quant_explorer.core.quantspec import Precision
-from quant_explorer.metrics.fidelity import check_fidelity, sqnr_db
+from quant_explorer.core.errors import BuildError, FidelityError
+from quant_explorer.metrics.fidelity import (
+    ORDINARY,
+    UNIFORM,
+    Fidelity,
+    Margin,
+    check_fp32,
+    compare_with_simulation,
+    describe,
+    sqnr_db,
+)
 
 EXPECTED = np.array([[4.0, -8.0], [0.5, 1.0]], np.float32)
 
@@ -53,35 +62,92 @@ def test_fp32_may_be_off_by_1e_4_of_the_largest_logit(off: float, where: tuple[i
     logits = EXPECTED.copy()
     logits[where] += sign * off * 8.0
     if off < 1e-4:
-        check_fidelity(logits, EXPECTED, "fp32")
+        check_fp32(logits, EXPECTED)
     else:
         told = r"^the lowered FP32 model is off by 0\.0001 of the largest logit; 0\.0001 is allowed$"
         with pytest.raises(BuildError, match=told):
-            check_fidelity(logits, EXPECTED, "fp32")
+            check_fp32(logits, EXPECTED)
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16", "fp16"])
-def test_a_lower_precision_must_reach_two_decibels(precision: Precision) -> None:
-    check_fidelity(with_noise(10**0.21), EXPECTED, precision)
-    with pytest.raises(BuildError, match=r"^the outputs have 1\.9 dB .*; at least 2 dB are required$"):
-        check_fidelity(with_noise(10**0.19), EXPECTED, precision)
-    # What was said of another image, and nothing at all.
-    with pytest.raises(BuildError, match="0 dB"):
-        check_fidelity(np.zeros_like(EXPECTED), EXPECTED, precision)
-    with pytest.raises(BuildError, match=r"-\d\.\d dB"):
-        check_fidelity(EXPECTED[::-1], EXPECTED, precision)
+def check_int8(logits: Batch, expected: Batch) -> None:
+    """As what a simulation gives exactly."""
+    compare_with_simulation(logits, expected, [expected], "images", ORDINARY)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_equal_outputs_pass(precision: Precision) -> None:
-    check_fidelity(EXPECTED, EXPECTED, precision)
+@pytest.mark.parametrize("check", [check_fp32, check_int8])
+def test_equal_outputs_pass(check: Callable[[Batch, Batch], None]) -> None:
+    check(EXPECTED, EXPECTED)
     silence = np.zeros_like(EXPECTED)
-    check_fidelity(silence, silence, precision)
+    check(silence, silence)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_where_the_float_model_is_silent_only_silence_passes(precision: Precision) -> None:
+@pytest.mark.parametrize("check", [check_fp32, check_int8])
+def test_where_the_float_model_is_silent_only_silence_passes(check: Callable[[Batch, Batch], None]) -> None:
     silence, sound = np.zeros((2, 3), np.float32), np.full((2, 3), 1e-3, np.float32)
-    check_fidelity(silence, silence, precision)
+    check(silence, silence)
     with pytest.raises(BuildError):
-        check_fidelity(sound, silence, precision)
+        check(sound, silence)
+
+
+def test_noise_is_not_told_from_a_wrong_lowering_however_noisy_the_simulation_is() -> None:
+    noisy = [with_noise(10**-0.1)]
+    compare_with_simulation(with_noise(10**0.21), EXPECTED, noisy, "images", ORDINARY)
+    with pytest.raises(FidelityError, match=r"has -1\.0 dB; below 2 dB nothing can be told from noise$"):
+        compare_with_simulation(with_noise(10**0.19), EXPECTED, noisy, "images", ORDINARY)
+    # Nothing at all, and what was said of another image.
+    for wrong in (np.zeros_like(EXPECTED), EXPECTED[::-1]):
+        with pytest.raises(FidelityError, match="below 2 dB"):
+            compare_with_simulation(wrong, EXPECTED, noisy, "images", ORDINARY)
+        compare_with_simulation(wrong, EXPECTED, noisy, "images", UNIFORM)
+
+
+MARGIN = Margin(whole_db=10.0, output_db=13.0)
+
+
+def compared(found_db: float, *simulated_db: float) -> Fidelity:
+    """Noise in all logits, by its distance from them."""
+    ways = [with_noise(10 ** (decibels / 10)) for decibels in simulated_db]
+    return compare_with_simulation(with_noise(10 ** (found_db / 10)), EXPECTED, ways, "images", MARGIN)
+
+
+def test_outputs_may_be_so_much_noisier_than_the_simulation_that_is_furthest_from_the_model() -> None:
+    found = compared(20.1, 35.0, 30.0)
+    assert found.files_db == pytest.approx(20.1, abs=1e-3)
+    assert found.simulated_db == pytest.approx(30.0, abs=1e-3)
+    told = (
+        r"^on images the outputs have 19\.9 dB signal to quantization noise against the float model, and a "
+        r"simulation of the same quantization has 30\.0 dB; at most 10 dB less are allowed$"
+    )
+    with pytest.raises(FidelityError, match=told):
+        compared(19.9, 35.0, 30.0)
+
+
+def test_what_float32_may_be_off_by_is_no_fault() -> None:
+    exact = [EXPECTED.copy()]
+    compare_with_simulation(EXPECTED * np.float32(1 + 1e-5), EXPECTED, exact, "images", MARGIN)
+    with pytest.raises(FidelityError, match=r"60\.0 dB .* has none"):
+        compare_with_simulation(EXPECTED * np.float32(1.001), EXPECTED, exact, "images", MARGIN)
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(4.0, True), (5.0, False)])
+def test_one_output_alone_may_be_noisier_but_not_much(factor: float, passes: bool) -> None:
+    """Of 100 outputs one has 16 or 25 times the power of noise: 12 or 14 dB, and 0.6 or 0.9 dB in all."""
+    noise = np.full((4, 100), 0.1, np.float32)
+    expected = np.ones_like(noise)
+    logits = expected + noise
+    logits[:, 7] = 1 + factor * 0.1
+    if passes:
+        compare_with_simulation(logits, expected, [expected + noise], "images", MARGIN)
+        return
+    with pytest.raises(
+        FidelityError, match=r"^on images output 7 alone has 6\.0 dB .* has 20\.0 dB; at most 13"
+    ):
+        compare_with_simulation(logits, expected, [expected + noise], "images", MARGIN)
+
+
+def test_both_figures_are_described() -> None:
+    found = [Fidelity("calibration images", 40.04, 41.0), Fidelity("nearly white ones", None, 30.0)]
+    assert describe(found) == (
+        "signal to quantization noise of the files, and of a simulation of the same quantization: "
+        "40.0 dB (41.0 dB) on calibration images, none (30.0 dB) on nearly white ones"
+    )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,10 @@ from quant_explorer.pipeline.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.simulation import Simulation
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
+from quant_explorer.runtimes.eager import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.reference import differences
@@ -145,8 +149,18 @@ def test_a_build_that_fails_leaves_nothing_behind(run: RunFolder, monkeypatch: p
     [
         (fake("fp32"), 1.0002, "off by 0.0002 of the largest logit; 0.0001 is allowed"),
         (fake("fp32"), 0.0, "off by 1 of the largest logit"),
-        (fake("int8", INT8), 0.2, "the outputs have 1.9 dB .* at least 2 dB are required"),
+        (fake("int8", INT8), 0.2, "the outputs have 1.9 dB .* at most 10 dB"),
         (fake("int8", INT8), -1.0, "the outputs have -6.0 dB"),
+        (
+            fake("int8", INT8),
+            0.95,
+            r"25.9 dB .* simulation of the same quantization has \d\d.\d dB; at most 10 dB",
+        ),
+        (
+            fake("int8", INT8),
+            0.95,
+            r"still off with all layers in float, so the fault is in an operator that is no layer",
+        ),
     ],
 )
 def test_a_lowering_that_computes_something_else_fails_with_the_figure(
@@ -158,12 +172,55 @@ def test_a_lowering_that_computes_something_else_fails_with_the_figure(
     assert list(run.artifacts.iterdir()) == []
 
 
-@pytest.mark.parametrize(("recipe", "factor"), [(fake("fp32"), 1.00005), (fake("int8", INT8), 0.5)])
+@pytest.mark.parametrize(("recipe", "factor"), [(fake("fp32"), 1.00005), (fake("int8", INT8), 0.995)])
 def test_a_lowering_may_be_a_little_off(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, factor: float
 ) -> None:
     monkeypatch.setattr(FakeRuntime, "lower", scaled(factor))
     assert built(run, recipe).folder.is_dir()
+
+
+def test_both_figures_are_noted(run: RunFolder) -> None:
+    figure = r"\d\d\.\d dB \(\d\d\.\d dB\)"
+    (note,) = built(run, fake("int8", INT8)).manifest.notes
+    assert re.search(f": {figure} on calibration images, {figure} on nearly white ones, ", note)
+    assert built(run, fake("fp32")).manifest.notes == ()
+
+
+@pytest.mark.parametrize("layer", ["0", "4", "9"])
+def test_the_layer_that_is_lowered_wrongly_is_named(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, layer: str
+) -> None:
+    lower = Eager.lower
+
+    def lower_wrongly(
+        self: Eager, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+    ) -> Lowering:
+        model = copy.deepcopy(candidate.model)
+        if layer not in candidate.spec.float_layers:
+            model.get_parameter(f"{layer}.weight").data.mul_(0.5)
+        return lower(self, replace(candidate, model=model), calibration, folder)
+
+    monkeypatch.setattr(Eager, "lower", lower_wrongly)
+    subject = toy_subject(model=toy_model())
+    with pytest.raises(BuildError, match=f"It is layer '{layer}': with it in float"):
+        built(run, Recipe("static", (INT8,), "eager"), subject)
+    assert list(run.artifacts.iterdir()) == []
+
+
+def test_the_simulation_is_shared_by_runtimes(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Simulation] = []
+    begin = Simulation.__init__
+
+    def counted(self: Simulation, *arguments: object) -> None:
+        made.append(self)
+        begin(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Simulation, "__init__", counted)
+    preparation = Preparation(SUBJECT, run)
+    for recipe in (fake("int8", INT8), Recipe("int8", (INT8,), "eager")):
+        build(recipe, preparation, create_runtime(recipe, RUNTIMES), MeasurementProtocol())
+    assert len(made) == 1
 
 
 def test_trained_weights_are_what_the_lowering_is_checked_against(run: RunFolder) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.measurement import Executed
-from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
 from quant_explorer.core.recipe import ParameterValue
 
 if TYPE_CHECKING:
@@ -107,11 +107,13 @@ class Lowering:
 
     `notes` are for the report, `options` those that the files are opened with, `needs` the CPU features
     without which the files compute something else or do not run; empty for any CPU of this architecture.
+    `grid` is that of INT8, which the files are checked against.
     """
 
     notes: tuple[str, ...]
     options: tuple[tuple[str, ParameterValue], ...]
     needs: tuple[str, ...] = ()
+    grid: Grid = FULL_RANGE
 
 
 class Runtime(Protocol):

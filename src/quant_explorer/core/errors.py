@@ -53,6 +53,10 @@ class BuildError(QuantExplorerError):
     """A variant could not be built, or what was built is not what its name says."""
 
 
+class FidelityError(BuildError):
+    """Files compute something else than the model they were made from."""
+
+
 class WorkerError(QuantExplorerError):
     """A variant's worker process reported a failure."""
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Activations = Literal["float", "static", "dynamic"]
 Granularity = Literal["per_tensor", "per_channel"]
 Observer = Literal["histogram", "minmax"]
 Target = Literal["native", "portable"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How fine INT8 is: symmetric weights have scale max|w| / `weight_levels`, activations range / levels.
+
+    127.5 levels are the weights -128 to 127 with PyTorch's scale; fewer levels are a reduced range.
+    """
+
+    weight_levels: float = 127.5
+    activation_levels: int = 255
+
+
+FULL_RANGE: Final = Grid()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from quant_explorer.core.artifact import (
     MANIFEST,
@@ -14,22 +16,26 @@ from quant_explorer.core.artifact import (
     list_files,
     write_manifest,
 )
-from quant_explorer.core.contracts import Batch, Candidate, Runtime
-from quant_explorer.core.errors import require_supported
+from quant_explorer.core.contracts import Lowering, Runtime
+from quant_explorer.core.errors import (
+    BuildError,
+    FidelityError,
+    UnsupportedError,
+    WorkerError,
+    require_supported,
+)
 from quant_explorer.core.packages import own_version
 from quant_explorer.core.recipe import Provenance, Recipe, digest_of
 from quant_explorer.core.settings import MeasurementProtocol
-from quant_explorer.metrics.accuracy import check_logits
-from quant_explorer.metrics.fidelity import check_fidelity
+from quant_explorer.metrics.fidelity import Fidelity, describe
+from quant_explorer.pipeline.bisection import find_layer, keep_float, quantized_layers
+from quant_explorer.pipeline.expectation import Expectation
 from quant_explorer.pipeline.measure import start_worker
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
-
-# Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
-CHECKED_IMAGES = 16
 
 
 def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provenance:
@@ -73,49 +79,97 @@ def build(
     require_supported(runtime.unavailable())
     candidate = preparation.candidate(recipe.steps)
     require_supported(runtime.unsupported(candidate))
+    try:
+        _write(folder, recipe, provenance, preparation, runtime, protocol)
+    except FidelityError as error:
+        raise BuildError(f"{error}{_explain_layer(recipe, preparation, runtime, protocol)}") from error
+    return Artifact.load(folder)
+
+
+def _write(
+    folder: Path,
+    recipe: Recipe,
+    provenance: Provenance,
+    preparation: Preparation,
+    runtime: Runtime,
+    protocol: MeasurementProtocol,
+) -> None:
+    subject, run = preparation.subject, preparation.run
+    candidate = preparation.candidate(recipe.steps)
     # Started before what it checks is there: it imports the runtime while this process lowers.
     with start_worker(runtime, recipe.options, run, protocol) as worker, atomic_folder(folder) as temporary:
         lowering = runtime.lower(candidate, subject.calibration, temporary)
+        files = list_files(temporary)
+        found = check_files(worker, lowering, temporary, preparation.expectation(recipe.steps))
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
-            digest=digest,
+            digest=folder.name,
             recipe=recipe,
             provenance=provenance,
             spec=candidate.spec,
             input=subject.spec,
             classes=subject.dataset.classes,
-            files=list_files(temporary),
+            files=files,
             options=lowering.options,
-            notes=(*candidate.notes, *lowering.notes, *_explain_needs(lowering.needs)),
+            notes=(
+                *candidate.notes,
+                *lowering.notes,
+                *_explain_needs(lowering.needs),
+                *([describe(found)] if found else []),
+            ),
             needs=lowering.needs,
         )
         write_manifest(temporary, manifest)
-        worker.assign(Opening(lowering.options, str(temporary)))
-        check_outputs(worker, candidate, subject)
-    return Artifact.load(folder)
+
+
+def check_files(
+    worker: Worker, lowering: Lowering, folder: Path, expectation: Expectation
+) -> tuple[Fidelity, ...]:
+    """Return how near the files come to the model they were made from, as a worker runs them.
+
+    Raises FidelityError when that is not near enough, WorkerError when they cannot be opened or run at all.
+    """
+    worker.assign(Opening(lowering.options, str(folder)))
+    worker.open(expectation.image)
+    return expectation.check(worker.run, lowering.grid)
+
+
+def _explain_layer(
+    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
+) -> str:
+    """Say which layer makes INT8 files wrong, as far as lowering with layers in float can tell."""
+    subject, run = preparation.subject, preparation.run
+    candidate = preparation.candidate(recipe.steps)
+    if candidate.spec.precision != "int8":
+        return ""
+
+    def passes(layers: Sequence[str]) -> bool:
+        trial = keep_float(candidate, layers)
+        require_supported(runtime.unsupported(trial))
+        expectation = Expectation(trial, subject.calibration)
+        with (
+            start_worker(runtime, recipe.options, run, protocol) as worker,
+            TemporaryDirectory(dir=run.path) as folder,
+        ):
+            lowering = runtime.lower(trial, subject.calibration, Path(folder))
+            try:
+                check_files(worker, lowering, Path(folder), expectation)
+            except FidelityError:
+                return False
+        return True
+
+    try:
+        layer = find_layer(quantized_layers(candidate), passes)
+    except (BuildError, UnsupportedError, WorkerError) as error:
+        return f". Which layer it is cannot be found by keeping layers in float ({error})"
+    if layer is None:
+        return (
+            ". They are still off with all layers in float, so the fault is in an operator that is no layer"
+        )
+    return f". It is layer {layer!r}: with it in float, and the layers before it, the outputs are near enough"
 
 
 def _explain_needs(needs: tuple[str, ...]) -> tuple[str, ...]:
     if not needs:
         return ()
     return (f"its figures hold for CPUs with {', '.join(needs)} only",)
-
-
-def check_outputs(worker: Worker, candidate: Candidate, subject: Subject) -> None:
-    """Raise BuildError when what the worker opens does not compute what the model computes.
-
-    Raises WorkerError when it cannot be opened or run at all.
-    """
-    batch = subject.batch(CHECKED_IMAGES)
-    worker.open(batch[:1])
-    logits = worker.run(batch)
-    check_logits(logits, len(batch), len(subject.dataset.classes))
-    check_fidelity(logits, _float_logits(candidate, batch), candidate.spec.precision)
-
-
-def _float_logits(candidate: Candidate, batch: Batch) -> Batch:
-    import torch
-
-    with torch.inference_mode():
-        logits: Batch = candidate.model(torch.from_numpy(batch)).numpy()
-    return logits

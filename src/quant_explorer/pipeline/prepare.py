@@ -16,6 +16,7 @@ from quant_explorer.core.errors import require_supported
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step, canonical_step, digest_of
 from quant_explorer.models import load_weights, save_weights
+from quant_explorer.pipeline.expectation import Expectation
 from quant_explorer.pipeline.origin import Origin
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
@@ -40,6 +41,7 @@ class Preparation:
     def __init__(self, subject: Subject, run: RunFolder) -> None:
         self.subject, self.run = subject, run
         self._last: dict[tuple[Step, ...], Candidate] = {}
+        self._expected: tuple[tuple[Step, ...], Expectation] | None = None
 
     def candidate(self, steps: tuple[Step, ...]) -> Candidate:
         """Return the subject's model with the techniques of `steps` applied in order.
@@ -54,6 +56,12 @@ class Preparation:
             kept[done] = candidate
         self._last = kept
         return candidate
+
+    def expectation(self, steps: tuple[Step, ...]) -> Expectation:
+        """Return what files of the candidate of `steps` must compute; the last one is kept."""
+        if self._expected is None or self._expected[0] != steps:
+            self._expected = steps, Expectation(self.candidate(steps), self.subject.calibration)
+        return self._expected[1]
 
     def _apply_last(self, candidate: Candidate, steps: tuple[Step, ...]) -> Candidate:
         technique = create_technique(steps[-1])

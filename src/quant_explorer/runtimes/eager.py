@@ -72,7 +72,7 @@ class Eager:
             lowered = eager_lowering.lower(candidate, calibration, engine)
             program.write(lowered.module, folder, calibration[0][:1], engine=engine)
         options = (("engine", engine),) if engine else ()
-        return Lowering(notes=lowered.notes, options=options, needs=lowered.needs)
+        return Lowering(notes=lowered.notes, options=options, needs=lowered.needs, grid=lowered.grid)
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch with its quantized modules, where it has them, and give it `threads` threads."""

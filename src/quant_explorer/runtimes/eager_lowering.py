@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import torch
 
 from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.quantspec import FULL_RANGE, Grid
 from quant_explorer.runtimes import fusion, half
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph in the precision asked for, and what a reader of the report should know of it."""
+    """A graph in the precision asked for, what a reader of the report should know of it, and INT8's grid."""
 
     module: torch.fx.GraphModule
     notes: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    grid: Grid = FULL_RANGE
 
 
 def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:

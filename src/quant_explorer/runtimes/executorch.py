@@ -17,6 +17,7 @@ from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.packages import explain_missing, package_versions
+from quant_explorer.core.quantspec import Grid
 
 if TYPE_CHECKING:
     from executorch.extension.pybindings.portable_lib import ExecuTorchMethod, ExecuTorchProgram
@@ -74,7 +75,7 @@ class ExecuTorch:
             "method in use is in memory, and other numbers of images are split into these",
             "ExecuTorch's Python binding loads PyTorch's libraries too; memory is counted from there on",
         )
-        return Lowering(notes=notes, options=())
+        return Lowering(notes=notes, options=(), grid=Grid(weight_levels=127))
 
     def load_libraries(self, threads: int) -> None:
         """Import the binding and give XNNPACK's pool `threads` threads, the calling one among them."""

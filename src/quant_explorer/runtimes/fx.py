@@ -21,10 +21,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
 from quant_explorer.runtimes import fusion
 from quant_explorer.runtimes.eager_lowering import Lowered
 from quant_explorer.runtimes.torch_engine import (
+    FULL_ACTIVATION_BITS,
     REDUCED_ACTIVATION_BITS,
     choose_bits,
     explain_transposed,
@@ -62,7 +63,9 @@ def quantize(
     # `prepare_fx` fuses by itself in the same way, but does not check.
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
-        return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
+        reduced = _explain_reduced_range(engine)
+        bits = REDUCED_ACTIVATION_BITS if reduced else FULL_ACTIVATION_BITS
+        return Lowered(_quantize_linear(fused, spec), (*notes, *reduced), grid=_grid(bits))
     bits, reason = choose_bits(spec, engine, copied_for or engine)
     mapping = static_mapping(spec, engine, bits)
     notes += (reason,) if reason else ()
@@ -88,7 +91,11 @@ def quantize(
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return Lowered(converted, notes, needed_features(engine, bits))
+    return Lowered(converted, notes, needed_features(engine, bits), _grid(bits))
+
+
+def _grid(bits: int) -> Grid:
+    return Grid(activation_levels=2**bits - 1)
 
 
 def _transposed_convolutions(graph: torch.fx.GraphModule) -> list[str]:

@@ -93,7 +93,8 @@ class Inductor:
         }
         settings = inductor_lowering.settings(spec.target)
         inductor_lowering.compile_package(program, folder / PACKAGE_FILE, metadata, settings)
-        return Lowering(notes=notes, options=(), needs=inductor_lowering.needed_features(spec))
+        needs, grid = inductor_lowering.needed_features(spec), inductor_lowering.grid(spec.target)
+        return Lowering(notes=notes, options=(), needs=needs, grid=grid)
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch (without its compiler), and give it `threads` threads."""

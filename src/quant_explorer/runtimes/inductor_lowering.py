@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from quant_explorer.core.architecture import is_x86
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError, explain
-from quant_explorer.core.quantspec import QuantSpec, Target
+from quant_explorer.core.quantspec import Grid, QuantSpec, Target
 from quant_explorer.runtimes import cpp_compiler, half, pt2e, torch_macs
 from quant_explorer.runtimes.inductor_saturation import explain_reduced_range, saturates
 from quant_explorer.runtimes.saturation import exact_by
@@ -138,6 +138,12 @@ def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
         if spec.activation_ranges:
             notes += ("ranges learned in training are not used: torchao calibrates again",)
     return quantizer, (f"quantizer: torchao {type(quantizer).__name__}", *notes)
+
+
+def grid(target: Target) -> Grid:
+    """Return the grid of the vendor's quantizer for the target."""
+    reduced = is_x86() and explain_reduced_range(target) is not None
+    return Grid(activation_levels=127 if reduced else 255)
 
 
 def _with_observer(config: QuantizationConfig, spec: QuantSpec) -> QuantizationConfig:

@@ -23,7 +23,7 @@ from torch import nn
 from quant_explorer.core.architecture import is_arm
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
 from quant_explorer.runtimes.onnx_calibration import CalibrationImages
 from quant_explorer.runtimes.onnx_export import nodes_of_layers
 from quant_explorer.runtimes.onnx_saturation import explain_reduced_range
@@ -32,11 +32,12 @@ from quant_explorer.runtimes.saturation import exact_by
 
 @dataclass(frozen=True)
 class Converted:
-    """A serialized graph and what a reader of the report should know of it."""
+    """A serialized graph, what a reader of the report should know of it, and the grid of INT8."""
 
     data: bytes
     notes: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    grid: Grid = FULL_RANGE
 
 
 def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch]) -> Converted:
@@ -60,8 +61,12 @@ def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch])
             notes = _quantize_linear(graph, candidate, prepared, quantized, reduced=reduced)
         else:
             notes = _quantize(graph, spec, calibration, prepared, quantized, reduced=reduced)
-        data = _serialize(onnx.load(quantized))
-        return Converted(data, (*notes, reason) if reason else notes, exact_by(saturates=reduced))
+        return Converted(
+            data=_serialize(onnx.load(quantized)),
+            notes=(*notes, reason) if reason else notes,
+            needs=exact_by(saturates=reduced),
+            grid=Grid(weight_levels=64 if reduced else 127),
+        )
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:

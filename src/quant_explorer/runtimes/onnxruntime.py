@@ -75,7 +75,7 @@ class OnnxRuntime:
         exported = export_onnx(candidate.model, calibration[0])
         converted = onnx_quantization.convert(exported, candidate, calibration)
         (folder / _FILE).write_bytes(converted.data)
-        return Lowering(notes=converted.notes, options=(), needs=converted.needs)
+        return Lowering(notes=converted.notes, options=(), needs=converted.needs, grid=converted.grid)
 
     def load_libraries(self, threads: int) -> None:
         """Import ONNX Runtime; sessions opened from now on have `threads` threads."""

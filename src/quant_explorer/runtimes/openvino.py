@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.packages import explain_missing, package_versions
-from quant_explorer.core.quantspec import Precision, QuantSpec
+from quant_explorer.core.quantspec import FULL_RANGE, Grid, Precision, QuantSpec
 
 if TYPE_CHECKING:
     from quant_explorer.runtimes.openvino_session import OpenVinoSession
@@ -77,6 +77,7 @@ class OpenVino:
         spec = candidate.spec
         exported = export_onnx(candidate.model, calibration[0])
         needs: tuple[str, ...] = ()
+        grid = FULL_RANGE
         if spec.precision == "int8":
             reason = explain_reduced_range(spec.target)
             reduced = reason is not None
@@ -84,12 +85,13 @@ class OpenVino:
             notes = _quantization_notes(spec, channel_scales=openvino_lowering.has_channel_scales(model))
             notes = (*notes, reason) if reason else notes
             needs = exact_by(saturates=reduced)
+            grid = Grid(weight_levels=63.5 if reduced else 127)
         else:
             model = openvino_lowering.convert(exported)
             notes = _half_notes(spec.precision)
         half = spec.precision in ("fp16", "bf16")
         openvino_lowering.save(model, folder / MODEL_FILE, half=half)
-        return Lowering(notes=notes, options=(("precision", spec.precision),), needs=needs)
+        return Lowering(notes=notes, options=(("precision", spec.precision),), needs=needs, grid=grid)
 
     def load_libraries(self, threads: int) -> None:
         """Import OpenVINO and load its CPU plugin with `threads` threads in one stream."""

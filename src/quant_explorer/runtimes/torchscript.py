@@ -78,6 +78,7 @@ class TorchScript:
             notes=(*lowered.notes, _NOT_OPTIMIZED) if broadcasts else lowered.notes,
             options=(("engine", engine or ""), ("optimize", self.optimize and not broadcasts)),
             needs=lowered.needs,
+            grid=lowered.grid,
         )
 
     def load_libraries(self, threads: int) -> None:

@@ -10,6 +10,11 @@ the k-th that belong to channel c:
     taylor       I(c) = 1/K sum_k sum |w dL/dw|, of convolutions and linear layers
     batch_norm   I(c) = 1/K sum_k |gamma|, of batch norms; a group without one is left whole
 
+The result is checked: on calibration images it must compute what the model computes whose removed weights are
+zero. A group for which that fails is left whole and named in the notes: the graph does not follow a channel
+shuffle, and a channel of zeros is not an absent one where a mean is taken over channels. So are groups that a
+layer norm or group norm reads, whose statistics are over the channels.
+
 L is the cross entropy of the calibration images with the classes the model itself predicts for labels, so no
 image needs a label. Ties go to the channel with the smaller number.
 Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023 (groups, torch-pruning); Li et al.,
@@ -29,36 +34,46 @@ from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.packages import explain_missing
 from quant_explorer.core.settings import Importance
+from quant_explorer.techniques.channel_groups import (
+    NOT_FOLLOWED,
+    Choice,
+    count_blocks,
+    find_wrong,
+    follow,
+    inner_groups,
+    norms_over_channels,
+    remove,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# What torch-pruning (by not loading, too) and a user's forward() on narrower tensors fail with.
-_NOT_FOLLOWED = (
-    *(AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError),
-    *(RuntimeError, TypeError, ValueError),
-)
+
+_CHECKED_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class Pruned:
     """A pruned model and what is left of the one it was made from, each as (before, after).
 
-    `channels` are those of all groups that could be pruned; `macs` are multiply-accumulates of one image.
+    `channels` are those of all groups between input and outputs; `macs` are multiply-accumulates of one
+    image; `whole` names the groups that were left as they are, with the reason.
     """
 
     model: nn.Module
     channels: tuple[int, int]
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    whole: tuple[str, ...] = ()
 
-    def describe(self, ratio: float) -> str:
-        """Return the ratio that was asked for beside what was reached."""
+    def describe(self, ratio: float) -> tuple[str, ...]:
+        """Return the ratio that was asked for beside what was reached, and what was left whole."""
         return (
             f"pruned: {ratio:.1%} of the channels asked, {_share(self.channels)} reached; "
             f"{_share(self.parameters)} of the parameters ({_change(self.parameters)}) and "
-            f"{_share(self.macs)} of the multiply-accumulates ({_change(self.macs)}) are gone"
+            f"{_share(self.macs)} of the multiply-accumulates ({_change(self.macs)}) are gone",
+            *(f"not pruned: {group}" for group in self.whole),
         )
 
 
@@ -73,7 +88,7 @@ class ChannelPruning:
     importance: Importance = "l1"
     round_to: int = 1
     name: ClassVar[str] = "prune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     trains: ClassVar[bool] = False
 
     def unsupported(self, candidate: Candidate) -> str | None:
@@ -101,7 +116,7 @@ class ChannelPruning:
         Raises UnsupportedError when the model cannot be traced or nothing in it can be removed.
         """
         pruned = self.prune(candidate.model, workbench.calibration)
-        notes = (*candidate.notes, pruned.describe(self.ratio))
+        notes = (*candidate.notes, *pruned.describe(self.ratio))
         return dataclasses.replace(candidate, model=pruned.model, notes=notes, channels=pruned.channels)
 
     def prune(self, model: nn.Module, batches: Sequence[Batch]) -> Pruned:
@@ -111,54 +126,73 @@ class ChannelPruning:
         """
         import torch
 
-        pruned = copy.deepcopy(model).eval()
-        example = torch.from_numpy(batches[0][:1])
-        trainable = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
+        original = copy.deepcopy(model).eval()
+        images = torch.from_numpy(batches[0][:_CHECKED_IMAGES])
         with torch.inference_mode(mode=False), torch.enable_grad():
             # The graph is read from autograd, which sees nothing of frozen parameters.
-            pruned.requires_grad_(True)
+            original.requires_grad_(True)
             try:
-                before = _measure(pruned, example)
-                channels = self._prune_in_place(pruned, example, batches)
-                after = _measure(pruned, example)
-            except _NOT_FOLLOWED as error:
+                choices, whole = self._choose(original, images, batches)
+            except NOT_FOLLOWED as error:
+                first = explain(error).splitlines()[0]
                 raise UnsupportedError(
-                    f"the channels of the model cannot be followed through its layers ({explain(error)}); "
-                    "sizes written as numbers in forward() must be taken from the tensors"
+                    f"the channels of the model cannot be followed through its layers ({first})"
                 ) from error
-        if after.output != before.output:
-            raise UnsupportedError(f"pruning changes the output from {before.output} to {after.output}")
+            original.zero_grad()
+            removing = [choice for choice in choices if choice.worst]
+            pruned, reason = remove(original, images, removing)
+            if reason is not None:
+                wrong = dict(find_wrong(original, images, removing))
+                whole += [f"{choice.layer}, {reason}" for choice, reason in wrong.items()]
+                removing = [choice for choice in removing if choice not in wrong]
+                pruned, reason = remove(original, images, removing)
+                whole += [f"the others together, {reason}"] if reason else []
+            total, removed = sum(c.channels for c in choices), sum(len(c.worst) for c in removing)
+            if reason is not None or not removed:
+                raise UnsupportedError(
+                    f"no channel can be removed at ratio {self.ratio}: {total} channels lie between the "
+                    f"input and the outputs of the model{''.join(f'; not pruned: {name}' for name in whole)}"
+                )
+            before, after = _measure(original, images[:1]), _measure(pruned, images[:1])
+        trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         for name, parameter in pruned.named_parameters():
             # A weight that two layers shared has two names now.
             parameter.requires_grad_(trainable.get(name, True))
             parameter.grad = None
-        return Pruned(pruned, channels, (before.parameters, after.parameters), (before.macs, after.macs))
+        return Pruned(
+            model=pruned,
+            channels=(total, total - removed),
+            parameters=(before.parameters, after.parameters),
+            macs=(before.macs, after.macs),
+            whole=tuple(whole),
+        )
 
-    def _prune_in_place(
-        self, model: nn.Module, example: torch.Tensor, batches: Sequence[Batch]
-    ) -> tuple[int, int]:
-        import torch_pruning
-
-        graph = torch_pruning.DependencyGraph()
-        # A list, because a tensor would be spread over the arguments of forward().
-        graph.build_dependency(model, example_inputs=[example], verbose=False)
+    def _choose(
+        self, model: nn.Module, images: torch.Tensor, batches: Sequence[Batch]
+    ) -> tuple[list[Choice], list[str]]:
+        """Return what to remove of each group, and which groups no channel can be removed of."""
+        graph = follow(model, images)
         if self.importance == "taylor":
             _set_gradients(model, batches)
-        # All are chosen before the first is removed: importances are those of the whole model.
-        groups = [(group, list(self._worst(group, graph))) for group in _inner_groups(graph)]
-        total, removed = (
-            sum(len(group[0].idxs) for group, _ in groups),
-            sum(len(worst) for _, worst in groups),
-        )
-        if not removed:
-            raise UnsupportedError(
-                f"no channel can be removed at ratio {self.ratio}: {total} channels lie between the input "
-                "and the outputs of the model"
-            )
-        for group, worst in groups:
-            if worst:
-                group.prune(worst)
-        return total, total - removed
+        names = {module: name for name, module in (*model.named_modules(), *model.named_parameters())}
+        choices: list[Choice] = []
+        whole: list[str] = []
+        for number, group in enumerate(inner_groups(graph)):
+            layer = names[group[0].dep.target.module]
+            norms = [names[norm] for norm in norms_over_channels(group)]
+            worst: tuple[int, ...] = ()
+            if norms:
+                others = f" (and {len(norms) - 1} more)" if norms[1:] else ""
+                whole.append(f"{layer}, whose channels {norms[0]}{others} takes its statistics over")
+            else:
+                try:
+                    worst = tuple(self._worst(group, graph))
+                except NOT_FOLLOWED as error:
+                    whole.append(
+                        f"{layer}, whose channels cannot be followed ({explain(error).splitlines()[0]})"
+                    )
+            choices.append(Choice(number, layer, len(group[0].idxs), worst))
+        return choices, whole
 
     def _worst(self, group: Any, graph: Any) -> Iterator[int]:
         """Yield the channels of a group to remove; the blocks of a grouped convolution lose the same ones."""
@@ -170,7 +204,7 @@ class ChannelPruning:
             "taylor": importance.GroupTaylorImportance(normalizer=None),
             "batch_norm": importance.BNScaleImportance(normalizer=None),
         }[self.importance](group)
-        blocks = _blocks(group, graph)
+        blocks = count_blocks(group, graph)
         if scores is None or len(scores) % blocks:
             return
         scores = scores.view(blocks, -1).mean(0)
@@ -184,7 +218,6 @@ class ChannelPruning:
 class _Measured:
     parameters: int
     macs: int
-    output: tuple[int, ...]
 
 
 def _measure(model: nn.Module, example: torch.Tensor) -> _Measured:
@@ -192,9 +225,9 @@ def _measure(model: nn.Module, example: torch.Tensor) -> _Measured:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        output = model(example)
+        model(example)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return _Measured(parameters, counter.get_total_flops() // 2, tuple(output.shape))
+    return _Measured(parameters, counter.get_total_flops() // 2)
 
 
 def _set_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
@@ -203,32 +236,6 @@ def _set_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
     for batch in batches:
         logits = model(torch.from_numpy(batch))
         torch.nn.functional.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
-
-
-def _inner_groups(graph: Any) -> list[Any]:
-    """Return the groups of channels that do not reach the outputs of the model."""
-    return [
-        group
-        for group in graph.get_all_groups()
-        if not any(
-            graph.is_out_channel_pruning_fn(item.dep.handler) and not item.dep.target.outputs
-            for item in group
-        )
-    ]
-
-
-def _blocks(group: Any, graph: Any) -> int:
-    """Return how many blocks of channels must stay equally wide (grouped convolutions, group norms)."""
-    found = [1]
-    for dep, _ in group:
-        layer = dep.target.module
-        pruner = graph.get_pruner_of_module(layer)
-        # A depthwise convolution has a block for each channel, which goes with it.
-        if getattr(layer, "groups", 1) == getattr(layer, "out_channels", None):
-            continue
-        made = graph.is_out_channel_pruning_fn(dep.handler)
-        found.append((pruner.get_out_channel_groups if made else pruner.get_in_channel_groups)(layer))
-    return max(found)
 
 
 def _share(count: tuple[int, int]) -> str:

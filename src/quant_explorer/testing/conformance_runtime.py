@@ -19,6 +19,7 @@ import pytest
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import Activations, Precision, QuantSpec
+from quant_explorer.pipeline.expectation import Expectation
 from quant_explorer.testing.conformance_static import StaticConformance
 from quant_explorer.testing.lowered import SPECS as SPECS
 from quant_explorer.testing.lowered import Lowered, Opened, file_sizes, lower, open_lowered
@@ -142,6 +143,13 @@ class RuntimeConformance(StaticConformance):
         assert opened.sizes, "nothing was written"
         assert file_sizes(folder) == opened.sizes
         assert lowering == opened.lowering
+
+    def test_outputs_are_as_near_as_a_simulation_of_the_precision(self, opened: Opened) -> None:
+        """On ordinary, nearly white and nearly black images, with the grid that the lowering names."""
+        found = Expectation(opened.candidate, toy_batches(self.shape)).check(
+            opened.worker.run, opened.lowering.grid
+        )
+        assert len(found) == (0 if opened.spec == "fp32" else 3)
 
     def test_outputs_are_those_of_the_float_model(self, opened: Opened) -> None:
         """FP32 to 1e-4 of the largest logit; half precision to 30 dB; INT8 to 20 dB, but worse than FP32."""

@@ -1,0 +1,199 @@
+"""Follows values through a model's operators, as PyTorch dispatches them (`TorchDispatchMode`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._ops import OpOverload
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.module_tracker import ModuleTracker
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.quantspec import QuantSpec
+
+# Where the two factors of a product stand among an operator's arguments; the rest is a bias.
+PRODUCTS = {"convolution": (0, 1), "addmm": (1, 2), "mm": (0, 1), "bmm": (0, 1), "baddbmm": (1, 2)}
+BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
+HALF = ("bf16", "fp16")
+_LINEAR = ("addmm", "mm")
+_SUMS = (*PRODUCTS, *BATCH_NORMS, "add", "add_")
+_RELUS = ("relu", "relu_")
+# What gives values of its input again, on whose grid they stay.
+_MOVES = ("clone", "_unsafe_view", "max_pool2d_with_indices", "constant_pad_nd", "pixel_shuffle", "copy_")
+# Operators whose constants are quantized as activations are; others have parameters, which stay float.
+_ARITHMETIC = ("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "cat")
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a call of an operator gave: the number of the call in the forward pass, and the operator.
+
+    The images have number 0; parameters, and what is computed from them alone, are constants.
+    """
+
+    call: int
+    operator: str
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is the same for all images."""
+        return self.call < 0
+
+
+IMAGES, CONSTANT = Value(0, "images"), Value(-1, "constant")
+
+
+class Following(TorchDispatchMode):
+    """Computes a model's operators and tells what their operands are, which subclasses may replace.
+
+    A batch norm and a ReLU right behind a product take its sums as they are, as all runtimes fuse them.
+    """
+
+    # Operators that leave their output on the grid of their input.
+    sharing: tuple[str, ...] = ()
+
+    def __init__(self, model: nn.Module, spec: QuantSpec) -> None:
+        """Know the constants of `model`."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._model, self._spec = model, spec
+        self._calls = 0
+        self._tracker = ModuleTracker()
+        # By storage, so that a view is the value it looks at.
+        self._values = {_storage(tensor): CONSTANT for tensor in (*model.parameters(), *model.buffers())}
+
+    def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
+        """Return what an operator reads instead of `tensor`, which is `value`."""
+        raise NotImplementedError
+
+    def weight(self, tensor: torch.Tensor, axis: int | None) -> torch.Tensor:
+        """Return what a product reads instead of its constant factor, with output channels along `axis`."""
+        return tensor
+
+    def compute(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+        """Call an operator with what it reads."""
+        return func(*args, **kwargs)
+
+    def value(self, tensor: torch.Tensor) -> Value:
+        """Return what the tensor is; what was made elsewhere is a constant."""
+        return self._values.get(_storage(tensor), CONSTANT)
+
+    def run(self, batch: Batch, call: Callable[[torch.Tensor], object] | None = None) -> Batch:
+        """Return the logits (n, classes) of the model, called by `call` if given, for a batch of images."""
+        # A copy, because forward() may write to what it is given.
+        images = torch.from_numpy(batch).clone()
+        self._values[_storage(images)] = IMAGES
+        with torch.inference_mode(mode=False), torch.no_grad(), _without_fused_attention():
+            with self._tracker, self:
+                output = (call or self._model)(images)
+            assert isinstance(output, torch.Tensor)
+            if self._spec.activations == "static" or self._spec.precision in HALF:
+                output = self.activation(output, self.value(output))
+        logits: Batch = output.numpy()
+        return logits
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Compute one operator."""
+        kwargs, name = kwargs or {}, operator_name(func)
+        self._calls += 1
+        tensors = _tensors((args, kwargs))
+        operands = [self.value(tensor) for tensor in tensors]
+        made = Value(self._calls, name)
+        if all(value.constant for value in operands):
+            made = CONSTANT
+        elif func.is_view or name in _MOVES:
+            made = operands[-1 if name == "copy_" else 0]
+        elif not self._stays_float():
+            args = tuple(self._read(name, list(args), mutable=func._schema.is_mutable))
+            made = operands[0] if name in self.sharing else made
+        result = self.compute(func, args, kwargs)
+        for tensor in _tensors(result):
+            self._values[_storage(tensor)] = made
+        return result
+
+    def _stays_float(self) -> bool:
+        modules = {name.partition(".")[2] for name in self._tracker.parents}
+        return not modules.isdisjoint(self._spec.float_layers)
+
+    def _read(self, name: str, args: list[object], *, mutable: bool) -> list[object]:
+        if name in PRODUCTS:
+            return self._read_factors(name, args)
+        if self._spec.activations != "static" and self._spec.precision not in HALF:
+            return args
+        first = _tensors(args)[0]
+        fused = PRODUCTS if name in BATCH_NORMS else _SUMS if name in _RELUS else ()
+        if self.value(first).operator in fused:
+            return args
+
+        def read(operand: object) -> object:
+            if not isinstance(operand, torch.Tensor) or operand.dtype != torch.float32:
+                return operand
+            value = self.value(operand)
+            if value.constant and name not in _ARITHMETIC:
+                return operand
+            rounded = self.activation(operand, value)
+            # What is written to must stay the tensor that it is.
+            return operand.copy_(rounded) if mutable and operand is first else rounded
+
+        return list(tree_map(read, args))
+
+    def _read_factors(self, name: str, args: list[object]) -> list[object]:
+        factors = {position: args[position] for position in PRODUCTS[name]}
+        values = [self.value(factor) for factor in _tensors(factors)]
+        dynamic = self._spec.activations == "dynamic"
+        if dynamic and (name not in _LINEAR or not any(value.constant for value in values)):
+            return args
+        read = list(args)
+        for (position, factor), value in zip(factors.items(), values, strict=True):
+            assert isinstance(factor, torch.Tensor)
+            if value.constant:
+                read[position] = self.weight(factor, _channel_axis(name, args, position))
+            elif self._spec.activations != "float" or self._spec.precision in HALF:
+                read[position] = self.activation(factor, value)
+        return read
+
+
+def operator_name(func: OpOverload) -> str:
+    """Return the name of an operator without its overload, for instance `add`."""
+    return str(func.overloadpacket.__name__)
+
+
+def _channel_axis(name: str, args: Sequence[object], position: int) -> int | None:
+    """Return the axis of the output channels in a constant factor; None where there is one scale for all."""
+    if name == "convolution":
+        transposed = args[6]
+        return None if transposed else 0
+    factor = args[position]
+    assert isinstance(factor, torch.Tensor)
+    return factor.dim() - (2 if position == PRODUCTS[name][0] else 1)
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """Let attention be called as the products and the softmax that it is made of."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _tensors(nested: object) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, torch.Tensor)]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
