@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from quant_explorer.core.errors import BuildError
 from quant_explorer.core.registry import Registry
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.zoo import ZOO, Specimen
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--specimen", action="append", help="only these; all without")
     parser.add_argument("--families", action="store_true", help="torchvision's families instead of the zoo")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept, to go on from")
+    parser.add_argument("--jobs", type=int, default=2, help="runtimes at the same time")
     parser.add_argument("--publish", action="store_true", help="write results/zoo and docs/models.md")
     parser.add_argument("--serve", choices=tuple(RUNTIMES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -59,8 +62,13 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve, missing(chosen, arguments.serve, arguments.config, kept), specimens, kept)
         return
-    for runtime in arguments.runtime or RUNTIMES:
-        compute(runtime, chosen, arguments.config, kept)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        runs = [
+            pool.submit(compute, runtime, chosen, arguments.config, kept)
+            for runtime in arguments.runtime or RUNTIMES
+        ]
+    for run in runs:
+        run.result()
     if arguments.publish:
         sys.exit(publish(read(kept)))
 
@@ -97,15 +105,14 @@ def compute(runtime: str, specimens: Sequence[Specimen], configs: Sequence[str] 
     while missing(specimens, runtime, configs, kept):
         before = len(read(kept))
         code = subprocess.run([sys.executable, *sys.argv, "--serve", runtime], check=False).returncode
+        left = missing(specimens, runtime, configs, kept)
         if code == 0:
             return
-        if code == 1 and len(read(kept)) == before:
-            sys.exit(f"the process for {runtime} failed before its first cell")
-        specimen, _, config = missing(specimens, runtime, configs, kept)[0]
+        if code > 0 and len(read(kept)) == before:
+            raise BuildError(f"the process for {runtime} ended with exit code {code} before its first cell")
+        specimen, _, config = left[0]
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        append(
-            kept, Cell(specimen, runtime, config, Verdict.CRASH, reason=f"the lowering process died ({how})")
-        )
+        append(kept, Cell(specimen, runtime, config, Verdict.CRASH, reason=f"the lowering died ({how})"))
 
 
 def serve(runtime: str, keys: Sequence[Key], specimens: Registry[Specimen], kept: Path) -> None:

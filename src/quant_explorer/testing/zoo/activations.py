@@ -103,16 +103,12 @@ _MODULES: tuple[tuple[str, str, Callable[[], nn.Module], str], ...] = (
     ),
     ("prelu_per_channel", "PReLU with a slope a channel", lambda: nn.PReLU(8), ""),
     ("hardswish", "hardswish", nn.Hardswish, ""),
-    ("hardsigmoid", "hardsigmoid", nn.Hardsigmoid, ""),
     ("silu", "SiLU", nn.SiLU, ""),
     ("gelu", "GELU by the error function", nn.GELU, ""),
     ("gelu_tanh", "GELU by tanh", lambda: nn.GELU(approximate="tanh"), ""),
     ("elu", "ELU", nn.ELU, ""),
-    ("selu", "SELU", nn.SELU, ""),
     ("mish", "Mish", nn.Mish, ""),
-    ("softplus", "softplus", nn.Softplus, ""),
     ("tanh", "tanh", nn.Tanh, ""),
-    ("sigmoid", "sigmoid", nn.Sigmoid, ""),
 )
 
 SPECIMENS = (

@@ -53,17 +53,6 @@ class _NormalizedInput(nn.Module):
         return (images - self.mean) / self.std
 
 
-class _LayerScale(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.branch = convolution(8, 8)
-        self.gamma = nn.Parameter(torch.rand(8, 1, 1) + 0.1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = x + self.gamma * self.branch(x)
-        return result
-
-
 class _BilinearPool(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -92,19 +81,16 @@ SPECIMENS = (
         lambda y, x: functional.relu(torch.add(y, x, alpha=2)),
     ),
     _residual("subtract_alpha", "torch.sub(a, b, alpha=0.5)", lambda y, x: torch.sub(y, x, alpha=0.5)),
-    _residual("add_method_alpha", "a.add(b, alpha=2)", lambda y, x: y.add(x, alpha=2)),
     _residual("scalars", "2 * x + 1, 1 - x and a division", lambda y, x: (2 * y + 1) / 3 + (1 - x)),
     _residual("product", "the product of two maps", lambda y, x: y * x),
     _residual("quotient", "the quotient of two maps", lambda y, x: y / (x + 1)),
     _residual("maximum", "the greater of two maps", torch.maximum),
     _residual("clamp", "clamp to -0.5 and 1.5", lambda y, x: torch.clamp(y + x, -0.5, 1.5)),
     _residual("power", "square, square root, absolute value", lambda y, x: (y.pow(2) + x.abs() + 0.1).sqrt()),
-    _residual("exponential", "exp and log", lambda y, x: torch.log(torch.exp(0.5 * y) + 1 + x)),
     Specimen(
         "normalized_input",
         "mean and deviation of the pixels as buffers of the model",
         lambda: nn.Sequential(_NormalizedInput(), classifier(convolution(8, 8))),
     ),
-    Specimen("layer_scale", "a parameter a channel times a branch", lambda: classifier(_LayerScale())),
     Specimen("product_of_matrices", "bilinear pooling: bmm of a map with itself", _BilinearPool),
 )

@@ -54,8 +54,10 @@ LEAST_DB: Final = 8.0
 HALF_DB: Final = 35.0
 MACS_TOLERANCE: Final = 0.05
 LONGEST_REASON: Final = 400
+# Lines, addresses, files and calls of a library, mangled names, an error's class in front.
 _DUMP: Final = re.compile(
-    r"\n|0x[0-9a-f]{6}|site-packages|Traceback|\.(cpp|cc|h|py):\d+|aten::|GraphModule\(|^\w*(Error|Exception|Iteration):"
+    r"\n|0x[0-9a-f]{6}|site-packages|Traceback|\.(cpp|cc|h|py):\d+|\w::\w|__\w+__|GraphModule\(|<\w+ |"
+    r"\b\w+(Error|Exception|Iteration): "
 )
 
 
@@ -186,19 +188,21 @@ def examine(subject: Subject, config: str, openers: Openers) -> Cell:
     """Lower one configuration, run it, and judge."""
     start = time.monotonic()
     blank = Cell(subject.specimen.name, openers.runtime.name, config, Verdict.CRASH)
-    try:
-        with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        try:
             cell = _lower_and_judge(blank, subject, openers, Path(folder))
-    except UnsupportedError as error:
-        verdict = Verdict.CRASH if is_dump(str(error)) else Verdict.REFUSED
-        cell = replace(blank, verdict=verdict, reason=str(error))
-    except QuantExplorerError as error:
-        cell = replace(blank, reason=f"{type(error).__name__}: {error}")
-    except Exception as error:  # noqa: BLE001 - one that escapes is what is looked for
-        with openers.log.open("a") as log:
-            traceback.print_exc(file=log)
-        cell = replace(blank, reason=f"escaped: {type(error).__name__}: {error}")
-    return replace(cell, seconds=round(time.monotonic() - start, 1))
+        except UnsupportedError as error:
+            verdict = Verdict.CRASH if is_dump(str(error)) else Verdict.REFUSED
+            cell = replace(blank, verdict=verdict, reason=str(error))
+        except QuantExplorerError as error:
+            cell = replace(blank, reason=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - one that escapes is what is looked for
+            with openers.log.open("a") as log:
+                traceback.print_exc(file=log)
+            cell = replace(blank, reason=f"escaped: {type(error).__name__}: {error}")
+    # A name that differs from run to run.
+    reason = cell.reason.replace(f"{folder}/", "")
+    return replace(cell, reason=reason, seconds=round(time.monotonic() - start, 1))
 
 
 def _lower_and_judge(cell: Cell, subject: Subject, openers: Openers, folder: Path) -> Cell:

@@ -26,6 +26,8 @@ _MASKED: Final = 1e4
 _TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS: Final = (nn.modules.conv._ConvNd, nn.Linear)
 _JOINED: Final = ("batch_norm", "relu", "hardtanh")
+# Their output has the scale of their input in every runtime.
+_SHARING: Final = ("pool", "clamp", "upsample", "roll", "pad")
 
 
 def simulate(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch], batch: Batch) -> Batch:
@@ -85,12 +87,16 @@ def _round_symmetric(weight: torch.Tensor, largest: torch.Tensor) -> None:
 
 
 class _Ranges:
-    """The range of each operator's output, in the order of their calls, and which are rounded at all."""
+    """The range of each operator's output, in the order of their calls.
+
+    `joined` ones are not rounded, `shared` ones have the range of the one before.
+    """
 
     def __init__(self) -> None:
         self.low: list[float] = []
         self.high: list[float] = []
         self.joined: set[int] = set()
+        self.shared: set[int] = set()
 
 
 class _EachOutput(TorchDispatchMode):
@@ -112,8 +118,11 @@ class _EachOutput(TorchDispatchMode):
         if func.is_view or not isinstance(first, torch.Tensor) or not first.is_floating_point():
             return output
         position, self.position = self.position, self.position + 1
-        if args and args[0] is self.last and any(name in str(func) for name in _JOINED):
-            self.ranges.joined.add(position - 1)
+        if args and args[0] is self.last:
+            if any(name in str(func) for name in _JOINED):
+                self.ranges.joined.add(position - 1)
+            if position and any(name in str(func) for name in _SHARING):
+                self.ranges.shared.add(position)
         first = self.visit(position, first)
         self.last = first
         return (first, *output[1:]) if isinstance(output, tuple) else first
@@ -137,6 +146,9 @@ class _Rounded(_EachOutput):
     def visit(self, position: int, values: torch.Tensor) -> torch.Tensor:
         if position in self.ranges.joined:
             return values
-        rounded = _round(values, self.ranges.low[position], self.ranges.high[position])
+        source = position
+        while source in self.ranges.shared:
+            source -= 1
+        rounded = _round(values, self.ranges.low[source], self.ranges.high[source])
         # In place, for the operators that work in place: others hold the same tensor.
         return values.copy_(rounded)
