@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.progress import Silent
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.stats import ratio_interval, round_medians, wilson
+from quant_explorer.machine.environment import describe_environment
 from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.environment import describe_environment
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import open_run
-from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.space import BASELINE_CONFIG, recipes
 from quant_explorer.pipeline.subject import load_subject
 from quant_explorer.runtimes import RUNTIMES
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
     settings = Settings(data="mnist5k", model="small_cnn", data_dir=Path("data"), train_subset=1000)
-    protocol = Protocol(rounds=arguments.rounds)
+    protocol = MeasurementProtocol(rounds=arguments.rounds)
     chosen = {arguments.runtime: RUNTIMES[arguments.runtime]}
     recipe = recipes((BASELINE_CONFIG,), chosen, settings, protocol)[-1]
     pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 import safetensors.torch
@@ -12,9 +11,8 @@ from torch import nn
 
 from quant_explorer.core import packages
 
-from .invoking import QUICK, SMALL, Place
+from .invoking import QUICK, SMALL, Invoke, Place
 
-Invoke = Callable[..., tuple[int, str]]
 REASON = "openvino not installed: pip install 'quant-explorer[openvino]'"
 MODEL = """
 from torch import nn
@@ -37,7 +35,7 @@ def test_list_and_doctor_say_what_to_install(invoke: Invoke) -> None:
     assert code == 0
     (row,) = (one for one in json.loads(printed) if (one["kind"], one["name"]) == ("runtime", "openvino"))
     assert REASON in row["what"]
-    code, printed = invoke("doctor", "--json")
+    code, printed = invoke("doctor", "--quick", "--json")
     assert code == 0
     (fact,) = (one for one in json.loads(printed) if one["what"] == "runtime openvino")
     assert REASON in fact["finding"] + fact["why"]

@@ -13,17 +13,13 @@ from torch import nn
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.pipeline.environment import measuring_cores
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
-from quant_explorer.testing.conformance_runtime import (
-    LINEAR_SHAPE,
-    SPECS,
-    Opened,
-    RuntimeConformance,
-    lower_and_open,
-)
+from quant_explorer.testing.conformance_runtime import RuntimeConformance
+from quant_explorer.testing.conformance_static import LINEAR_SHAPE
 from quant_explorer.testing.fake_runtime import SLOW_CALL_S, FakeRuntime, Fault
+from quant_explorer.testing.lowered import SPECS, Opened, lower_and_open
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
 
 BATCH = toy_batches(LINEAR_SHAPE, count=1)[0]

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from quant_explorer.core.contracts import Batch
+from quant_explorer.core.settings import MeasurementProtocol
 
-WARMUP_CALLS = 3
+WARMUP_CALLS = MeasurementProtocol.warmup_calls
 MIN_BLOCK_NS = 50_000_000
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from quant_explorer import __version__
 from quant_explorer.core.artifact import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -16,18 +16,18 @@ from quant_explorer.core.artifact import (
 )
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.errors import require_supported
-from quant_explorer.core.recipe import Provenance, Recipe
+from quant_explorer.core.packages import own_version
+from quant_explorer.core.recipe import Provenance, Recipe, digest_of
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.metrics.accuracy import check_logits
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.pipeline.measure import start_worker
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.prepare import Preparation
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
 
-PACKAGE = "quant-explorer"
 # Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
 CHECKED_IMAGES = 16
 
@@ -40,10 +40,11 @@ def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provena
         weights=subject.weights_digest,
         calibration=subject.dataset.digest,
         training=subject.training_digest if trains else "",
-        versions=tuple(sorted((runtime.versions() | {PACKAGE: __version__}).items())),
+        versions=tuple(sorted((runtime.versions() | own_version()).items())),
         lowering=runtime.version,
         cpu=runtime.cpu_features(),
         target=subject.settings.target,
+        preprocessing=digest_of(dataclasses.asdict(subject.spec)),
     )
 
 
@@ -52,7 +53,9 @@ def create_runtime(recipe: Recipe, runtimes: Mapping[str, type[Runtime]]) -> Run
     return runtimes[recipe.runtime](**dict(recipe.options))
 
 
-def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: Protocol) -> Artifact:
+def build(
+    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
+) -> Artifact:
     """Return the artifact of a recipe, from the run folder when it was built before.
 
     Raises UnsupportedError with the reason when a technique or the runtime cannot do it, BuildError

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.measurement import Environment, FloatModel, MachinePeaks
 from quant_explorer.core.progress import Progress
-from quant_explorer.core.recipe import Recipe, Step
+from quant_explorer.core.recipe import Recipe, Step, canonical_step, digest_of
 from quant_explorer.core.study import Study
-from quant_explorer.hardware.model_cost import analyze_model
-from quant_explorer.pipeline.peaks import load_or_measure
+from quant_explorer.datasets.cache import default_cache_dir
+from quant_explorer.machine.kept_peaks import load_or_measure
 from quant_explorer.pipeline.prepare import Preparation
+from quant_explorer.workload.model_cost import analyze_model
 
 # Techniques that change which layers there are; the others change weights or ask for a precision.
 _SHAPING = ("prune",)
@@ -26,21 +27,25 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
     wanted = dict.fromkeys(_shape(recipe) for recipe in recipes)
     for steps in wanted:
         told = tuple(step.describe() for step in steps)
+        digest = digest_of(
+            {"steps": [canonical_step(step) for step in steps], "weights": subject.weights_digest}
+        )
         known = study.float_model(subject.model_name, told)
-        if known is not None and known.steps == told:
+        if known is not None and (known.steps, known.digest) == (told, digest):
             continue
         try:
             candidate = preparation.candidate(steps)
         except UnsupportedError:
             continue
         cost = analyze_model(candidate.model, subject.spec.shape)
-        study.append(FloatModel(subject.model_name, told, cost, candidate.channels))
+        study.append(FloatModel(subject.model_name, told, cost, candidate.channels, digest))
 
 
 def inspect_machine(study: Study, environment: Environment, progress: Progress) -> None:
     """Record the machine's peaks, unless the study has them; nothing else may compute meanwhile."""
     if study.peaks(environment.digest) is None:
-        study.append(MachinePeaks(environment.digest, load_or_measure(environment.threads, progress)))
+        peaks = load_or_measure(environment.threads, progress, default_cache_dir())
+        study.append(MachinePeaks(environment.digest, peaks))
 
 
 def _shape(recipe: Recipe) -> tuple[Step, ...]:

@@ -10,17 +10,17 @@ from functools import partial
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.energy import EnergyBlock
-from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.hardware import energy
+from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.machine import counters
+from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.contender import Contender, workers_that_fit
-from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import score_split
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker, runtime_path
 
@@ -32,7 +32,7 @@ def open_worker(
     artifact: Artifact,
     runtime: Runtime,
     run: RunFolder,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     cores: tuple[int, ...] | None = None,
 ) -> Worker:
     """Start a fresh process for an artifact, pinned to `cores`; the measuring cores without any."""
@@ -46,7 +46,7 @@ def start_worker(
     runtime: Runtime,
     options: tuple[tuple[str, ParameterValue], ...],
     run: RunFolder,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     cores: tuple[int, ...] | None = None,
 ) -> Worker:
     """Start a fresh process that loads a runtime and is told later what to open; `cores` as above."""
@@ -60,7 +60,7 @@ def measure(
     subject: Subject,
     run: RunFolder,
     runtime: Runtime,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     reference: Scored | None,
     *,
     meanwhile: Callable[[], object],
@@ -70,7 +70,8 @@ def measure(
     `meanwhile` is called while the worker finds what other work does not disturb: what ran, and the logits.
     A variant that fails, hangs or dies keeps what was found until then, with its status and reason.
     """
-    found = replace(blank, files=artifact.files, notes=artifact.manifest.notes)
+    manifest = artifact.manifest
+    found = replace(blank, files=artifact.files, notes=manifest.notes, precision=manifest.spec.precision)
     try:
         with ThreadPoolExecutor(1) as pool, open_worker(artifact, runtime, run, protocol) as worker:
             opened = worker.open(subject.batch(1))
@@ -98,7 +99,7 @@ def measure(
         predictions = score(scored, labels, trained=subject.trained, reference=reference)
         return replace(found, predictions=predictions), scored
     except (BuildError, WorkerError) as error:
-        return replace(found, status=status_of(error), reason=str(error)), None
+        return replace(found, status=status_of(error), reason=explain(error)), None
 
 
 def status_of(error: BuildError | WorkerError) -> Status:
@@ -126,12 +127,14 @@ def check_precision(artifact: Artifact, executed: Executed) -> None:
 
 
 def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
-    reason = energy.unavailable(energy.POWERCAP)
-    blocks = worker.measure_energy(subject.batch(1), energy.POWERCAP) if reason is None else ()
+    reason = counters.unavailable(counters.POWERCAP)
+    blocks = worker.measure_energy(subject.batch(1), counters.POWERCAP) if reason is None else ()
     return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
-def _peaks(worker: Worker, opened: Opened, subject: Subject, protocol: Protocol) -> Iterator[PeakMemory]:
+def _peaks(
+    worker: Worker, opened: Opened, subject: Subject, protocol: MeasurementProtocol
+) -> Iterator[PeakMemory]:
     if opened.memory_reason is not None:
         return
     for size in sorted({1, max(protocol.batch_sizes)}):

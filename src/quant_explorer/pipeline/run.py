@@ -13,9 +13,10 @@ import filelock
 import msgspec
 
 from quant_explorer.core.artifact import remove_unfinished, write_atomically
-from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
+from quant_explorer.core.declaration import decode_path, settings_of
+from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError, explain
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline.settings import Protocol, Settings
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class RunDescription:
     """The content of run.json: what a run was asked to do, and how it was last measured."""
 
     settings: Settings
-    protocol: Protocol
+    protocol: MeasurementProtocol
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class RunFolder:
                 self.description.read_bytes(), type=RunDescription, dec_hook=decode_path
             )
         except msgspec.DecodeError as error:
-            raise StudyError(f"{self.description}: not a readable run description ({error})") from error
+            raise StudyError(
+                f"{self.description}: not a readable run description ({explain(error)})"
+            ) from error
 
     def claim(self, wanted: RunDescription) -> None:
         """Write the description, or check that the folder was made with the same settings.
@@ -97,16 +100,20 @@ class RunFolder:
         earlier = self.describe()
         if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
             differing = [
-                f"--{name.replace('_', '-')} {getattr(earlier.settings, name)} "
-                f"(now {getattr(wanted.settings, name)})"
-                for name in Settings.__dataclass_fields__
-                if getattr(earlier.settings, name) != getattr(wanted.settings, name)
+                f"{one.option} {_given(before)} (now {_given(now)})"
+                for one in settings_of(Settings)
+                if (before := getattr(earlier.settings, one.name))
+                != (now := getattr(wanted.settings, one.name))
             ]
             if differing:
                 raise SettingsError(
                     f"{self.path} was made with {', '.join(differing)}. "
                     "Use another --run-dir, or the same options."
                 )
+
+
+def _given(value: object) -> str:
+    return "not given" if value in (None, "") else str(value)
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def open_run(path: Path) -> Iterator[RunFolder]:
             f"{path} is in use by another quant-explorer process; wait for it, or use another --run-dir"
         ) from None
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
     try:
         run = RunFolder(path)
         remove_unfinished(run.artifacts)
@@ -140,7 +147,7 @@ def log_to(path: Path) -> Iterator[None]:
     try:
         handler = _LogFile(path)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -156,10 +163,3 @@ def log_to(path: Path) -> Iterator[None]:
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name logging calls
         """Drop the line: on a full disk the record that matters says so, once."""
-
-
-def decode_path(kind: type, value: object) -> object:
-    """Tell msgspec how a path is read (its `dec_hook`)."""
-    if kind is Path and isinstance(value, str | Path):
-        return Path(value)
-    raise NotImplementedError(kind)

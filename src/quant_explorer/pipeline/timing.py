@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.errors import WorkerError
+from quant_explorer.core.errors import WorkerError, explain
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
 from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.stats import (
     ROUNDS_AFTER_PRECISION,
     Interval,
@@ -25,7 +26,6 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline.contender import Contender, group_by_memory
 from quant_explorer.pipeline.measure import open_worker, status_of
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 
@@ -36,7 +36,7 @@ def time_variants(
     subject: Subject,
     run: RunFolder,
     study: Study,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
 ) -> tuple[str, ...]:
     """Time every contender at every batch size and record each round as it ends.
 
@@ -54,7 +54,7 @@ def time_variants(
                 _Comparison(baseline, group, subject, run, study, protocol).run_all()
                 break
             except _LostWorkerError as lost:
-                problems.append(f"timing {lost.contender.measurement.variant.name}: {lost.error}")
+                problems.append(f"timing {lost.contender.measurement.variant.name}: {explain(lost.error)}")
                 if lost.contender is baseline:
                     return tuple(problems)
                 study.append(lost.measurement)
@@ -73,11 +73,11 @@ class _LostWorkerError(Exception):
 
     @property
     def measurement(self) -> Measurement:
-        reason = f"while it was timed: {self.error}"
+        reason = f"while it was timed: {explain(self.error)}"
         return replace(self.contender.measurement, status=status_of(self.error), reason=reason)
 
 
-def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol) -> bool:
+def _is_timed(digest: str, study: Study, baseline: Contender, protocol: MeasurementProtocol) -> bool:
     environment = baseline.measurement.environment
     ended = _ended(study, baseline, protocol)
     return all(
@@ -89,7 +89,7 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
     )
 
 
-def _ended(study: Study, baseline: Contender, protocol: Protocol) -> set[tuple[str, int]]:
+def _ended(study: Study, baseline: Contender, protocol: MeasurementProtocol) -> set[tuple[str, int]]:
     """Return the groups and batch sizes whose rounds are as many and as long as the protocol asks for."""
     environment = baseline.measurement.environment
     return {
@@ -101,7 +101,7 @@ def _ended(study: Study, baseline: Contender, protocol: Protocol) -> set[tuple[s
     }
 
 
-def _suffices(end: TimingEnd, protocol: Protocol) -> bool:
+def _suffices(end: TimingEnd, protocol: MeasurementProtocol) -> bool:
     """Say whether what ended the rounds then would end them as soon now."""
     if end.stopped_by == "precision":
         return end.precision is None or end.precision <= protocol.precision
@@ -134,7 +134,7 @@ class _Comparison:
         subject: Subject,
         run: RunFolder,
         study: Study,
-        protocol: Protocol,
+        protocol: MeasurementProtocol,
     ) -> None:
         self.baseline = baseline
         self.contenders: Mapping[str, Contender] = {one.digest: one for one in (baseline, *group)}

@@ -77,7 +77,7 @@ def _environment(results: Results, level: str) -> Iterator[str]:
 
 
 def _setting(results: Results) -> str:
-    run, machine = results.run, results.environment
+    run, machine = results.run.settings, results.environment
     facts = [
         f"- Data: {run.data}; seed {run.seed}" + (f"; quantized engine {run.engine}" if run.engine else ""),
         f"- Machine: {machine.cpu}, {machine.cores} cores, {format_mb(machine.memory_bytes)} MB",
@@ -131,7 +131,9 @@ def describe_pick(pick: Pick, names: dict[str, str], *, trained: bool) -> str:
 def _failures(results: Results, level: str) -> Iterator[str]:
     failed = [variant for variant in results.variants if variant.status is not Status.OK]
     if failed:
-        rows = tuple((one.name, one.model, str(one.status), one.reason or "no reason") for one in failed)
+        rows = tuple(
+            (one.name, one.model, str(one.status), one.reason or "no reason was recorded") for one in failed
+        )
         yield f"{level} Failed or unsupported"
         yield markdown_table(Table("", ("variant", "model", "status", "reason"), (False,) * 4, rows))
 

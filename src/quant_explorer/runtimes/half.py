@@ -9,16 +9,12 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
+from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# As torch.cpu.get_capabilities names them.
-_ARITHMETIC: dict[Precision, tuple[str, ...]] = {
-    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "fp16": ("avx512_fp16", "amx_fp16", "fp16_arith"),
-}
 _NEEDS: dict[Precision, str] = {
     "bf16": "AVX-512 or Arm's BF16",
     "fp16": "AVX512-FP16, AMX-FP16 or Arm's FP16",
@@ -69,10 +65,17 @@ def explain_emulation(precision: Precision) -> str | None:
     """
     if not hasattr(torch.cpu, "get_capabilities"):
         return None
-    capabilities = torch.cpu.get_capabilities()
-    if any(capabilities.get(name) for name in _ARITHMETIC[precision]):
+    if precision.upper() in native_precisions():
         return None
     return f"this CPU has no {precision} arithmetic: oneDNN converts to fp32 and back, slower than fp32"
+
+
+def native_precisions() -> tuple[str, ...]:
+    """Return which of BF16 and FP16 the CPU multiplies in itself; none where PyTorch cannot say."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return ()
+    features = [name for name, there in torch.cpu.get_capabilities().items() if there]
+    return tuple(one.upper() for one in HALF_PRECISIONS if has_arithmetic(one, features))
 
 
 def cast(
@@ -100,7 +103,9 @@ def cast(
         with torch.inference_mode():
             logits = graph(torch.from_numpy(example))
     except (NotImplementedError, RuntimeError, TypeError) as error:
-        raise UnsupportedError(f"an operator of the model cannot run in {precision} ({error})") from error
+        raise UnsupportedError(
+            f"an operator of the model cannot run in {precision} ({explain(error)})"
+        ) from error
     if not logits.isfinite().all():
         largest = torch.finfo(dtype).max
         raise UnsupportedError(f"the model computes values beyond {largest:g}, the largest of {precision}")

@@ -7,7 +7,7 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 
 if TYPE_CHECKING:
-    from torchao.quantization.pt2e.quantizer import Quantizer
+    from torchao.quantization.pt2e.quantizer import QuantizationConfig, Quantizer
 
 # Folding a batch norm only rounds differently; a graph that was folded wrongly is far off.
 FOLDING_TOLERANCE = 1e-3
@@ -66,7 +66,7 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), _quiet(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+    with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
         graph = graph_of(program)
         _tell_calls_apart(graph)
         prepared = prepare_pt2e(graph, quantizer)
@@ -75,6 +75,22 @@ def quantize(
             prepared(torch.from_numpy(batch))
         converted: torch.fx.GraphModule = convert_pt2e(prepared)
     return converted
+
+
+def keep_small_weights(config: QuantizationConfig) -> QuantizationConfig:
+    """Return `config` whose weights have scales down to the epsilon of float32.
+
+    Vendors set 2^-12, so that a filter whose largest weight is below 0.03 loses bits: a linear layer of
+    +-1/3072 has one step left, and 12 dB (measured). PyTorch's own observers have float32's.
+    """
+    from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+
+    whole = config.weight.qscheme == torch.per_tensor_symmetric
+    observer = (MinMaxObserver if whole else PerChannelMinMaxObserver).with_args(
+        eps=torch.finfo(torch.float32).eps
+    )
+    weight = dataclasses.replace(config.weight, observer_or_fake_quant_ctr=observer)
+    return dataclasses.replace(config, weight=weight)
 
 
 def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
@@ -108,13 +124,6 @@ def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, bat
         )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 _CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"
 _QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
 
@@ -126,5 +135,5 @@ def _explain(what: str, advice: str) -> Iterator[None]:
         yield
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         # The rest is the trace of PyTorch's own code.
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = explain(error).partition("\n")[0]
         raise UnsupportedError(f"{what} ({reason}); {advice}") from error

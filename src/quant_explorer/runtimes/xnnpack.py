@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes import half, pt2e
 
@@ -69,9 +68,10 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> torch.fx.Grap
 
 def quantizer(spec: QuantSpec) -> XNNPACKQuantizer:
     """Return the vendor's quantizer with its symmetric INT8 configuration, all but `spec.float_layers`."""
-    config = get_symmetric_quantization_config(
+    vendors = get_symmetric_quantization_config(
         is_per_channel=spec.granularity == "per_channel", is_dynamic=spec.activations == "dynamic"
     )
+    config = pt2e.keep_small_weights(vendors)
     chosen = XNNPACKQuantizer().set_filter_function(_is_in_none_of(spec.float_layers))
     if spec.activations == "dynamic":
         return chosen.set_operator_type(torch.ops.aten.linear.default, config)
@@ -166,10 +166,8 @@ def _kernels(program: ExecutorchProgramManager) -> set[str]:
 def _explain(what: str) -> Iterator[None]:
     # What the vendor's passes raise for a graph they were not written for.
     expected = (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except (*expected, ExportError, InternalError) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UnsupportedError(f"{what} ({reason})") from error
+    try:
+        yield
+    except (*expected, ExportError, InternalError) as error:
+        reason = explain(error).partition("\n")[0]
+        raise UnsupportedError(f"{what} ({reason})") from error
