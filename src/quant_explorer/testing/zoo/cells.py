@@ -22,8 +22,8 @@ from quant_explorer.core.errors import BuildError, QuantExplorerError, Unsupport
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.metrics.fidelity import FP32_TOLERANCE, check_fidelity, sqnr_db
-from quant_explorer.pipeline.environment import measuring_cores
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
 from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
