@@ -120,7 +120,11 @@ def test_what_the_runtime_cannot_do_is_a_reason(run: RunFolder) -> None:
 
 
 def test_a_runtime_that_is_not_there_is_a_reason(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask_library(self: FakeRuntime) -> tuple[str, ...]:
+        raise ModuleNotFoundError("No module named 'fake'")
+
     monkeypatch.setattr(FakeRuntime, "unavailable", lambda self: "pip install fake")
+    monkeypatch.setattr(FakeRuntime, "cpu_features", ask_library)
     with pytest.raises(UnsupportedError, match="pip install fake"):
         built(run, fake("fp32"))
 

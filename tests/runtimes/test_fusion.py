@@ -138,3 +138,12 @@ def test_a_graph_that_computes_something_else_is_refused() -> None:
 def test_what_cannot_be_traced_is_refused_with_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match=r"cannot be traced .*must be moved out of forward\(\)"):
         fusion.fuse(Branch().eval(), IMAGES)
+
+
+def test_a_norm_without_weights_stays_behind_a_linear_layer() -> None:
+    norm = nn.BatchNorm1d(5, affine=False)
+    norm.running_mean, norm.running_var = torch.linspace(-1, 1, 5), torch.linspace(0.5, 2, 5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), norm).eval()
+    (images,) = toy_batches((3, 2, 2), count=1)
+    fused = fusion.fuse(model, images)
+    assert torch.allclose(fused(torch.from_numpy(images)), model(torch.from_numpy(images)), atol=1e-6)

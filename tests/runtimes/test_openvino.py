@@ -188,6 +188,9 @@ def test_a_half_precision_that_the_plugin_replaces_is_refused(
     replaced: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It computes in FP32, or in the other of the two, without a word."""
+    missing = OpenVino().unsupported(Candidate(shared_model(), QuantSpec("bf16")))
+    if missing and not replaced:
+        pytest.skip(missing)
     executed = "f32" if replaced else "bf16"
     monkeypatch.setattr(openvino_session, "_inference_precision", lambda compiled: executed)
     openvino_session.has_kernels.cache_clear()
@@ -212,7 +215,8 @@ def test_a_quantized_layer_is_its_formula(granularity: Granularity, tmp_path: Pa
     OpenVino().lower(Candidate(model, spec), (images,), tmp_path)
     weight_levels = 63.5 if openvino_saturation.saturates() else 127.0
     layer = LinearLayer.of(model, images, granularity, weight_levels, activation_levels=255)
-    steps = np.rint(layer.weight / layer.weight_scale)
+    # The half range ends at 63, although its step is max|w| / 63.5.
+    steps = np.clip(np.rint(layer.weight / layer.weight_scale), -int(weight_levels), int(weight_levels))
     # NNCF widens the range until 0 is a step of it, by moving the end that is nearer to one.
     zero, high = layer.input.zero_point, float(images.max())
     source = Affine(max(high / (255 - zero), -float(images.min()) / zero), zero, 255)
@@ -293,8 +297,8 @@ def test_ranges_that_are_not_used_are_told(tmp_path: Path) -> None:
         OpenVino().lower(Candidate(shared_model(), given), BATCHES, tmp_path).notes
         for given in (STATIC, spec)
     ]
-    assert len(notes[1]) == len(notes[0]) + 1
-    assert "not used" in notes[1][-1]
+    (told,) = set(notes[1]) - set(notes[0])
+    assert "not used" in told
 
 
 class Attention(nn.Module):

@@ -81,19 +81,31 @@ def test_bits_are_those_of_the_narrowest_engine(monkeypatch: pytest.MonkeyPatch)
     "engine", [name for name in torch.backends.quantized.supported_engines if name != "none"]
 )
 def test_transposed_convolutions_are_right_or_not_quantized(engine: str) -> None:
-    """The probe unpacks weights; here the results are compared, for the same size of kernel."""
+    """The probe takes whole numbers and kernels of 2; here are others, within one step of the output."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.quantize_per_tensor(
-        torch.randn(8, 8, 2, 2, generator=generator) / 20, 0.002, 0, torch.qint8
-    )
-    images = torch.quantize_per_tensor(torch.rand(1, 8, 6, 6, generator=generator), 1 / 127, 0, torch.quint8)
-    expected = torch.nn.functional.conv_transpose2d(images.dequantize(), weight.dequantize(), stride=2)
-    with torch_engine.quantized_engine(engine):
-        packed = torch.ops.quantized.conv_transpose2d_prepack(weight, None, [2, 2], [0, 0], [0, 0], [1, 1], 1)
-        outputs = torch.ops.quantized.conv_transpose2d(images, packed, 0.01, 128).dequantize()
-    right = bool((outputs - expected).abs().max() <= 0.0051)
-    assert right == torch_engine.packs_transposed(engine)
-    assert (torch_engine.explain_transposed(STATIC, engine) is None) == right
+    wrong = 0
+    for inputs, outputs, size in ((8, 8, 2), (16, 8, 3), (8, 16, 2), (3, 5, 2)):
+        weight = torch.randn(inputs, outputs, size, size, generator=generator) / 20
+        images = torch.rand(1, inputs, 6, 6, generator=generator)
+        filters = torch.quantize_per_tensor(weight, 0.002, 0, torch.qint8)
+        quantized = torch.quantize_per_tensor(images, 1 / 127, 0, torch.quint8)
+        expected = torch.nn.functional.conv_transpose2d(
+            quantized.dequantize(), filters.dequantize(), stride=2
+        )
+        with torch_engine.quantized_engine(engine):
+            packed = torch.ops.quantized.conv_transpose2d_prepack(
+                filters, None, [2, 2], [0, 0], [0, 0], [1, 1], 1
+            )
+            found = torch.ops.quantized.conv_transpose2d(quantized, packed, 0.02, 128).dequantize()
+        wrong += bool((found - expected).abs().max() > 0.02)
+    assert torch_engine.computes_transposed(engine) == (wrong == 0)
+    assert (torch_engine.explain_transposed(STATIC, engine) is None) == (wrong == 0)
+
+
+def test_all_engines_that_weights_may_be_packed_for_must_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "computes_transposed", lambda engine: engine == "qnnpack")
+    assert torch_engine.explain_transposed(STATIC, "qnnpack") is None
+    assert "engine x86" in (torch_engine.explain_transposed(STATIC, "qnnpack", "x86") or "")
 
 
 def test_engine_is_restored_after_an_error() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, PackageMetadata
 
 import quant_explorer
 
@@ -43,6 +43,7 @@ def package_versions(*packages: str) -> dict[str, str]:
 def _described(distributions: Iterable[Distribution]) -> Iterator[tuple[str, str]]:
     """Yield name and version of each; an interrupted installation leaves folders that say neither."""
     for distribution in distributions:
-        metadata = distribution.metadata
-        if "Name" in metadata and "Version" in metadata:
+        # None for such a folder in newer versions of Python.
+        metadata: PackageMetadata | None = distribution.metadata
+        if metadata and "Name" in metadata and "Version" in metadata:
             yield metadata["Name"], metadata["Version"]

@@ -42,7 +42,8 @@ def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provena
         training=subject.training_digest if trains else "",
         versions=tuple(sorted((runtime.versions() | own_version()).items())),
         lowering=runtime.version,
-        cpu=runtime.cpu_features(),
+        # They are asked of its libraries. One that lacks them builds nothing that a digest could name.
+        cpu=() if runtime.unavailable() else runtime.cpu_features(),
         target=subject.settings.target,
         preprocessing=digest_of(dataclasses.asdict(subject.spec)),
     )

@@ -158,7 +158,9 @@ def _read_key(key: str, content: object) -> dict[str, Value]:
     known = sweep_settings().values()
     meant = [declared for declared in known if key in declared.keys]
     if not meant:
-        raise UnknownNameError(unknown_name_message("key", key, [key for one in known for key in one.keys]))
+        raise UnknownNameError(
+            unknown_name_message("key", key, dict.fromkeys(key for one in known for key in one.keys))
+        )
     return {declared.name: _read(declared, key, content) for declared in meant}
 
 

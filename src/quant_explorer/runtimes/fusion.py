@@ -74,7 +74,8 @@ def _fold(graph: fx.GraphModule, node: fx.Node, norm: nn.Module) -> nn.Module | 
         return None
     if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) or norm.running_mean is None:
         return None
-    if isinstance(layer, nn.Linear) and type(layer) is nn.Linear and type(norm) is nn.BatchNorm1d:
+    # torch.nn.utils.fusion takes no linear layer before a norm without weights.
+    if type(layer) is nn.Linear and type(norm) is nn.BatchNorm1d and norm.affine:
         # With three dimensions the norm is over the second and the layer over the last.
         return fuse_linear_bn_eval(layer, norm) if len(node.meta["tensor_meta"].shape) == 2 else None
     if type(layer) is _CONVOLUTIONS.get(type(norm)):

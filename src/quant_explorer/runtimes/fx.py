@@ -67,7 +67,7 @@ def quantize(
     mapping = static_mapping(spec, engine, bits)
     notes += (reason,) if reason else ()
     transposed = _transposed_convolutions(fused)
-    if transposed and (reason := explain_transposed(spec, engine)):
+    if transposed and (reason := explain_transposed(spec, engine, copied_for or engine)):
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
