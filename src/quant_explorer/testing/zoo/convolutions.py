@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 
 from quant_explorer.testing.zoo.specimen import Specimen, classifier, convolution
 
-SMALL = 0.01
+SMALL = 0.003
 
 
 class _Separable(nn.Sequential):
@@ -142,11 +142,6 @@ SPECIMENS = (
         lambda: classifier(_rectified(nn.Conv2d(8, 8, 3, padding=2, dilation=2))),
     ),
     Specimen(
-        "strided_1x1",
-        "pointwise convolution of stride 2",
-        lambda: classifier(convolution(8, 8, 1, stride=2), size=8),
-    ),
-    Specimen(
         "asymmetric_kernel",
         "1x7 and 7x1 convolutions",
         lambda: classifier(
@@ -229,7 +224,7 @@ SPECIMENS = (
         "batch norm and ReLU before the convolution, concatenated as in DenseNet",
         lambda: classifier(_PreActivation(), channels=16),
     ),
-    Specimen("small_weights", "weights of a hundredth of the usual, scaled up behind", _small_weights),
+    Specimen("small_weights", "weights of 0.3 % of the usual, scaled up behind", _small_weights),
     Specimen(
         "uneven_channels",
         "filters of sizes from 0.01 to 1, and one of zeros, before a batch norm",

@@ -1,8 +1,8 @@
 """What INT8 allows: the asked-for rounding, simulated in float, by no runtime's library.
 
-Each operator's output is rounded to 7-bit steps of its range over the calibration images, weights to 8-bit
-steps; a batch norm or ReLU right behind a layer belongs to it. Runtimes round less often (they keep softmax
-or the output in float), so a right lowering is about as near to the float model, or nearer.
+Each operator's output is rounded to 8-bit steps of its range over the calibration images, and weights are; a
+batch norm or ReLU right behind a layer belongs to it. Runtimes round less often (they keep some operators or
+the output in float), so a right lowering is about as near to the float model, or nearer.
 Source: Jacob et al., CVPR 2018 (fake quantization).
 """
 
@@ -20,14 +20,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.quantspec import QuantSpec
 
-LEVELS: Final = 127
+LEVELS: Final = 255
 # Values beyond are masks, which no quantizer can give a step.
 _MASKED: Final = 1e4
 _TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS: Final = (nn.modules.conv._ConvNd, nn.Linear)
-_JOINED: Final = ("batch_norm", "relu", "hardtanh")
+_JOINED: Final = ("batch_norm", "relu.default", "relu_.default")
 # Their output has the scale of their input in every runtime.
-_SHARING: Final = ("pool", "clamp", "upsample", "roll", "pad")
+_SHARING: Final = ("pool", "clamp", "hardtanh", "upsample", "roll", "pad")
+# Whatever the images, PyTorch gives these the range that their values can have.
+_FIXED: Final = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
 def simulate(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch], batch: Batch) -> Batch:
@@ -89,7 +91,7 @@ def _round_symmetric(weight: torch.Tensor, largest: torch.Tensor) -> None:
 class _Ranges:
     """The range of each operator's output, in the order of their calls.
 
-    `joined` ones are not rounded, `shared` ones have the range of the one before.
+    `joined` ones are not rounded, `shared` ones have the range of the one before, `fixed` ones theirs.
     """
 
     def __init__(self) -> None:
@@ -97,6 +99,7 @@ class _Ranges:
         self.high: list[float] = []
         self.joined: set[int] = set()
         self.shared: set[int] = set()
+        self.fixed: dict[int, tuple[float, float]] = {}
 
 
 class _EachOutput(TorchDispatchMode):
@@ -123,6 +126,9 @@ class _EachOutput(TorchDispatchMode):
                 self.ranges.joined.add(position - 1)
             if position and any(name in str(func) for name in _SHARING):
                 self.ranges.shared.add(position)
+        for name, bounds in _FIXED.items():
+            if name in str(func) and "hard" not in str(func):
+                self.ranges.fixed[position] = bounds
         first = self.visit(position, first)
         self.last = first
         return (first, *output[1:]) if isinstance(output, tuple) else first
@@ -149,6 +155,7 @@ class _Rounded(_EachOutput):
         source = position
         while source in self.ranges.shared:
             source -= 1
-        rounded = _round(values, self.ranges.low[source], self.ranges.high[source])
+        observed = self.ranges.low[source], self.ranges.high[source]
+        rounded = _round(values, *self.ranges.fixed.get(source, observed))
         # In place, for the operators that work in place: others hold the same tensor.
         return values.copy_(rounded)
