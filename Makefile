@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench settings readme clean
+.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench settings readme zoo families clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,12 @@ settings: $(INSTALLED) ## Write docs/settings.md from the declared settings
 
 readme: $(INSTALLED) ## Write the tables of committed results into README.md
 	$(BIN)/python -m quant_explorer.report.readme README.md results/cifar10-jpeg/full_results.json results/cifar10-sweep/seed-0/full_results.json
+
+zoo: $(INSTALLED) ## Lower every model of the zoo on every runtime, and write docs/models.md: about an hour
+	$(BIN)/python tools/zoo.py --publish
+
+families: $(INSTALLED) ## The same for ten families of torchvision with random weights
+	$(BIN)/python tools/zoo.py --families --publish
 
 clean: ## Remove the virtual environment, caches and runs (data stays)
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,274 @@
+"""One cell of the zoo: technique, lowering, a worker that opens the files, and the verdict on its outputs."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from quant_explorer.core.contracts import Batch, Candidate, Runtime, Workbench
+from quant_explorer.core.errors import BuildError, QuantExplorerError, UnsupportedError, require_supported
+from quant_explorer.core.measurement import Executed
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.recipe import Step
+from quant_explorer.machine.topology import measuring_cores
+from quant_explorer.metrics.fidelity import FP32_TOLERANCE, check_fidelity, sqnr_db
+from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
+from quant_explorer.pipeline.messages import Loading, Opening
+from quant_explorer.pipeline.worker import Worker, runtime_path
+from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.runtimes.torch_macs import count_macs
+from quant_explorer.techniques import create_step, create_technique
+from quant_explorer.testing.toys import ToyTraining
+from quant_explorer.testing.zoo import Specimen
+from quant_explorer.testing.zoo.simulation import simulate
+
+CONFIGS: Final[Mapping[str, tuple[Step, ...]]] = {
+    "fp32": (),
+    "static_int8_per_channel": (create_step("static_int8"),),
+    "static_int8_per_tensor": (create_step("static_int8", granularity="per_tensor"),),
+    "dynamic_int8": (create_step("dynamic_int8"),),
+    "fp16": (create_step("half_precision", precision="fp16"),),
+    "bf16": (create_step("half_precision", precision="bf16"),),
+    "qat_int8": (create_step("static_int8"), create_step("qat")),
+}
+# A method for each size costs the time of a lowering.
+OPTIONS: Final = {"executorch": {"batch_sizes": "1"}}
+TIMEOUT_S: Final = 120.0
+IMAGES: Final = 16
+CALIBRATION: Final = tuple(range(4, 8))
+# A bit less on CPUs whose kernels overflow with 8, and 3 dB because a right lowering rounds elsewhere.
+MARGIN_DB: Final = 9.0
+# Of the check of a lowering; what INT8 itself takes so badly is not the runtime's fault.
+LEAST_DB: Final = 2.0
+HALF_DB: Final = 35.0
+MACS_TOLERANCE: Final = 0.05
+LONGEST_REASON: Final = 400
+# Lines, addresses, files and calls of a library, mangled names, an error's class in front.
+_DUMP: Final = re.compile(
+    r"\n|0x[0-9a-f]{6}|site-packages|Traceback|\.(cpp|cc|h|py):\d+|\w::\w|__\w+__|GraphModule\(|<\w+ |"
+    r"\b\w+(Error|Exception|Iteration): "
+)
+
+
+class Verdict(StrEnum):
+    """`wrong` computes something else; `crash` is an error, or a reason, that is no sentence of ours."""
+
+    RIGHT = "right"
+    REFUSED = "refused"
+    WRONG = "wrong"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one specimen on one runtime: decibels against the float model, beside the simulation's."""
+
+    specimen: str
+    runtime: str
+    config: str
+    verdict: Verdict
+    db: float | None = None
+    simulated_db: float | None = None
+    error: float | None = None
+    macs: dict[str, int] = field(default_factory=dict)
+    float_macs: int = 0
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What the cell is of."""
+        return self.specimen, self.runtime, self.config
+
+    def line(self) -> str:
+        """Return the cell as one line of progress."""
+        figures = "" if self.db is None else f"{self.db:.1f} dB"
+        beside = "" if self.simulated_db is None else f" (simulated {self.simulated_db:.1f})"
+        reason = self.reason[:300].replace("\n", " | ")
+        where = f"{self.runtime} {self.config} {self.specimen}"
+        return f"{where}: {self.verdict} {figures}{beside} {reason} [{self.seconds:.1f} s]"
+
+
+def examine_all(
+    runtime: str, keys: Sequence[tuple[str, str, str]], specimens: Mapping[str, Specimen], logs: Path
+) -> Iterator[Cell]:
+    """Yield the cells `keys` of one runtime, all opened by one worker process; a new one where it died.
+
+    What libraries print goes to a file in `logs`. Raises UnsupportedError when the runtime is not available.
+    """
+    kind = RUNTIMES[runtime](**OPTIONS.get(runtime, {}))
+    require_supported(kind.unavailable())
+    subject: Subject | None = None
+    with Openers(kind, logs / f"{runtime}.log") as openers:
+        for specimen, _, config in keys:
+            if subject is None or subject.specimen.name != specimen:
+                subject = Subject(specimens[specimen])
+            yield examine(subject, config, openers)
+
+
+class Subject:
+    """A specimen's model and images, which all its cells share."""
+
+    def __init__(self, specimen: Specimen) -> None:
+        """Build the model, and compute its logits in float."""
+        self.specimen = specimen
+        self.model = specimen.model()
+        self.calibration = tuple(specimen.images(8, seed=seed) for seed in CALIBRATION)
+        self.images = specimen.images(IMAGES, seed=3)
+        self.expected = float_logits(self.model, self.images)
+        self._simulated: dict[tuple[str, str], float | None] = {}
+        self.macs = sum(count_macs(self.model, self.images[:1]).macs.values())
+
+    def simulated_db(self, spec: QuantSpec) -> float | None:
+        """Return the decibels that the asked-for rounding allows; None where it divides by zero."""
+        key = (spec.activations, spec.granularity)
+        if key not in self._simulated:
+            simulated = simulate(self.model, spec, self.calibration, self.images)
+            finite = bool(np.isfinite(simulated).all())
+            self._simulated[key] = sqnr_db(simulated, self.expected) if finite else None
+        return self._simulated[key]
+
+    def candidate(self, config: str) -> Candidate:
+        """Apply the configuration's techniques; quantization-aware training takes no step."""
+        workbench = Workbench(self.calibration, ToyTraining(batches=()), self.model)
+        candidate = Candidate(self.model, QuantSpec())
+        for step in CONFIGS[config]:
+            technique = create_technique(step)
+            require_supported(technique.unsupported(candidate))
+            candidate = technique.apply(candidate, workbench)
+        return candidate
+
+
+class Openers:
+    """The worker process that opens a runtime's files, started again where one died."""
+
+    def __init__(self, runtime: Runtime, log: Path) -> None:
+        """Start nothing yet."""
+        self.runtime = runtime
+        self.log = log
+        self._stack = ExitStack()
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> Openers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, opening: Opening, images: Batch) -> tuple[Batch, Executed]:
+        """Open files and return logits for `images`, and what ran."""
+        worker = self._worker or self._start()
+        worker.assign(opening)
+        try:
+            worker.open(images[:1])
+            return worker.run(images), worker.executed(images[:1])
+        except QuantExplorerError:
+            self._stack.close()
+            self._worker = None
+            raise
+
+    def _start(self) -> Worker:
+        loading = Loading(runtime_path(type(self.runtime)), (), measuring_cores(1))
+        self._worker = self._stack.enter_context(Worker(loading, log=self.log, timeout_s=TIMEOUT_S))
+        return self._worker
+
+
+def examine(subject: Subject, config: str, openers: Openers) -> Cell:
+    """Lower one configuration, run it, and judge."""
+    start = time.monotonic()
+    blank = Cell(subject.specimen.name, openers.runtime.name, config, Verdict.CRASH)
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        try:
+            cell = _lower_and_judge(blank, subject, openers, Path(folder))
+        except UnsupportedError as error:
+            verdict = Verdict.CRASH if is_dump(str(error)) else Verdict.REFUSED
+            cell = replace(blank, verdict=verdict, reason=str(error))
+        except QuantExplorerError as error:
+            cell = replace(blank, reason=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - one that escapes is what is looked for
+            with openers.log.open("a") as log:
+                traceback.print_exc(file=log)
+            cell = replace(blank, reason=f"escaped: {type(error).__name__}: {error}")
+    # A name that differs from run to run.
+    reason = cell.reason.replace(f"{folder}/", "")
+    return replace(cell, reason=reason, seconds=round(time.monotonic() - start, 1))
+
+
+def _lower_and_judge(cell: Cell, subject: Subject, openers: Openers, folder: Path) -> Cell:
+    runtime = openers.runtime
+    candidate = subject.candidate(cell.config)
+    require_supported(runtime.unsupported(candidate))
+    lowering = runtime.lower(candidate, subject.calibration, folder)
+    logits, executed = openers.run(Opening(lowering.options, str(folder)), subject.images)
+    if logits.shape != subject.expected.shape:
+        return replace(cell, verdict=Verdict.WRONG, reason=f"logits are {logits.shape}")
+    db = sqnr_db(logits, subject.expected)
+    error = float(np.abs(logits - subject.expected).max() / np.abs(subject.expected).max())
+    spec = candidate.spec
+    simulated = subject.simulated_db(spec) if spec.precision == "int8" else None
+    measured = replace(
+        cell,
+        db=db,
+        error=error,
+        simulated_db=simulated,
+        macs=executed.macs,
+        float_macs=subject.macs,
+    )
+    reason = _explain_wrong(measured, spec) or _explain_macs(measured, spec)
+    if reason is None:
+        return replace(measured, verdict=Verdict.RIGHT)
+    try:
+        check_fidelity(logits, subject.expected, spec.precision)
+    except BuildError:
+        reason += " (caught by the check of a lowering)"
+    return replace(measured, verdict=Verdict.WRONG, reason=reason)
+
+
+def _explain_wrong(cell: Cell, spec: QuantSpec) -> str | None:
+    """Say why the outputs are wrong, or return None."""
+    if spec.precision == "fp32":
+        wrong = cell.error is None or not cell.error <= FP32_TOLERANCE
+        return f"off by {cell.error:.2g} of the largest logit" if wrong else None
+    if cell.db is None:
+        return None if cell.error == 0 else "no signal"
+    least = HALF_DB
+    if spec.precision == "int8":
+        least = LEAST_DB if cell.simulated_db is None else max(LEAST_DB, cell.simulated_db - MARGIN_DB)
+    return f"{cell.db:.1f} dB where {least:.1f} are expected" if cell.db < least else None
+
+
+def _explain_macs(cell: Cell, spec: QuantSpec) -> str | None:
+    """Say why the executed precision is not that of the name, or return None."""
+    counted = sum(cell.macs.values())
+    if abs(counted - cell.float_macs) > MACS_TOLERANCE * cell.float_macs:
+        return f"{counted} multiply-accumulates are counted, the float model has {cell.float_macs}"
+    if spec.precision == "int8":
+        least = LEAST_STATIC_INT8_FRACTION if spec.activations == "static" else 0.0
+        share = cell.macs.get("int8", 0) / counted
+        if share <= least:
+            return f"named INT8, and {share:.0%} ran in INT8"
+    return None
+
+
+def is_dump(reason: str) -> bool:
+    """Say whether a reason is a library's own words, and not one sentence for a person."""
+    return len(reason) > LONGEST_REASON or _DUMP.search(reason) is not None
+
+
+def float_logits(model: nn.Module, images: Batch) -> Batch:
+    """Return what the float model computes."""
+    with torch.no_grad():
+        logits: Batch = model(torch.from_numpy(images)).numpy()
+    return logits
