@@ -286,14 +286,32 @@ def _require_durations(values: NDArray[np.float64]) -> None:
         raise ValueError("rounds must be positive and finite")
 
 
-def tail_percentile(calls_s: NDArray[np.float64], q: Literal[95, 99]) -> tuple[float | None, str | None]:
-    """Return the q-th percentile of all calls (seconds, shape (n_calls,)), or None and the reason.
+def tail_percentile(
+    calls_s: Sequence[NDArray[np.float64]], q: Literal[95, 99]
+) -> tuple[float | None, str | None]:
+    """Return the q-th percentile of the calls of all rounds (seconds, a 1-D array each), or None and why.
 
-    The 95th needs more than 130 calls and the 99th more than 662; below that it rests on a handful of the
-    slowest calls. Raises ValueError for another q.
+    Each round has the same weight, for fast rounds hold more calls. The 95th needs more than 130 calls and
+    the 99th more than 662; below that it rests on a handful of the slowest calls. Unequal rounds count as the
+    number of equally weighted calls of the same variance (Kish, Survey Sampling, 1965).
+    Raises ValueError for another q and for a round without calls.
     """
     if q not in _MORE_CALLS_THAN:
         raise ValueError(f"q must be one of {sorted(_MORE_CALLS_THAN)}, got {q}")
-    if calls_s.size <= _MORE_CALLS_THAN[q]:
-        return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {calls_s.size}"
-    return float(np.percentile(calls_s, q)), None
+    if not all(map(len, calls_s)):
+        raise ValueError("a round without calls has no percentile")
+    count = int(len(calls_s) ** 2 / sum(1 / len(calls) for calls in calls_s)) if calls_s else 0
+    if count <= _MORE_CALLS_THAN[q]:
+        return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {count}"
+    return quantile_of_rounds(calls_s, q / 100), None
+
+
+def quantile_of_rounds(calls_s: Sequence[NDArray[np.float64]], share: float) -> float:
+    """Return the quantile (share from 0 to 1) of the calls of all rounds, each round with the same weight.
+
+    Raises ValueError for no rounds and for a round without calls.
+    """
+    if not calls_s or not all(map(len, calls_s)):
+        raise ValueError("need at least one round, and calls in each")
+    weights = np.concatenate([np.full(len(calls), 1 / len(calls)) for calls in calls_s])
+    return float(np.quantile(np.concatenate(calls_s), share, weights=weights, method="inverted_cdf"))
