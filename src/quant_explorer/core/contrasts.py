@@ -68,8 +68,10 @@ def _variances(contrasts: NDArray[np.float64]) -> tuple[float, float]:
 
     By medians over variants of robust spreads, since some rounds and passes are spoiled.
     """
-    rounds, passes = contrasts.shape[:2]
-    if rounds < 3 or passes < 2:
+    in_all_rounds = np.isfinite(contrasts).any(axis=1).all(axis=0)
+    contrasts = contrasts[:, :, in_all_rounds]
+    rounds, passes, variants = contrasts.shape
+    if rounds < 3 or passes < 2 or not variants:
         return 0.0, 0.0
     centres = np.nanmedian(contrasts, axis=1)
     within = np.nanmedian((_SPREAD * np.nanmedian(np.abs(contrasts - centres[:, None]), axis=1)) ** 2)

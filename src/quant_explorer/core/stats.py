@@ -7,7 +7,7 @@ longer to import than most commands take to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
@@ -179,18 +179,6 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def round_medians(calls_ns: Iterable[Sequence[int]]) -> NDArray[np.float64]:
-    """Median duration of a call of each round, in seconds, shape (n_rounds,).
-
-    `calls_ns` holds for each round the durations of its calls in nanoseconds. Raises ValueError for a
-    round without calls.
-    """
-    rounds = list(calls_ns)
-    if not all(rounds):
-        raise ValueError("a round without calls has no median")
-    return np.array([np.median(calls) for calls in rounds], dtype=np.float64) / 1e9
-
-
 def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     """Median of the rounds' values (positive, shape (n_rounds,)) and its 95 % interval.
 
@@ -213,21 +201,6 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     low, high = _few_rounds(values) if values.size < _FEWEST_FOR_ORDER_STATISTICS else _order_ends(values)
     # Interpolating between equal values may round to just beyond them.
     return point, Interval(min(low, point), max(high, point))
-
-
-def ratio_interval(baseline: NDArray[np.float64], variant: NDArray[np.float64]) -> tuple[float, Interval]:
-    """Speed-up over the baseline: median of the rounds' ratios baseline / variant, with its 95 % interval.
-
-    Both are positive and of shape (n_rounds,), paired by round, so that drift which slows a whole round
-    cancels. The interval is that of `median_interval`, with its coverage; a number of rounds that depends on
-    the interval's width costs coverage, see ROUNDS_AFTER_PRECISION.
-    Raises ValueError like `median_interval`, and for arrays of different shapes.
-    """
-    if baseline.shape != variant.shape:
-        raise ValueError(f"rounds must be paired, got {baseline.shape} and {variant.shape}")
-    _require_durations(baseline)
-    _require_durations(variant)
-    return median_interval(baseline / variant)
 
 
 def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, Interval]:

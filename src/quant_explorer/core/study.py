@@ -179,7 +179,8 @@ def _decode(line: bytes, where: str) -> Record:
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{where}: not a study record ({error})") from error
     if version not in (_ONE_BLOCK_VERSION, SCHEMA_VERSION):
-        raise StudyError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}")
+        readable = f"{_ONE_BLOCK_VERSION} and {SCHEMA_VERSION}"
+        raise StudyError(f"{where}: schema version {version}, this program reads {readable}")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise StudyError(f"{where}: unknown kind {kind!r}. Allowed: {', '.join(_KINDS)}.")
     try:
