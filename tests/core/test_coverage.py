@@ -147,7 +147,7 @@ def test_contrasts_cover_the_speedup_on_a_machine_whose_modes_switch(machine: Ma
     rng = np.random.default_rng(13)
     covered: list[bool] = []
     twins: list[bool] = []
-    for _ in range(COMPARISONS // 2):
+    for _ in range(COMPARISONS // 5):
         timings = collect_timings(machine.play(rng, rounds=12, passes=6), "base", ["base", "fast"])
         for kept, key, truth in ((covered, "fast", SPEEDUP), (twins, twin_key("base"), 1.0)):
             found = timings.compare(key, "base")

@@ -35,7 +35,7 @@ def time_variants(
     pending = [one for one in others if not _is_timed(one.digest, study, baseline, protocol)]
     if not pending and _is_timed(baseline.digest, study, baseline, protocol):
         return ()
-    for members in _groups(baseline, others, pending, study):
+    for members in _groups(baseline, pending, study):
         group = list(members)
         while True:
             try:
@@ -56,20 +56,14 @@ def time_variants(
     return tuple(problems)
 
 
-def _groups(
-    baseline: Contender, others: Sequence[Contender], pending: Sequence[Contender], study: Study
-) -> list[list[Contender]]:
+def _groups(baseline: Contender, pending: Sequence[Contender], study: Study) -> list[list[Contender]]:
     """Return the groups to time: those that were begun as they were, the rest as fits in memory now."""
-    known = {one.digest: one for one in others}
     waiting = {one.digest: one for one in pending}
     groups: list[list[Contender]] = []
     for record in study.timing_groups(baseline.measurement.environment, baseline.digest):
         members = [digest for digest in record.members if digest != baseline.digest]
-        begun = not waiting.keys().isdisjoint(members) or (not waiting and not members)
-        if begun and known.keys() >= set(members):
-            groups.append([known[digest] for digest in members])
-            for digest in members:
-                waiting.pop(digest, None)
+        if members and waiting.keys() >= set(members):
+            groups.append([waiting.pop(digest) for digest in members])
     if waiting or not groups:
         groups += group_by_memory(baseline, list(waiting.values()))
     return groups
