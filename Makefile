@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench readme clean
+.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench settings readme clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: $(INSTALLED) ## Training beside a plain loop, A/A false alarms, Session o
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/aa.py
 	$(BIN)/python benchmarks/session_overhead.py
+
+settings: $(INSTALLED) ## Write docs/settings.md from the declared settings
+	$(BIN)/python tools/settings_page.py
 
 readme: $(INSTALLED) ## Write the tables of committed results into README.md
 	$(BIN)/python -m quant_explorer.report.readme README.md results/cifar10-jpeg/full_results.json results/cifar10-sweep/seed-0/full_results.json

@@ -25,7 +25,9 @@ import numpy as np
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.pipeline.environment import describe_environment, measuring_cores, thread_environment
+from quant_explorer.machine.environment import describe_environment
+from quant_explorer.machine.process import thread_environment
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.runtimes import RUNTIMES
 
 SPECS = {"fp32": QuantSpec(), "static_int8_per_channel": QuantSpec("int8", "static")}

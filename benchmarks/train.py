@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import input_spec, load_dataset
+from quant_explorer.machine.environment import describe_environment
 from quant_explorer.models import load_model
-from quant_explorer.pipeline.environment import describe_environment
 from quant_explorer.pipeline.training import GROWING_IMAGES, Schedule, Trainer
 
 PLAIN_BATCH = 128

@@ -30,25 +30,36 @@ def test_every_command_explains_itself(invoke: Invoke, command: str) -> None:
     assert "--quiet" in printed
 
 
-@pytest.mark.parametrize("command", ["train", "quantize", "qat-finetune", "bench", "evaluate", "pipeline"])
+@pytest.mark.parametrize(
+    "command", ["train", "quantize", "qat-finetune", "bench", "evaluate", "pipeline", "sweep"]
+)
 def test_options_are_the_same_words_everywhere(invoke: Invoke, command: str) -> None:
     _, printed = invoke(command, "--help")
-    for option in ("--data", "--data-dir", "--model", "--run-dir", "--seed", "--epochs", "--train-subset"):
+    for option in (
+        "--data",
+        "--data-dir",
+        "--model",
+        "--weights",
+        "--run-dir",
+        "--seed",
+        "--epochs",
+        "--train-subset",
+    ):
         assert f"{option} " in printed
-    assert ("--rounds " in printed) == (command in ("bench", "evaluate", "pipeline"))
+    assert ("--rounds " in printed) == (command in ("bench", "evaluate", "pipeline", "sweep"))
 
 
 @pytest.mark.parametrize(
     ("command", "default"),
     [
         *((one, "eager") for one in ("quantize", "qat-finetune", "bench", "evaluate", "multi-bench")),
-        ("pipeline", "all that are installed"),
+        *((one, "all") for one in ("pipeline", "sweep")),
     ],
 )
 def test_a_runtime_is_chosen_in_the_same_words(invoke: Invoke, command: str, default: str) -> None:
     _, printed = invoke(command, "--help")
     told = " ".join(printed.split())
-    assert f"--runtime NAME A runtime (see `list`), or all. Repeatable. [default: {default}]" in told
+    assert f"--runtime NAME[,NAME...] Runtimes (see `list`), or all. [default: {default}]" in told
 
 
 def test_the_version_is_the_packages(invoke: Invoke) -> None:

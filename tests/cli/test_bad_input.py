@@ -51,7 +51,7 @@ def refused(invoke: Invoke) -> Callable[..., str]:
         (("--batch-sizes", "1,two"), "--batch-sizes 1,two: not whole numbers. Allowed: for instance 1,8,32."),
         (("--batch-sizes", ""), "not whole numbers"),
         (("--batch-sizes", "8,32"), "1 among them (the frontier is drawn at batch 1)"),
-        (("--batch-sizes", "0,1"), "--batch-sizes (0, 1) is out of range. Allowed: positive numbers"),
+        (("--batch-sizes", "0,1"), "--batch-sizes 0 is out of range. Allowed: positive numbers"),
         (("--threads", "100000"), "--threads 100000 is out of range. Allowed: 1 to"),
         (("--rounds", "1"), "--rounds 1 is out of range. Allowed: at least 2."),
         (("--time-limit", "inf"), "--time-limit inf is out of range."),
@@ -83,9 +83,10 @@ def test_an_unknown_configuration_is_found_before_anything_is_trained(
 def test_an_unknown_runtime_is_refused_before_anything_is_written(
     refused: Callable[..., str], place: Place, command: tuple[str, ...]
 ) -> None:
-    said = refused(*command, "--runtime", "eager", "--runtime", "eagre")
-    assert "unknown runtime 'eagre'. Did you mean 'eager'? Allowed: " in said
-    assert all(runtime in said for runtime in RUNTIMES)
+    for both in (("--runtime", "eager", "--runtime", "eagre"), ("--runtime", "eager,eagre")):
+        said = refused(*command, *both)
+        assert "unknown runtime 'eagre'. Did you mean 'eager'? Allowed: " in said
+        assert all(runtime in said for runtime in RUNTIMES)
     assert not list(place.folder.iterdir())
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from quant_explorer.cli.app import app
 from quant_explorer.cli.console import run_command
+from quant_explorer.report.render import load_results
 
 RESULTS = Path(__file__).parents[2] / "results"
 COMMITTED = RESULTS / "cifar10-jpeg"
@@ -23,6 +24,13 @@ def test_a_report_of_the_observations_is_the_committed_one(tmp_path: Path, name:
         shutil.copy(source / file, tmp_path / file)
     assert run_command(app, ["report", "--run-dir", str(tmp_path)]) == 0
     assert (tmp_path / "report" / name).read_text() == (COMMITTED / name).read_text()
+    document = "multi_results.json" if name.startswith("multi") else "full_results.json"
+    again, committed = (load_results(folder / document) for folder in (tmp_path / "report", COMMITTED))
+    assert (again.variants, again.aa, again.run.settings) == (
+        committed.variants,
+        committed.aa,
+        committed.run.settings,
+    )
 
 
 @pytest.mark.slow

@@ -1,10 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
+from quant_explorer.cli.app import app
 from quant_explorer.cli.options import resolve
+from quant_explorer.core.declaration import settings_of
 from quant_explorer.core.errors import SettingsError
+from quant_explorer.core.settings import MeasurementProtocol, Settings, sweep_settings
 from quant_explorer.pipeline.run import RunFolder
 
 
@@ -62,3 +66,44 @@ def test_a_value_out_of_range_names_its_option_and_what_is_allowed(
     option = "--" + name.removesuffix("_s").replace("_", "-")
     with pytest.raises(SettingsError, match=rf"^{option} .* is out of range\. Allowed: "):
         resolve(tmp_path, {name: value})
+
+
+def parsed(command: str, *arguments: str) -> dict[str, object]:
+    found = app.get_command(click.Context(app), command)
+    assert found is not None
+    return found.make_context(command, list(arguments)).params
+
+
+def test_every_setting_is_an_option() -> None:
+    declared = {one.name for kind in (Settings, MeasurementProtocol) for one in settings_of(kind)}
+    assert declared | {"run_dir"} <= parsed("pipeline").keys()
+    assert sweep_settings().keys() <= parsed("sweep").keys()
+
+
+@pytest.mark.parametrize("given", [("1,8",), ("1", "8"), ("1, 8",), ("8,1", "1")])
+def test_a_list_is_repeated_or_has_commas(given: tuple[str, ...]) -> None:
+    arguments = [part for value in given for part in ("--batch-sizes", value)]
+    assert set(parsed("pipeline", *arguments)["batch_sizes"]) == {1, 8}  # type: ignore[call-overload]
+    assert parsed("pipeline")["batch_sizes"] is None
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "name", "value"),
+    [
+        ("bench", ("--config", "bf16,fp16"), "configs", ("bf16", "fp16")),
+        ("evaluate", ("--config", "bf16", "--config", "fp16"), "configs", ("bf16", "fp16")),
+        ("quantize", ("--config", "bf16", "--runtime", "eager,openvino"), "runtimes", ("eager", "openvino")),
+        ("multi-bench", ("--model", "small_cnn,edge_cnn"), "models", ("small_cnn", "edge_cnn")),
+        ("gate-size", ("file", "--model", "small_cnn,edge_cnn"), "models", ("small_cnn", "edge_cnn")),
+        ("sweep", ("--seeds", "1,2"), "seeds", (1, 2)),
+        ("sweep", ("--seeds", "1", "2", "--data", "mnist5k"), "seeds", (1, 2)),
+        ("sweep", ("--seeds", "1", "--seeds", "2"), "seeds", (1, 2)),
+        ("sweep", ("--memory-budgets-mb", "0.5,10"), "memory_budgets_mb", (0.5, 10.0)),
+        ("sweep", ("--no-distill",), "distill", False),
+        ("sweep", (), "distill", None),
+    ],
+)
+def test_lists_have_one_form_everywhere_and_earlier_forms_stay(
+    command: str, arguments: tuple[str, ...], name: str, value: object
+) -> None:
+    assert parsed(command, *arguments)[name] == value

@@ -168,10 +168,22 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
     assert {path.name for path in (place.folder / "out" / "seed-1").iterdir()} == {"report", "study.jsonl"}
 
 
-def test_a_seed_that_was_not_run_is_told(place: Place, invoke: Invoke) -> None:
-    code, printed = invoke("sweep", "--config", write(place.folder), "--report-only")
+@pytest.mark.parametrize(
+    ("changes", "arguments", "told"),
+    [
+        ({}, (), "out/seed-0/study.jsonl: there is no study of seed 0 yet"),
+        ({"seeds": [2, 3]}, (), "out/seed-2/study.jsonl"),
+        ({"seeds": [2, 3]}, ("--seeds", "3,2"), "out/seed-3/study.jsonl"),
+        ({"seeds": [2, 3]}, ("--seed", "4", "--run-dir", "there"), "there/seed-4/study.jsonl"),
+    ],
+)
+def test_the_command_line_wins_over_the_file_and_a_seed_that_was_not_run_is_told(
+    place: Place, invoke: Invoke, changes: dict[str, object], arguments: tuple[str, ...], told: str
+) -> None:
+    config = write(place.folder, **changes)
+    code, printed = invoke("sweep", "--config", config, "--report-only", *arguments)
     assert code == 2
-    assert "there is no study of seed 0 yet" in printed
+    assert told in printed
 
 
 @pytest.mark.parametrize(
@@ -182,8 +194,10 @@ def test_a_seed_that_was_not_run_is_told(place: Place, invoke: Invoke) -> None:
         ({"model": "edge_cn"}, (), "unknown model 'edge_cn'. Did you mean 'edge_cnn'?"),
         ({}, ("--runtime", "onnx"), "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
         ({}, ("--seeds", "-1"), "-1"),
-        ({}, ("--seeds", "one"), "'one' is not a valid integer"),
+        ({}, ("--seeds", "one"), "--seeds one: not whole numbers. Allowed: for instance 1,2."),
         ({}, ("--seeds",), "--seeds"),
+        ({}, ("--pruning-levels", "0,1"), "--pruning-levels 1 is out of range. Allowed: 0 up to but not 1."),
+        ({}, ("--threads", "0"), "--threads 0 is out of range. Allowed: at least 1."),
         ({"quantization_backend": "fbgem"}, (), "unknown quantized engine 'fbgem'. Did you mean 'fbgemm'?"),
     ],
 )

@@ -15,13 +15,13 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.measurement import FileSize, Predictions
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline import comparison
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing import time_variants
 
@@ -53,13 +53,13 @@ def contender(
 def built(recipe: Recipe) -> Artifact:
     """Build a recipe once for all tests, in a run of its own: one artifact has one name."""
     run = RunFolder(Path(mkdtemp(dir=BUILT.name)))
-    return build(recipe, Preparation(SUBJECT, run), create_runtime(recipe, RUNTIMES), Protocol())
+    return build(recipe, Preparation(SUBJECT, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol())
 
 
 def timed(
     run: RunFolder,
     contenders: Sequence[Contender],
-    protocol: Protocol = THREE_ROUNDS,
+    protocol: MeasurementProtocol = THREE_ROUNDS,
     subject: Subject = SUBJECT,
 ) -> tuple[Study, tuple[str, ...]]:
     study = Study.load(run.study)

@@ -10,12 +10,12 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError, WorkerError
 from quant_explorer.core.recipe import ParameterValue, Recipe
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import create_step
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def built(run: RunFolder, recipe: Recipe, subject: Subject = SUBJECT) -> Artifact:
-    return build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), Protocol())
+    return build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol())
 
 
 def digest(recipe: Recipe, subject: Subject = SUBJECT, runtime: Runtime | None = None) -> str:

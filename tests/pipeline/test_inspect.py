@@ -71,7 +71,7 @@ def test_peaks_are_recorded_once_an_environment(tmp_path: Path, monkeypatch: pyt
     asked: list[int] = []
     peaks = Peaks(2, {"fp32": 1.0}, 2.0)
 
-    def measure(threads: int, progress: Progress) -> Peaks:
+    def measure(threads: int, progress: Progress, folder: Path) -> Peaks:
         asked.append(threads)
         return peaks
 

@@ -19,19 +19,19 @@ from quant_explorer.core.errors import BuildError
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Recipe
-from quant_explorer.hardware import energy
+from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.machine import counters
+from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.measure import check_precision, measure
 from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.testing.fake_runtime import Fault
@@ -50,7 +50,7 @@ def measured(
     recipe: Recipe,
     *,
     subject: Subject | None = None,
-    protocol: Protocol = PROTOCOL,
+    protocol: MeasurementProtocol = PROTOCOL,
     reference: Scored | None = None,
     fault: Fault = "",
     fault_after: int = 0,
@@ -59,7 +59,7 @@ def measured(
     """Build a recipe and measure it in a real worker, which may be faulty though the build was sound."""
     subject = subject or toy_subject()
     runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, Preparation(subject, run), runtime, Protocol())
+    artifact = build(recipe, Preparation(subject, run), runtime, MeasurementProtocol())
     options = (("fault", fault), ("fault_after", fault_after))
     artifact = Artifact(artifact.folder, replace(artifact.manifest, options=options))
     blank = exploration(run, subject=subject)._blank(recipe)
@@ -102,7 +102,7 @@ def test_energy_is_measured_where_a_counter_moves(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = counter(tmp_path / "powercap")
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
     over = threading.Event()
 
     def draw_power() -> None:
@@ -130,7 +130,7 @@ def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter(tmp_path / "powercap")
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert found.energy_reason == "the energy counters did not move"
@@ -139,7 +139,7 @@ def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
 def test_without_a_counter_there_is_a_reason(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "none")
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "none")
     found, _ = measured(run, fake("fp32"))
     assert (found.status, found.energy) == (Status.OK, ())
     assert "no energy counter" in (found.energy_reason or "")
@@ -166,7 +166,7 @@ def test_nothing_else_runs_while_start_memory_and_energy_are_measured(
     recipe = fake("fp32")
     measured(run, recipe)
     monkeypatch.setattr(measure_module, "Worker", Watched)
-    monkeypatch.setattr(energy, "unavailable", lambda root: None)
+    monkeypatch.setattr(counters, "unavailable", lambda root: None)
     found, _ = measured(run, recipe, meanwhile=lambda: events.append("meanwhile"))
     assert found.status is Status.OK
     assert events == ["open", "memory", "memory", "energy", "meanwhile"]
@@ -272,7 +272,9 @@ def test_int8_that_runs_in_float_fails_its_build(run: RunFolder) -> None:
 def test_how_much_must_run_in_int8(run: RunFolder, activations: str, int8: int, sound: bool) -> None:
     recipe = fake("int8", INT8)
     subject = toy_subject()
-    artifact = build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), Protocol())
+    artifact = build(
+        recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol()
+    )
     spec = QuantSpec("int8", activations)  # type: ignore[arg-type]  # one of its literals
     named = Artifact(artifact.folder, replace(artifact.manifest, spec=spec))
     executed = Executed({"int8": int8, "fp32": 100 - int8}, {})

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from quant_explorer.core.measurement import TimingEnd, twin_key
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.stats import ROUNDS_AFTER_PRECISION
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 
 from .contenders import RIGHT, STEADY, WRONG, StubWorker, contender, fp32, int8, timed, without_processes
 from .toy_runs import ENVIRONMENT, fake, toy_subject
 
-UNTIL_PRECISE = Protocol(batch_sizes=(1,), rounds=6, precision=0.02, time_limit_s=1e6)
+UNTIL_PRECISE = MeasurementProtocol(batch_sizes=(1,), rounds=6, precision=0.02, time_limit_s=1e6)
 NO_TIME = replace(UNTIL_PRECISE, time_limit_s=1e-9)
 
 
@@ -107,12 +107,12 @@ def test_time_ends_it_but_not_before_the_least_number_of_rounds(
     ids=["precision", "time limit"],
 )
 def test_who_asks_for_more_gets_more(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, first: Protocol, stricter: Protocol
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, first: MeasurementProtocol, stricter: MeasurementProtocol
 ) -> None:
     without_processes(monkeypatch, {"fp32_baseline": STEADY, "int8": noisy(1e-4, seed=0)})
     both = [fp32(run), int8(run)]
 
-    def rounds(protocol: Protocol) -> int:
+    def rounds(protocol: MeasurementProtocol) -> int:
         return len(timed(run, both, protocol)[0].rounds(ENVIRONMENT.digest, 1))
 
     before = rounds(first)

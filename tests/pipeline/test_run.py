@@ -11,13 +11,13 @@ import pytest
 
 from quant_explorer.core.artifact import atomic_folder
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
-from quant_explorer.pipeline.settings import Protocol, Settings
 
 SETTINGS = Settings(
     "mnist5k", "small_cnn", Path("data"), Path("w.pt"), seed=3, train_subset=200, engine="x86"
 )
-WANTED = RunDescription(SETTINGS, Protocol(threads=2, batch_sizes=(1, 4), time_limit_s=2.5))
+WANTED = RunDescription(SETTINGS, MeasurementProtocol(threads=2, batch_sizes=(1, 4), time_limit_s=2.5))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_new_folder_has_no_description(run: RunFolder) -> None:
 def test_what_was_claimed_is_read_back(run: RunFolder) -> None:
     run.claim(WANTED)
     assert run.describe() == WANTED
-    plain = RunDescription(replace(SETTINGS, weights=None, train_subset=None), Protocol())
+    plain = RunDescription(replace(SETTINGS, weights=None, train_subset=None), MeasurementProtocol())
     run.claim(plain)
     assert run.describe() == plain
 
@@ -72,7 +72,7 @@ def test_a_folder_without_results_can_be_used_for_anything(run: RunFolder) -> No
 def test_the_protocol_may_change(run: RunFolder) -> None:
     run.claim(WANTED)
     with_results(run)
-    other = replace(WANTED, protocol=Protocol(rounds=30))
+    other = replace(WANTED, protocol=MeasurementProtocol(rounds=30))
     run.claim(other)
     assert run.describe() == other
 

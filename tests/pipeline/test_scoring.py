@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.recipe import ParameterValue
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.environment import measuring_cores
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder

@@ -7,7 +7,7 @@ from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.recipe import ParameterValue, Recipe
 from quant_explorer.core.registry import Registry
-from quant_explorer.pipeline.settings import Protocol, Settings
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.pipeline.space import (
     BASELINE_CONFIG,
     CONFIGURATIONS,
@@ -36,14 +36,19 @@ class NotInstalled(FakeRuntime):
 
 def test_the_baseline_comes_first_and_once() -> None:
     for configs in ([], ["dynamic_int8"], ["dynamic_int8", BASELINE_CONFIG], list(CONFIGURATIONS)):
-        found = [recipe.name for recipe in recipes(configs, {"eager": Eager}, SETTINGS, Protocol())]
+        found = [
+            recipe.name for recipe in recipes(configs, {"eager": Eager}, SETTINGS, MeasurementProtocol())
+        ]
         assert found[0] == "fp32_baseline@eager"
         assert len(set(found)) == len(found)
         assert set(found) == {f"{config}@eager" for config in (*configs, BASELINE_CONFIG)}
 
 
 def test_every_configuration_is_tried_on_every_runtime() -> None:
-    found = [recipe.name for recipe in recipes(["fp32_baseline", "dynamic_int8"], BOTH, SETTINGS, Protocol())]
+    found = [
+        recipe.name
+        for recipe in recipes(["fp32_baseline", "dynamic_int8"], BOTH, SETTINGS, MeasurementProtocol())
+    ]
     assert found == [
         *("fp32_baseline@eager", "fp32_baseline@fake"),
         *("dynamic_int8@eager", "dynamic_int8@fake"),
@@ -51,15 +56,20 @@ def test_every_configuration_is_tried_on_every_runtime() -> None:
 
 
 def test_qat_and_its_control_train_for_as_long() -> None:
-    _, qat, control = recipes(["qat_int8", "fp32_finetune"], {"eager": Eager}, SETTINGS, Protocol())
+    _, qat, control = recipes(
+        ["qat_int8", "fp32_finetune"], {"eager": Eager}, SETTINGS, MeasurementProtocol()
+    )
     assert qat.steps[-1].parameters == control.steps[-1].parameters == (("epochs", 3),)
-    _, per_channel = recipes(["static_int8_per_channel"], {"eager": Eager}, SETTINGS, Protocol())
+    _, per_channel = recipes(["static_int8_per_channel"], {"eager": Eager}, SETTINGS, MeasurementProtocol())
     assert qat.steps[:-1] == per_channel.steps
 
 
 def test_ptq_differs_from_ptq_in_granularity_alone() -> None:
     _, per_tensor, per_channel = recipes(
-        ["static_int8_per_tensor", "static_int8_per_channel"], {"eager": Eager}, SETTINGS, Protocol()
+        ["static_int8_per_tensor", "static_int8_per_channel"],
+        {"eager": Eager},
+        SETTINGS,
+        MeasurementProtocol(),
     )
     (tensor,), (channel,) = per_tensor.steps, per_channel.steps
     assert tensor.technique == channel.technique == "static_int8"
@@ -68,7 +78,7 @@ def test_ptq_differs_from_ptq_in_granularity_alone() -> None:
 
 
 def test_half_precision_is_one_technique_in_two_formats() -> None:
-    _, bf16, fp16 = recipes(["bf16", "fp16"], {"eager": Eager}, SETTINGS, Protocol())
+    _, bf16, fp16 = recipes(["bf16", "fp16"], {"eager": Eager}, SETTINGS, MeasurementProtocol())
     made = [create_technique(step) for recipe in (bf16, fp16) for step in recipe.steps]
     assert made == [HalfPrecision("bf16"), HalfPrecision("fp16")]
 
@@ -76,7 +86,7 @@ def test_half_precision_is_one_technique_in_two_formats() -> None:
 @pytest.mark.parametrize("configs", [["fp32_baseline", "bf16", "fp16"], ["bf16"]])
 def test_a_runtime_that_is_not_available_has_one_recipe_that_says_so(configs: list[str]) -> None:
     both = {"eager": Eager, "fake": NotInstalled}
-    found = [recipe.name for recipe in recipes(configs, both, SETTINGS, Protocol())]
+    found = [recipe.name for recipe in recipes(configs, both, SETTINGS, MeasurementProtocol())]
     assert [name for name in found if name.endswith("@fake")] == ["fp32_baseline@fake"]
     assert [name for name in found if name.endswith("@eager")] == [
         f"{config}@eager" for config in dict.fromkeys(["fp32_baseline", *configs])
@@ -92,15 +102,17 @@ def test_an_engine_is_an_option_of_the_runtimes_of_pytorch_that_have_one() -> No
 
 def options(settings: Settings) -> dict[str, tuple[tuple[str, ParameterValue], ...]]:
     runtimes = dict.fromkeys(("eager", "torchscript", "inductor"), FakeRuntime)
-    found = recipes(["fp32_baseline"], runtimes, settings, Protocol())
+    found = recipes(["fp32_baseline"], runtimes, settings, MeasurementProtocol())
     return {recipe.runtime: recipe.options for recipe in found}
 
 
 def test_batch_sizes_are_an_option_where_files_are_made_for_them() -> None:
     runtimes = {"eager": Eager, "executorch": FakeRuntime}
-    _, small = recipes(["bf16"], {"executorch": FakeRuntime}, SETTINGS, Protocol(batch_sizes=(1, 4)))
+    _, small = recipes(
+        ["bf16"], {"executorch": FakeRuntime}, SETTINGS, MeasurementProtocol(batch_sizes=(1, 4))
+    )
     assert small.options == (("batch_sizes", "1,4"),)
-    eager, executorch = recipes(["fp32_baseline"], runtimes, SETTINGS, Protocol())
+    eager, executorch = recipes(["fp32_baseline"], runtimes, SETTINGS, MeasurementProtocol())
     assert (eager.options, executorch.options) == ((), (("batch_sizes", "1,8,32"),))
 
 
@@ -115,7 +127,7 @@ def test_runtimes_are_chosen_by_name() -> None:
 
 def test_an_unknown_configuration_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'dynamic_int8'"):
-        recipes(["dynamic_int"], {"eager": Eager}, SETTINGS, Protocol())
+        recipes(["dynamic_int"], {"eager": Eager}, SETTINGS, MeasurementProtocol())
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)
@@ -130,7 +142,7 @@ def sweep(
         sweep_cells(levels, precisions),
         BOTH,
         SETTINGS,
-        Protocol(),
+        MeasurementProtocol(),
         importance="l1",
         round_to=1,
         fine_tune=create_step("fine_tune", epochs=fine_tune_epochs) if fine_tune_epochs else None,

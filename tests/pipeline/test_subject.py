@@ -13,10 +13,10 @@ from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.progress import Silent
+from quant_explorer.core.settings import Settings
 from quant_explorer.models import load_model, parameter_digest, save_weights
 from quant_explorer.pipeline import subject as subject_module
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Settings
 from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
 from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
 
@@ -54,6 +54,20 @@ def test_it_is_trained_once_and_found_again(run: RunFolder) -> None:
     assert bars == []
     assert second.weights_digest == first.weights_digest == parameter_digest(second.model)
     assert second.trained
+
+
+def test_a_cpu_quota_bounds_the_threads_of_training(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        monkeypatch.setattr(subject_module, "available_cores", lambda: 3)
+        load(run, train=False)
+        assert torch.get_num_threads() == 3
+        monkeypatch.setattr(subject_module, "available_cores", lambda: 64)
+        load(run, train=False)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

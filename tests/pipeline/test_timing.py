@@ -11,11 +11,11 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.contrasts import FEWEST_PASSES
 from quant_explorer.core.measurement import twin_key
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Record, Study
 from quant_explorer.pipeline import comparison
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.timing import time_variants
 from quant_explorer.pipeline.worker import Worker
 
@@ -63,7 +63,9 @@ def test_each_pass_times_everything_and_the_twin_between_blocks_of_the_baseline(
 def test_everything_is_opened_afresh_in_each_round(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     processes: list[int] = []
 
-    def watched(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
+    def watched(
+        artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: MeasurementProtocol
+    ) -> Worker:
         worker = open_worker(artifact, runtime, folder, protocol)
         processes.append(worker.pid)
         return worker

@@ -19,12 +19,13 @@ from quant_explorer.core.measurement import (
     Status,
     twin_key,
 )
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline import comparison
+from quant_explorer.pipeline import contender as contender_module
 from quant_explorer.pipeline.contender import Contender, group_by_memory, workers_that_fit
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.worker import Worker
 
 from .contenders import STEADY, SUBJECT, THREE_ROUNDS, contender, fp32, int8, timed, without_processes
@@ -36,13 +37,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
-
-
-@dataclass(frozen=True)
-class Available:
-    """What psutil.virtual_memory returns, as far as it is asked."""
-
-    available: int
 
 
 def of_size(run: RunFolder, config: str, peak_bytes: int) -> Contender:
@@ -57,7 +51,7 @@ def test_groups_fit_in_memory_beside_the_baseline_and_its_twin(
     base, *others = (of_size(run, name, size) for name, size in zip("bxyz", (100, 30, 40, 50), strict=True))
 
     def groups(available: int) -> list[list[str]]:
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(available))
+        monkeypatch.setattr(contender_module, "available_bytes", lambda: available)
         found = group_by_memory(base, others)
         return [[one.measurement.variant.config for one in group] for group in found]
 
@@ -70,7 +64,7 @@ def test_groups_fit_in_memory_beside_the_baseline_and_its_twin(
 
 
 def test_helpers_fit_in_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(1_000))
+    monkeypatch.setattr(contender_module, "available_bytes", lambda: 1_000)
     assert [workers_that_fit(of_size(run, "x", size)) for size in (100, 350, 351, 701)] == [7, 2, 1, 0]
 
 
@@ -80,7 +74,7 @@ def test_memory_that_is_not_known_is_taken_to_be_the_size_of_the_files(run: RunF
 
 
 def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: Available(0))
+    monkeypatch.setattr(contender_module, "available_bytes", lambda: 0)
     without_processes(monkeypatch, dict.fromkeys("bxy", STEADY))
     base, *others = (of_size(run, name, size) for name, size in zip("bxy", (100, 30, 40), strict=True))
     protocol = replace(THREE_ROUNDS, batch_sizes=(1,))
@@ -135,7 +129,9 @@ def assassinated(
     """Time contenders while an assassin is about."""
     assassin = Assassin(victim, rounds, [])
 
-    def watched(artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: Protocol) -> Worker:
+    def watched(
+        artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: MeasurementProtocol
+    ) -> Worker:
         worker = open_worker(artifact, runtime, folder, protocol)
         assassin.watch(worker)
         return worker

@@ -20,8 +20,9 @@ import pytest
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.machine.process import thread_environment
+from quant_explorer.machine.topology import core_numbers
 from quant_explorer.pipeline import worker as worker_module
-from quant_explorer.pipeline.environment import core_numbers, thread_environment
 from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.fake_runtime import FakeRuntime, Fault

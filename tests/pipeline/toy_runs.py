@@ -16,13 +16,13 @@ from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.progress import Progress, Silent, Task
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline.explore import Exploration
 from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.runtimes.eager import Eager
@@ -33,7 +33,9 @@ from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
 RUNTIMES: Mapping[str, type[Runtime]] = {"fake": FakeRuntime, "eager": Eager}
 ENVIRONMENT = Environment("here", "a cpu", (), 2, 8_000_000_000, 1, "Linux", "3.11", {})
 # No timing of these tests ends by its precision, so that the number of rounds is known.
-PROTOCOL = Protocol(batch_sizes=(1, 4), rounds=2, precision=1e-9, time_limit_s=1e-9, answer_timeout_s=600)
+PROTOCOL = MeasurementProtocol(
+    batch_sizes=(1, 4), rounds=2, precision=1e-9, time_limit_s=1e-9, answer_timeout_s=600
+)
 INT8 = create_step("static_int8", granularity="per_tensor")
 
 
@@ -67,7 +69,7 @@ def fake(config: str, *steps: Step, **options: ParameterValue) -> Recipe:
 
 
 def exploration(
-    run: RunFolder, *, subject: Subject | None = None, protocol: Protocol = PROTOCOL
+    run: RunFolder, *, subject: Subject | None = None, protocol: MeasurementProtocol = PROTOCOL
 ) -> Exploration:
     """Return an exploration that goes on from what the run folder holds."""
     run.path.mkdir(exist_ok=True)

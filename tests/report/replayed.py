@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.report.rank import summarize
 from quant_explorer.report.results import Results, RunInfo, VariantResult
 from quant_explorer.testing.replay import Played, Scene, play
 
-RUN = RunInfo("toy", batch_sizes=(1, 8))
+RUN = RunInfo(Settings(data="toy"), MeasurementProtocol(batch_sizes=(1, 8)))
 
 # Known ordering: the fast two are small; dynamic_int8 is beaten by the baseline on every axis.
 ORDINARY = (

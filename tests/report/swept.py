@@ -8,6 +8,7 @@ from pathlib import Path
 from quant_explorer.core.cost import LayerCost, ModelCost
 from quant_explorer.core.measurement import FloatModel, MachinePeaks
 from quant_explorer.core.roofline import Peaks
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.core.sweep import Budgets, Cell, SweepPlan
 from quant_explorer.report.rank import summarize
@@ -15,7 +16,7 @@ from quant_explorer.report.results import RunInfo
 from quant_explorer.report.sweep import SeedFindings, examine_seed
 from quant_explorer.testing.replay import Played, Scene, play
 
-RUN = RunInfo("toy", batch_sizes=(1, 8))
+RUN = RunInfo(Settings(data="toy"), MeasurementProtocol(batch_sizes=(1, 8)))
 CELLS = (
     Cell("fp32_baseline", 0.0, "fp32"),
     Cell("int8", 0.0, "int8"),

@@ -7,7 +7,6 @@ import pytest
 
 from quant_explorer.core.stats import Interval
 from quant_explorer.report.columns import Table, detail_table, display_names, pareto_table, with_interval
-from quant_explorer.report.results import RunInfo
 from quant_explorer.testing.replay import Played, Scene
 
 from .replayed import BASELINE, BROKEN, ORDINARY, ranked
@@ -88,10 +87,9 @@ def test_the_second_table_has_the_other_batch_sizes(tmp_path: Path) -> None:
 
 
 def test_the_ranked_batch_size_is_in_the_heading(tmp_path: Path) -> None:
-    run = RunInfo("toy", batch_sizes=(4,))
-    results = ranked(tmp_path, ORDINARY, Scene(batch_sizes=(4,)), run)
-    assert "p50_lat_ms_b4" in pareto_table(results, "small_cnn").headings
-    assert results.objectives[1].name == "latency_p50_s_b4"
+    results = ranked(tmp_path, ORDINARY)
+    assert "p50_lat_ms_b1" in pareto_table(results, "small_cnn").headings
+    assert results.objectives[1].name == "latency_p50_s_b1"
 
 
 def test_runtimes_are_named_where_the_config_alone_is_not_clear(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,13 @@ import pytest
 from quant_explorer.report.results import RunInfo
 from quant_explorer.testing.replay import Played, Scene
 
-from .replayed import BASELINE, BROKEN, ORDINARY, ranked
+from .replayed import BASELINE, BROKEN, ORDINARY, RUN, ranked
 
 MANY_CALLS = Scene(calls=60)
 
 
-def distrust(folder: Path, played: tuple[Played, ...], scene: Scene, run: RunInfo | None = None) -> str:
-    return "\n".join(ranked(folder, played, scene, run or RunInfo("toy", batch_sizes=(1, 8))).distrust)
+def distrust(folder: Path, played: tuple[Played, ...], scene: Scene, run: RunInfo = RUN) -> str:
+    return "\n".join(ranked(folder, played, scene, run).distrust)
 
 
 def test_a_quiet_machine_has_only_its_control_to_report(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_what_speaks_against_the_figures_is_said(
 def test_intervals_wider_than_asked_for_are_named(tmp_path: Path, stopped_by: str) -> None:
     """Whatever was asked for when they were timed."""
     scene = Scene(stopped_by=stopped_by, noise=0.3)
-    text = distrust(tmp_path, ORDINARY, scene, RunInfo("toy", batch_sizes=(1, 8), precision=0.001))
+    text = distrust(tmp_path, ORDINARY, scene, replace(RUN, protocol=replace(RUN.protocol, precision=0.001)))
     (sentence,) = (line for line in text.splitlines() if line.startswith("small_cnn, batch 1: speed-ups"))
     assert "wider than the ±0.1% asked for: " in sentence
     asked, *widths = (float(width) for width in re.findall(r"±([\d.]+)%", sentence))

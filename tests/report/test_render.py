@@ -65,7 +65,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (b'{"schema_version": 1, "run"', "not a readable results file"),
         (b"\xff\xfe", "not a readable results file"),
         (b"[]", "not a readable results file"),
-        (b'{"schema_version": 99}', "schema version 99, this program reads 1"),
+        (b'{"schema_version": 99}', "schema version 99, this program reads 1 and 2"),
+        (b'{"schema_version": 2}', "not a results document"),
         (b'{"schema_version": 1}', "not a results document"),
     ],
 )

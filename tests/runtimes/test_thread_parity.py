@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from quant_explorer.pipeline.environment import thread_environment
+from quant_explorer.machine.process import thread_environment
 from quant_explorer.pipeline.worker import runtime_path
 from quant_explorer.runtimes import RUNTIMES
 from tests.conftest import Lowered

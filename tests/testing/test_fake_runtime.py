@@ -13,7 +13,7 @@ from torch import nn
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.pipeline.environment import measuring_cores
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.conformance_runtime import (

@@ -8,13 +8,13 @@ import click
 
 from quant_explorer.cli.evaluate import measure_configs
 from quant_explorer.cli.options import (
-    Value,
     config_option,
     json_option,
     protocol_options,
     run_options,
     runtime_option,
 )
+from quant_explorer.core.declaration import Value
 
 
 @click.command()

@@ -1,33 +1,46 @@
-"""`quant-explorer doctor`: what this machine is, and what will be fast on it."""
+"""`quant-explorer doctor`: what this machine is, and what to expect of INT8 on it."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import click
 
-from quant_explorer.cli.options import json_option, verbosity_options
+from quant_explorer.cli.options import json_option, runtime_option, verbosity_options
 
 
 @click.command()
+@click.option("--quick", is_flag=True, help="Do not measure INT8 against FP32 (one to two minutes).")
+@runtime_option("all")
 @click.option("--peaks", "with_peaks", is_flag=True, help="Measure arithmetic and memory peaks too (15 s).")
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Cores that peaks are measured on.",
+    help="Cores that INT8 and peaks are measured on.",
 )
 @verbosity_options
 @json_option
-def command(with_peaks: bool, threads: int, as_json: bool) -> int:
-    """Show CPU, instruction sets, cores, memory, versions, and which precisions will be fast and why."""
-    from quant_explorer.cli.console import ConsoleProgress
+def command(quick: bool, runtimes: tuple[str, ...], with_peaks: bool, threads: int, as_json: bool) -> int:
+    """Show CPU, cores, memory, versions, and by a short measurement how fast INT8 is in each runtime."""
+    from quant_explorer.cli.console import ConsoleProgress, divert_libraries
     from quant_explorer.cli.session import print_figures
-    from quant_explorer.pipeline.doctor import examine
-    from quant_explorer.pipeline.peaks import describe_peaks, measure_peaks
+    from quant_explorer.datasets.cache import default_cache_dir
+    from quant_explorer.machine.kept_peaks import measure_and_keep
+    from quant_explorer.pipeline.doctor import describe_peaks, examine, expect_int8
+    from quant_explorer.pipeline.space import choose_runtimes
+    from quant_explorer.runtimes import RUNTIMES
 
-    # Measured first: an error in the options is told before anything else takes time.
-    peaks = describe_peaks(measure_peaks(threads, ConsoleProgress())) if with_peaks else ()
-    facts = (*examine(), *peaks)
+    progress = ConsoleProgress()
+    with tempfile.TemporaryDirectory() as folder, divert_libraries(Path(folder) / "log.txt"):
+        # Measured first: an error in the options is told before anything else takes time.
+        measured = (
+            *(describe_peaks(measure_and_keep(threads, progress, default_cache_dir())) if with_peaks else ()),
+            *(() if quick else expect_int8(choose_runtimes(runtimes, RUNTIMES), threads, progress)),
+        )
+        facts = (*examine(), *measured)
     rows = [{"what": fact.what, "finding": fact.finding, "why": fact.why} for fact in facts]
     print_figures(rows, as_json=as_json, title="This machine")
     return 0

@@ -8,14 +8,12 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.console import EXIT_FAILED, output
-from quant_explorer.cli.options import json_option, verbosity_options
+from quant_explorer.cli.options import json_option, models_option, verbosity_options
 
 
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--model", "models", multiple=True, metavar="NAME", help="Models that must be there; repeatable."
-)
+@models_option("Models that must be there.", unset="those that are")
 @verbosity_options
 @json_option
 def command(results: Path, models: tuple[str, ...], as_json: bool) -> int:

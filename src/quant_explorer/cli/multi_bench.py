@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from quant_explorer.cli.options import (
     MULTI,
-    Value,
     config_option,
     json_option,
-    multi_run_options,
-    protocol_options,
+    models_option,
+    multi_options,
     runtime_option,
 )
+from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings import MeasurementProtocol
 
 # Fine-tuning is left out: it means hours at 224 pixels, and nothing for a model without accuracy.
 CONFIGS = ("fp32_baseline", "dynamic_int8", "static_int8_per_tensor", "static_int8_per_channel")
+PROTOCOL = MeasurementProtocol(batch_sizes=(1,))
 
 
 @click.command()
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="NAME",
-    help="Model; repeatable.  [default: all that `list` shows]",
-)
-@config_option(required=False)
+@models_option("Models.", unset="all that `list` shows")
+@config_option(required=False, unset=",".join(CONFIGS))
 @runtime_option("eager")
-@protocol_options
-@multi_run_options
+@partial(multi_options, protocol=PROTOCOL)
 @json_option
 def command(
     run_dir: Path | None,
@@ -45,8 +41,7 @@ def command(
     """Build and measure several models, and rank the variants within each.
 
     A model that takes the data set's own image size is trained on it and has accuracy; one that
-    takes 224 pixels is not, and is compared by its agreement with FP32 on real images. Batch size 1
-    unless --batch-sizes says more.
+    takes 224 pixels is not, and is compared by its agreement with FP32 on real images.
     """
     from quant_explorer.cli.session import exit_code, open_session, write_and_show
     from quant_explorer.models import MODELS
@@ -54,7 +49,7 @@ def command(
     from quant_explorer.pipeline.subject import takes_image_size
 
     trains = {model: takes_image_size(model) for model in models or MODELS}
-    given = {**given, "model": MULTI, "batch_sizes": batch_sizes or (1,)}
+    given = {**given, "model": MULTI, "batch_sizes": batch_sizes or PROTOCOL.batch_sizes}
     failed = 0
     with open_session(run_dir, given) as session:
         for model, train in trains.items():

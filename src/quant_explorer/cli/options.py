@@ -1,51 +1,36 @@
-"""Options: the same words on every command."""
+"""Options: the same words on every command, derived from the declared settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 import click
 
 from quant_explorer.cli.console import verbosity
-from quant_explorer.core.errors import SettingsError
-from quant_explorer.core.quantspec import Target
+from quant_explorer.core.declaration import Scalar, Setting, Value, declared_of, merge, settings_of
+from quant_explorer.core.settings import (
+    MeasurementProtocol,
+    Output,
+    Settings,
+    SweepGrid,
+    sweep_settings,
+)
 from quant_explorer.pipeline.run import RunDescription, RunFolder
-from quant_explorer.pipeline.settings import Protocol, Settings
 
 F = TypeVar("F", bound=Callable[..., object])
-T = TypeVar("T", Settings, Protocol)
 
-DEFAULT_DATA = "mnist5k"
-DEFAULT_MODEL = "small_cnn"
 # What stands for the model of a run that has several.
 MULTI = "multi"
-Value = str | int | float | Path | tuple[int, ...] | None
 
 
-def _parse_batch_sizes(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(sorted({int(part) for part in value.split(",")}))
-    except ValueError:
-        raise SettingsError(
-            f"--batch-sizes {value}: not whole numbers. Allowed: for instance 1,8,32."
-        ) from None
-
-
-def _check_runtimes(
-    context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
-) -> tuple[str, ...]:
+def _check_runtimes(names: Iterable[Scalar]) -> None:
     from quant_explorer.pipeline.space import choose_runtimes
     from quant_explorer.runtimes import RUNTIMES
 
-    choose_runtimes(names, RUNTIMES)
-    return names
+    choose_runtimes([str(name) for name in names], RUNTIMES)
 
 
 def _set_verbosity(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -53,65 +38,52 @@ def _set_verbosity(context: click.Context, parameter: click.Parameter, value: bo
         verbosity.level = 1 if parameter.name == "verbose" else -1
 
 
-_SETTINGS = (
-    click.option("--data", metavar="NAME", help=f"Data set, or imagefolder:PATH.  [default: {DEFAULT_DATA}]"),
-    click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Where downloaded data sets lie.  [default: data]",
-    ),
-    click.option(
-        "--weights",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Trained weights (.safetensors, .pt); nothing is trained then.",
-    ),
-    click.option("--seed", type=int, help="Of splits, initial weights, batches, rounds.  [default: 0]"),
-    click.option("--epochs", type=int, help="Of training the baseline.  [default: 5]"),
-    click.option(
-        "--fine-tune-epochs", type=int, help="Of qat_int8 and its control fp32_finetune.  [default: 1]"
-    ),
-    click.option("--batch-size", type=int, help="Of training and fine-tuning.  [default: 64]"),
-    click.option("--learning-rate", type=float, help="Peak of training the baseline.  [default: 0.2]"),
-    click.option("--dataloader-seed", type=int, help="Of training batches alone.  [default: --seed]"),
-    click.option("--calibration-images", type=int, metavar="N", help="For static INT8.  [default: 256]"),
-    click.option("--label-smoothing", type=float, help="Of training the baseline.  [default: 0.1]"),
-    click.option("--train-subset", type=int, metavar="N", help="Use N training images, balanced."),
-    click.option("--test-subset", type=int, metavar="N", help="Report on N test images, balanced."),
-    click.option(
-        "--target",
-        type=click.Choice(get_args(Target)),
-        help="CPU that INT8 is built for: this one, or any of x86-64.  [default: native]",
-    ),
-    click.option("--engine", help="PyTorch's quantized engine.  [default: the one for this CPU]"),
-)
-_PROTOCOL = (
-    click.option("--threads", type=int, help="Cores every variant is pinned to.  [default: 1]"),
-    click.option(
-        "--batch-sizes", callback=_parse_batch_sizes, metavar="N,N", help="Batch sizes.  [default: 1,8,32]"
-    ),
-    click.option("--rounds", type=int, help="Least number of interleaved rounds.  [default: 10]"),
-    click.option("--warmup-calls", type=int, help="Unmeasured calls before each block.  [default: 3]"),
-    click.option(
-        "--precision",
-        type=float,
-        help="Time until every ratio's 95% interval is within this share.  [default: 0.02]",
-    ),
-    click.option(
-        "--time-limit",
-        "time_limit_s",
-        type=float,
-        metavar="S",
-        help="Seconds of rounds beyond the least number, and of scoring a variant.  [default: 120]",
-    ),
-)
-_MODEL = click.option(
-    "--model", metavar="NAME", help=f"Model, or path/to/file.py:function.  [default: {DEFAULT_MODEL}]"
-)
-_RUN_DIR = click.option(
-    "--run-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Everything of one run.  [default: runs/<data>-<model>]",
-)
+def option(declared: Setting, *, required: bool = False, unset: Value = None) -> Callable[[F], F]:
+    """Return the option of a setting, with the value `unset` where it was not given.
+
+    A list is an option that is repeated, or whose values have commas between them, or both.
+    """
+    flags, metavar = declared.option, declared.metavar
+    text = f"{declared.help}  [default: {declared.default_text}]" if not required else declared.help
+    if declared.is_list:
+        metavar = f"{metavar}[,{metavar}...]"
+        return click.option(
+            *(flags, declared.name),
+            multiple=True,
+            required=required,
+            callback=_list_parser(declared, unset),
+            metavar=metavar,
+            help=text,
+        )
+    if declared.kind is bool:
+        flags = f"{flags}/--no-{flags.removeprefix('--')}"
+        return click.option(flags, declared.name, default=None, help=text)
+    return click.option(flags, declared.name, type=_type(declared), metavar=metavar, help=text)
+
+
+def _list_parser(
+    declared: Setting, unset: Value
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Value]:
+    def parse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Value:
+        if not given:
+            return unset
+        values = declared.parse(given)
+        if declared.name == "runtimes":
+            _check_runtimes(values)
+        return values
+
+    return parse
+
+
+def _type(declared: Setting) -> click.Choice[str] | click.Path | type[Scalar]:
+    if declared.choices:
+        return click.Choice(declared.choices)
+    if declared.kind is Path:
+        is_folder = declared.name.endswith("_dir")
+        return click.Path(path_type=Path, file_okay=not is_folder, dir_okay=is_folder)
+    return declared.kind
+
+
 _VERBOSITY = (
     click.option(
         "-v",
@@ -129,26 +101,25 @@ _VERBOSITY = (
 json_option = click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 
 
-def config_option(*, required: bool) -> Callable[[F], F]:
-    """Return the option `--config`, repeatable unless one must be named."""
-    text = "A configuration (see `list`)."
-    return click.option(
-        "--config", "configs", multiple=True, required=required, metavar="NAME", help=f"{text} Repeatable."
-    )
+def config_option(*, required: bool, unset: str = "all") -> Callable[[F], F]:
+    """Return the option `--config`; `unset` says which are meant where none is named."""
+    return option(_names("configs", "Configurations (see `list`).", unset), required=required, unset=())
+
+
+def models_option(text: str, unset: str) -> Callable[[F], F]:
+    """Return the option `--model` of a command that takes several."""
+    return option(_names("models", text, unset), unset=())
 
 
 def runtime_option(default: str) -> Callable[[F], F]:
-    """Return the option `--runtime`, repeatable; `default` is a runtime or "all"."""
-    return click.option(
-        "--runtime",
-        "runtimes",
-        multiple=True,
-        default=(default,),
-        callback=_check_runtimes,
-        show_default=default != "all",
-        metavar="NAME",
-        help="A runtime (see `list`), or all. Repeatable."
-        + ("  [default: all that are installed]" if default == "all" else ""),
+    """Return the option `--runtime`; `default` is a runtime or "all"."""
+    (declared,) = (one for one in settings_of(SweepGrid) if one.name == "runtimes")
+    return option(dataclasses.replace(declared, default=(default,)), unset=(default,))
+
+
+def _names(name: str, text: str, unset: str) -> Setting:
+    return Setting(
+        text, name=name, option_name=f"--{name[:-1]}", metavar="NAME", unset=unset, is_list=True, default=()
     )
 
 
@@ -159,22 +130,28 @@ def verbosity_options(command: F) -> F:
 
 def run_options(command: F) -> F:
     """Add everything that decides weights and artifacts, the run folder and the verbosity."""
-    return _add(command, *_SETTINGS, _MODEL, _RUN_DIR, *_VERBOSITY)
-
-
-def multi_run_options(command: F) -> F:
-    """As run_options, but for several models."""
-    return _add(command, *_SETTINGS, _RUN_DIR, *_VERBOSITY)
+    return _add(command, *map(option, (*declared_of(Settings()), *declared_of(Output()))), *_VERBOSITY)
 
 
 def protocol_options(command: F) -> F:
     """Add how variants are measured."""
-    return _add(command, *_PROTOCOL)
+    return _add(command, *map(option, declared_of(MeasurementProtocol())))
+
+
+def multi_options(command: F, protocol: MeasurementProtocol) -> F:
+    """Add what run_options and protocol_options add, of several models and with other defaults."""
+    declared = (*declared_of(protocol), *declared_of(Settings()), *declared_of(Output()))
+    return _add(command, *(option(one) for one in declared if one.name != "model"), *_VERBOSITY)
+
+
+def sweep_options(command: F) -> F:
+    """Add every setting of a sweep and the verbosity."""
+    return _add(command, *map(option, sweep_settings().values()), *_VERBOSITY)
 
 
 def _add(command: F, *options: Callable[[F], F]) -> F:
-    for option in reversed(options):
-        command = option(command)
+    for add in reversed(options):
+        command = add(command)
     return command
 
 
@@ -186,26 +163,10 @@ def resolve(
     An option that was not given is taken from the folder's own run.json, else from its default.
     Raises SettingsError for a value out of range.
     """
-    data = given.get("data") or DEFAULT_DATA
-    model = given.get("model") or DEFAULT_MODEL
-    path = run_dir or Path("runs") / f"{_slug(str(data))}-{_slug(str(model))}{suffix}"
-    earlier = RunFolder(path).describe()
-    start: dict[str, Value] = {"data": DEFAULT_DATA, "model": DEFAULT_MODEL, "data_dir": Path("data")}
-    settings = _merge(Settings, given, earlier.settings if earlier else None, start)
-    protocol = _merge(Protocol, given, earlier.protocol if earlier else None, {})
-    return path, RunDescription(settings, protocol)
-
-
-def _merge(kind: type[T], given: Mapping[str, Value], earlier: T | None, start: Mapping[str, Value]) -> T:
-    merged: dict[str, object] = {}
-    for field in fields(kind):
-        value = given.get(field.name)
-        if value is None and earlier is not None:
-            value = getattr(earlier, field.name)
-        if value is None:
-            value = start.get(field.name, None if field.default is MISSING else field.default)
-        merged[field.name] = value
-    return kind(**merged)  # type: ignore[arg-type]  # click has checked each option's type
+    asked = merge(Settings(), {name: given.get(name) for name in ("data", "model")})
+    path = run_dir or Path("runs") / f"{_slug(asked.data)}-{_slug(asked.model)}{suffix}"
+    start = RunFolder(path).describe() or RunDescription(Settings(), MeasurementProtocol())
+    return path, RunDescription(merge(start.settings, given), merge(start.protocol, given))
 
 
 def _slug(name: str) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import (
-    Value,
     config_option,
     json_option,
     protocol_options,
     run_options,
     runtime_option,
 )
+from quant_explorer.core.declaration import Value
 
 # A minute or two: enough to see every part run, too little to believe a figure.
 TINY: dict[str, Value] = {

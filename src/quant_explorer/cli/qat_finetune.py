@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, json_option, run_options, runtime_option
+from quant_explorer.cli.options import json_option, run_options, runtime_option
 from quant_explorer.cli.quantize import build_configs
+from quant_explorer.core.declaration import Value
 
 
 @click.command()

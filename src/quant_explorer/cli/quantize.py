@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, config_option, json_option, run_options, runtime_option
+from quant_explorer.cli.options import config_option, json_option, run_options, runtime_option
+from quant_explorer.core.declaration import Value
 
 
 @click.command()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import MULTI, Value, json_option, resolve, run_options
+from quant_explorer.cli.options import MULTI, json_option, resolve, run_options
+from quant_explorer.core.declaration import Value
 
 
 @click.command()

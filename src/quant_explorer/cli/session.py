@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
-from quant_explorer.cli.options import MULTI, Value, resolve
+from quant_explorer.cli.options import MULTI, resolve
+from quant_explorer.core.declaration import Value
 from quant_explorer.core.measurement import Environment, Status
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:
     from quant_explorer.core.recipe import Recipe
+    from quant_explorer.core.settings import Settings
     from quant_explorer.pipeline.explore import Exploration, Outcome, Until
-    from quant_explorer.pipeline.settings import Settings
     from quant_explorer.report.results import Results, RunInfo
 
 # Whose versions decide a figure, beside those that the runtimes name.
@@ -80,7 +81,7 @@ class Session:
     @property
     def environment(self) -> Environment:
         """This machine, with the settings of the protocol."""
-        from quant_explorer.pipeline.environment import describe_environment
+        from quant_explorer.machine.environment import describe_environment
         from quant_explorer.runtimes import RUNTIMES
 
         packages = {package for runtime in RUNTIMES.values() for package in runtime().versions()}
@@ -101,15 +102,20 @@ def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: st
 @contextlib.contextmanager
 def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
     """As open_session, for a run that is described already."""
+    from quant_explorer.machine.topology import explain_quota
+
     _check(wanted)
     with open_run(path) as run, divert_libraries(run.log):
         run.claim(wanted)
-        yield Session(run, wanted, ConsoleProgress(), run.load_study())
+        progress = ConsoleProgress()
+        if quota := explain_quota():
+            progress.say(quota)
+        yield Session(run, wanted, progress, run.load_study())
 
 
 def _check(wanted: RunDescription) -> None:
     from quant_explorer.datasets import SOURCES
-    from quant_explorer.pipeline.environment import measuring_cores
+    from quant_explorer.machine.topology import measuring_cores
     from quant_explorer.pipeline.subject import takes_image_size
 
     settings = wanted.settings
@@ -128,24 +134,10 @@ def run_info(study: Study, wanted: RunDescription) -> RunInfo:
     from quant_explorer import __version__
     from quant_explorer.report.results import RunInfo
 
-    settings, protocol = wanted.settings, wanted.protocol
-    digests = sorted(study.splits)
     return RunInfo(
-        data=settings.data,
-        data_digest=", ".join(digests),
-        model=settings.model,
-        weights=str(settings.weights or ""),
-        seed=settings.seed,
-        threads=protocol.threads,
-        epochs=settings.epochs,
-        qat_epochs=settings.fine_tune_epochs,
-        train_subset=settings.train_subset or 0,
-        test_subset=settings.test_subset or 0,
-        batch_sizes=protocol.batch_sizes,
-        rounds=protocol.rounds,
-        precision=protocol.precision,
-        time_limit_s=protocol.time_limit_s,
-        engine=settings.engine,
+        wanted.settings,
+        wanted.protocol,
+        data_digest=", ".join(sorted(study.splits)),
         version=__version__,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quant_explorer.cli.options import json_option, verbosity_options
+from quant_explorer.cli.options import json_option, sweep_options
+from quant_explorer.core.declaration import Value
 
 if TYPE_CHECKING:
     from quant_explorer.cli.session import Session
@@ -30,7 +32,7 @@ class _SeveralSeeds(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
         inside = False
-        for argument, following in zip(args, [*args[1:], "-"], strict=True):
+        for argument, following in itertools.pairwise([*args, "-"]):
             if inside and not argument.startswith("-"):
                 spread += ["--seeds", argument]
                 continue
@@ -49,45 +51,25 @@ class _SeveralSeeds(click.Command):
     show_default=True,
     help="What to sweep, and under which budgets.",
 )
-@click.option(
-    "--seeds",
-    type=click.IntRange(0, 2**32 - 1),
-    multiple=True,
-    metavar="N [N ...]",
-    help="Train, prune and calibrate once for each.  [default: seed of the file]",
-)
-@click.option("--data", metavar="NAME", help="Data set, or imagefolder:PATH.  [default: dataset of the file]")
-@click.option(
-    "--runtime",
-    "runtimes",
-    multiple=True,
-    metavar="NAME",
-    help="A runtime, or all. Repeatable.  [default: runtimes of the file]",
-)
 @click.option("--report-only", is_flag=True, help="Write the outputs of what was recorded, nothing else.")
-@verbosity_options
+@sweep_options
 @json_option
-def command(
-    config_file: Path,
-    seeds: tuple[int, ...],
-    data: str | None,
-    runtimes: tuple[str, ...],
-    report_only: bool,
-    as_json: bool,
-) -> int:
+def command(config_file: Path, report_only: bool, as_json: bool, **given: Value) -> int:
     """Prune, fine-tune, lower the precision, measure every pair, and hold all against the budgets.
 
-    Each seed has a run folder of its own in the output folder; a sweep that was stopped goes on where it was.
+    What is given here wins over the file. Each seed has a run folder of its own in --run-dir; a sweep that
+    was stopped goes on where it was.
     """
     from quant_explorer.cli.session import exit_code
-    from quant_explorer.pipeline.sweep_config import load_sweep_config
+    from quant_explorer.pipeline.sweep_config import SweepConfig, read_sweep_file
 
-    config = load_sweep_config(config_file)
-    if data is not None:
-        config = config.model_copy(update={"dataset": data})
-    if runtimes:
-        config = config.model_copy(update={"runtimes": _checked(runtimes)})
-    sweep = _Sweep(config, tuple(dict.fromkeys(seeds)) or (config.seed,))
+    values = read_sweep_file(config_file)
+    if given["seed"] is not None:
+        # Otherwise the seeds of the file would win over the one of the command line.
+        values.pop("seeds", None)
+    sweep = _Sweep(
+        SweepConfig.of(values | {name: value for name, value in given.items() if value is not None})
+    )
     if report_only:
         sweep.recall()
         sweep.write_and_show(as_json=as_json)
@@ -98,30 +80,21 @@ def command(
     return max(exit_code(outcome) for outcome in outcomes)
 
 
-def _checked(runtimes: tuple[str, ...]) -> tuple[str, ...]:
-    from quant_explorer.pipeline.space import choose_runtimes
-    from quant_explorer.runtimes import RUNTIMES
-
-    choose_runtimes(runtimes, RUNTIMES)
-    return runtimes
-
-
 class _Sweep:
     """One configuration over its seeds, each an ordinary run in a folder of its own."""
 
-    def __init__(self, config: SweepConfig, seeds: tuple[int, ...]) -> None:
+    def __init__(self, config: SweepConfig) -> None:
         from quant_explorer.pipeline.space import choose_runtimes, sweep_recipes
         from quant_explorer.runtimes import RUNTIMES
 
-        self.config, self.seeds = config, seeds
-        self.plan = config.plan(seeds)
+        self.config, self.seeds, self.plan = config, config.seeds, config.plan
         self.recipes = sweep_recipes(
             self.plan.cells,
-            choose_runtimes(config.runtimes, RUNTIMES),
-            config.settings(seeds[0]),
-            config.protocol(),
-            importance=config.importance,
-            round_to=config.round_to,
+            choose_runtimes(config.grid.runtimes, RUNTIMES),
+            config.settings,
+            config.protocol,
+            importance=config.grid.importance,
+            round_to=config.grid.round_to,
             fine_tune=config.fine_tune,
         )
         self.findings: dict[int, SeedFindings] = {}
@@ -154,7 +127,7 @@ class _Sweep:
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
-        from quant_explorer.pipeline.environment import available_cores
+        from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
         from quant_explorer.pipeline.space import BASELINE_CONFIG, BASELINE_RUNTIME
         from quant_explorer.report.sweep import decide_all
@@ -191,15 +164,15 @@ class _Sweep:
             self.plan,
         )
         with ConsoleProgress().task("writing tables and plots", None):
-            summary = write_sweep(findings, self.plan, reproducibility, self.config.output_dir)
+            summary = write_sweep(findings, self.plan, reproducibility, self.config.run_dir)
         if as_json:
-            output.file.write((self.config.output_dir / "summary.json").read_text())
+            output.file.write((self.config.run_dir / "summary.json").read_text())
             return
         for one in findings:
             show(one.results)
         for sentence in describe_sweep(summary, findings):
             output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
-        messages.print(f"Report: {self.config.output_dir}", highlight=False, markup=False, soft_wrap=True)
+        messages.print(f"Report: {self.config.run_dir}", highlight=False, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:
@@ -209,12 +182,12 @@ class _Sweep:
             yield session
 
     def _folder(self, seed: int) -> Path:
-        return self.config.output_dir / f"seed-{seed}"
+        return self.config.run_dir / f"seed-{seed}"
 
     def _wanted(self, seed: int) -> RunDescription:
         from quant_explorer.pipeline.run import RunDescription
 
-        return RunDescription(self.config.settings(seed), self.config.protocol())
+        return RunDescription(self.config.settings_of_seed(seed), self.config.protocol)
 
     def _examine(self, seed: int, run: RunFolder, study: Study) -> None:
         from quant_explorer.cli.session import run_info

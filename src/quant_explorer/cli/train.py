@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import Value, json_option, run_options
+from quant_explorer.cli.options import json_option, run_options
+from quant_explorer.core.declaration import Value
 
 
 @click.command()

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from statistics import median
 
 from quant_explorer.core.contracts import Batch
+from quant_explorer.core.settings import MeasurementProtocol
 
 # Short, so that many blocks of all variants share a mode of the machine.
 BLOCK_NS = 8_000_000
-WARMUP_CALLS = 3
+WARMUP_CALLS = MeasurementProtocol.warmup_calls
 # Of warming up: windows of so many calls are compared, and warming up takes at most so long.
 _WINDOW_CALLS = 5
 _LEVEL_SHARE = 0.99

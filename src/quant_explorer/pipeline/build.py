@@ -17,12 +17,12 @@ from quant_explorer.core.artifact import (
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.errors import require_supported
 from quant_explorer.core.recipe import Provenance, Recipe
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.metrics.accuracy import check_logits
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.pipeline.measure import start_worker
 from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.prepare import Preparation
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
@@ -52,7 +52,9 @@ def create_runtime(recipe: Recipe, runtimes: Mapping[str, type[Runtime]]) -> Run
     return runtimes[recipe.runtime](**dict(recipe.options))
 
 
-def build(recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: Protocol) -> Artifact:
+def build(
+    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
+) -> Artifact:
     """Return the artifact of a recipe, from the run folder when it was built before.
 
     Raises UnsupportedError with the reason when a technique or the runtime cannot do it, BuildError

@@ -13,12 +13,12 @@ from quant_explorer.core.contrasts import plan_passes
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Block, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.stats import ROUNDS_AFTER_PRECISION, Interval
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.settling import newly_settled
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
@@ -57,7 +57,7 @@ class Comparison:
         subject: Subject,
         run: RunFolder,
         study: Study,
-        protocol: Protocol,
+        protocol: MeasurementProtocol,
     ) -> None:
         self.baseline, self.group = baseline, group
         self.contenders: Mapping[str, Contender] = {one.digest: one for one in (baseline, *others)}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
-
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.measurement import Measurement
+from quant_explorer.machine.memory import available_bytes
 
 # Of the memory that is free when workers start; the rest is for the parent and the system.
 MEMORY_SHARE = 0.7
@@ -42,12 +41,12 @@ class Contender:
 
 def workers_that_fit(contender: Contender) -> int:
     """Return how many more workers of a contender fit in memory."""
-    return int(MEMORY_SHARE * psutil.virtual_memory().available / contender.peak_bytes)
+    return int(MEMORY_SHARE * available_bytes() / contender.peak_bytes)
 
 
 def group_by_memory(baseline: Contender, others: Sequence[Contender]) -> list[list[Contender]]:
     """Split contenders into groups whose workers fit in memory beside the baseline and its twin."""
-    room = MEMORY_SHARE * psutil.virtual_memory().available - 2 * baseline.peak_bytes
+    room = MEMORY_SHARE * available_bytes() - 2 * baseline.peak_bytes
     groups: list[list[Contender]] = [[]]
     used = 0
     for contender in others:

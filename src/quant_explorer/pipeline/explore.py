@@ -18,6 +18,7 @@ from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError, WorkerError
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
@@ -25,7 +26,6 @@ from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.measure import measure, status_of
 from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing import time_variants
 
@@ -70,7 +70,7 @@ class Exploration:
     run: RunFolder
     study: Study
     environment: Environment
-    protocol: Protocol
+    protocol: MeasurementProtocol
     runtimes: Mapping[str, type[Runtime]]
 
     @cached_property

@@ -9,9 +9,10 @@ from quant_explorer.core.measurement import Environment, FloatModel, MachinePeak
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import Recipe, Step
 from quant_explorer.core.study import Study
-from quant_explorer.hardware.model_cost import analyze_model
-from quant_explorer.pipeline.peaks import load_or_measure
+from quant_explorer.datasets.cache import default_cache_dir
+from quant_explorer.machine.kept_peaks import load_or_measure
 from quant_explorer.pipeline.prepare import Preparation
+from quant_explorer.workload.model_cost import analyze_model
 
 # Techniques that change which layers there are; the others change weights or ask for a precision.
 _SHAPING = ("prune",)
@@ -40,7 +41,8 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
 def inspect_machine(study: Study, environment: Environment, progress: Progress) -> None:
     """Record the machine's peaks, unless the study has them; nothing else may compute meanwhile."""
     if study.peaks(environment.digest) is None:
-        study.append(MachinePeaks(environment.digest, load_or_measure(environment.threads, progress)))
+        peaks = load_or_measure(environment.threads, progress, default_cache_dir())
+        study.append(MachinePeaks(environment.digest, peaks))
 
 
 def _shape(recipe: Recipe) -> tuple[Step, ...]:

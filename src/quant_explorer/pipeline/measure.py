@@ -13,14 +13,14 @@ from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.hardware import energy
+from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.machine import counters
+from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.contender import Contender, workers_that_fit
-from quant_explorer.pipeline.environment import idle_cores, measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import score_split
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker, runtime_path
 
@@ -32,7 +32,7 @@ def open_worker(
     artifact: Artifact,
     runtime: Runtime,
     run: RunFolder,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     cores: tuple[int, ...] | None = None,
 ) -> Worker:
     """Start a fresh process for an artifact, pinned to `cores`; the measuring cores without any."""
@@ -46,7 +46,7 @@ def start_worker(
     runtime: Runtime,
     options: tuple[tuple[str, ParameterValue], ...],
     run: RunFolder,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     cores: tuple[int, ...] | None = None,
 ) -> Worker:
     """Start a fresh process that loads a runtime and is told later what to open; `cores` as above."""
@@ -60,7 +60,7 @@ def measure(
     subject: Subject,
     run: RunFolder,
     runtime: Runtime,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     reference: Scored | None,
     *,
     meanwhile: Callable[[], object],
@@ -126,12 +126,14 @@ def check_precision(artifact: Artifact, executed: Executed) -> None:
 
 
 def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
-    reason = energy.unavailable(energy.POWERCAP)
-    blocks = worker.measure_energy(subject.batch(1), energy.POWERCAP) if reason is None else ()
+    reason = counters.unavailable(counters.POWERCAP)
+    blocks = worker.measure_energy(subject.batch(1), counters.POWERCAP) if reason is None else ()
     return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
-def _peaks(worker: Worker, opened: Opened, subject: Subject, protocol: Protocol) -> Iterator[PeakMemory]:
+def _peaks(
+    worker: Worker, opened: Opened, subject: Subject, protocol: MeasurementProtocol
+) -> Iterator[PeakMemory]:
     if opened.memory_reason is not None:
         return
     for size in sorted({1, max(protocol.batch_sizes)}):

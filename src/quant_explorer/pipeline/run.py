@@ -13,9 +13,10 @@ import filelock
 import msgspec
 
 from quant_explorer.core.artifact import remove_unfinished, write_atomically
+from quant_explorer.core.declaration import decode_path, settings_of
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline.settings import Protocol, Settings
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class RunDescription:
     """The content of run.json: what a run was asked to do, and how it was last measured."""
 
     settings: Settings
-    protocol: Protocol
+    protocol: MeasurementProtocol
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class RunFolder:
         earlier = self.describe()
         if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
             differing = [
-                f"--{name.replace('_', '-')} {getattr(earlier.settings, name)} "
-                f"(now {getattr(wanted.settings, name)})"
-                for name in Settings.__dataclass_fields__
-                if getattr(earlier.settings, name) != getattr(wanted.settings, name)
+                f"{one.option} {before} (now {now})"
+                for one in settings_of(Settings)
+                if (before := getattr(earlier.settings, one.name))
+                != (now := getattr(wanted.settings, one.name))
             ]
             if differing:
                 raise SettingsError(
@@ -156,10 +157,3 @@ def log_to(path: Path) -> Iterator[None]:
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name logging calls
         """Drop the line: on a full disk the record that matters says so, once."""
-
-
-def decode_path(kind: type, value: object) -> object:
-    """Tell msgspec how a path is read (its `dec_hook`)."""
-    if kind is Path and isinstance(value, str | Path):
-        return Path(value)
-    raise NotImplementedError(kind)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.progress import Task
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.datasets import prepare
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 
@@ -28,7 +28,11 @@ Positions = NDArray[np.int64]
 
 
 def score_split(
-    worker: Worker, helpers: Sequence[Callable[[], Worker]], name: str, subject: Subject, protocol: Protocol
+    worker: Worker,
+    helpers: Sequence[Callable[[], Worker]],
+    name: str,
+    subject: Subject,
+    protocol: MeasurementProtocol,
 ) -> Scored:
     """Return the logits over the report split, or over a balanced subset if time does not allow all.
 

@@ -8,8 +8,8 @@ from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.registry import Registry
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.sweep import Cell
-from quant_explorer.pipeline.settings import Protocol, Settings
 from quant_explorer.techniques import create_step
 
 BASELINE_CONFIG = "fp32_baseline"
@@ -91,7 +91,7 @@ def recipes(
     configs: Iterable[str],
     runtimes: Mapping[str, type[Runtime]],
     settings: Settings,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
 ) -> tuple[Recipe, ...]:
     """Return every configuration on every runtime, the baseline first whether it was named or not.
 
@@ -115,7 +115,7 @@ def sweep_recipes(
     cells: Iterable[Cell],
     runtimes: Mapping[str, type[Runtime]],
     settings: Settings,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     *,
     importance: str,
     round_to: int,
@@ -154,7 +154,7 @@ def _on_runtimes(
     configs: Mapping[str, tuple[Step, ...]],
     runtimes: Mapping[str, type[Runtime]],
     settings: Settings,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
 ) -> tuple[Recipe, ...]:
     steps = {BASELINE_CONFIG: (), **configs}
     pairs = [(BASELINE_CONFIG, BASELINE_RUNTIME)]
@@ -173,7 +173,9 @@ def _cell_name(level: float, precision: Precision) -> str:
     return f"pruned{100 * level:g}_{precision}"
 
 
-def _options(runtime: str, settings: Settings, protocol: Protocol) -> tuple[tuple[str, ParameterValue], ...]:
+def _options(
+    runtime: str, settings: Settings, protocol: MeasurementProtocol
+) -> tuple[tuple[str, ParameterValue], ...]:
     if runtime in ("eager", "torchscript") and settings.engine:
         return (("engine", settings.engine),)
     if runtime == "executorch":

@@ -16,7 +16,9 @@ from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings import CALIBRATION_BATCH, Settings
 from quant_explorer.datasets import input_spec, load_dataset, prepare
+from quant_explorer.machine.topology import available_cores
 from quant_explorer.models import (
     MODELS,
     LoadedModel,
@@ -27,12 +29,9 @@ from quant_explorer.models import (
 )
 from quant_explorer.models.user import parse_user_model
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from torch import nn
-
-CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,12 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     """Load the data and the model, and train it unless it came with weights or `train` is False.
 
     An untrained model has its batch norms set from the calibration images: with the statistics
-    they are born with, the activations of a deep network vanish and nothing could be compared.
+    they are born with, the activations of a deep network vanish and nothing could be compared. From here on
+    this process computes on no more threads than there are cores, or a CPU quota leaves.
     """
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     dataset = load_dataset(
         settings.data,
         data_dir=settings.data_dir,

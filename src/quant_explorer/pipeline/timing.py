@@ -8,12 +8,12 @@ from dataclasses import replace
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, TimingGroup
 from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.comparison import Comparison, LostWorkerError
 from quant_explorer.pipeline.contender import Contender, group_by_memory
 from quant_explorer.pipeline.measure import status_of
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.settings import Protocol
 from quant_explorer.pipeline.subject import Subject
 
 
@@ -23,7 +23,7 @@ def time_variants(
     subject: Subject,
     run: RunFolder,
     study: Study,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
 ) -> tuple[str, ...]:
     """Time every contender at every batch size and record each round as it ends.
 
@@ -80,7 +80,7 @@ def _lost(measurement: Measurement, error: WorkerError) -> Measurement:
     return replace(measurement, status=status_of(error), reason=f"while it was timed: {error}")
 
 
-def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol) -> bool:
+def _is_timed(digest: str, study: Study, baseline: Contender, protocol: MeasurementProtocol) -> bool:
     environment = baseline.measurement.environment
     ended = _ended(study, baseline, protocol)
     return all(
@@ -92,7 +92,9 @@ def _is_timed(digest: str, study: Study, baseline: Contender, protocol: Protocol
     )
 
 
-def _unfinished(group: str, study: Study, baseline: Contender, protocol: Protocol) -> dict[int, list[Round]]:
+def _unfinished(
+    group: str, study: Study, baseline: Contender, protocol: MeasurementProtocol
+) -> dict[int, list[Round]]:
     """Return the rounds that a group has at each batch size that is not done."""
     ended = _ended(study, baseline, protocol)
     environment = baseline.measurement.environment
@@ -103,7 +105,7 @@ def _unfinished(group: str, study: Study, baseline: Contender, protocol: Protoco
     }
 
 
-def _ended(study: Study, baseline: Contender, protocol: Protocol) -> set[tuple[str, int]]:
+def _ended(study: Study, baseline: Contender, protocol: MeasurementProtocol) -> set[tuple[str, int]]:
     """Return the groups and batch sizes whose rounds are as many and as long as the protocol asks for."""
     environment = baseline.measurement.environment
     return {
@@ -115,7 +117,7 @@ def _ended(study: Study, baseline: Contender, protocol: Protocol) -> set[tuple[s
     }
 
 
-def _suffices(end: TimingEnd, protocol: Protocol) -> bool:
+def _suffices(end: TimingEnd, protocol: MeasurementProtocol) -> bool:
     """Say whether what ended the rounds then would end them as soon now."""
     if end.stopped_by == "precision":
         return end.precision is None or end.precision <= protocol.precision

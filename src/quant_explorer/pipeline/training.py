@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from quant_explorer.core.architecture import has_arithmetic
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets import augment, prepare
+from quant_explorer.machine.cpu import instruction_sets
 from quant_explorer.pipeline.data_parallel import DataParallel
-from quant_explorer.pipeline.environment import has_bfloat16
 
 # Shares of the steps, and by what images are scaled until then: small ones first, which cost less.
 # Sources: Howard, "Training Imagenet in 3 hours for USD 25" (progressive resizing), 2018; Tan and Le,
@@ -185,7 +186,7 @@ class Trainer:
     ) -> torch.Tensor:
         bfloat16 = (
             torch.autocast("cpu", torch.bfloat16)
-            if schedule.autocast and has_bfloat16()
+            if schedule.autocast and has_arithmetic("bf16", instruction_sets())
             else contextlib.nullcontext()
         )
         with bfloat16:

@@ -7,17 +7,12 @@ every runtime's thread settings in its environment, and blocks on a pipe for eac
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -29,9 +24,16 @@ from quant_explorer.core.contracts import Batch, Runtime, Session
 from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import UnsupportedError, WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.measurement import Executed, PeakMemory
-from quant_explorer.hardware import energy
-from quant_explorer.metrics import latency, memory
-from quant_explorer.pipeline.environment import thread_environment
+from quant_explorer.machine.counters import PackageCounters, find_packages
+from quant_explorer.machine.memory import ResidentMemory
+from quant_explorer.machine.process import (
+    connect_to_parent,
+    describe_exit,
+    keep_to,
+    start_process,
+    thread_environment,
+)
+from quant_explorer.metrics import energy, latency, memory
 from quant_explorer.pipeline.messages import (
     Answer,
     Failure,
@@ -53,7 +55,6 @@ R = TypeVar("R")
 
 # Not `python -m`: requests are pickled under this module's own name, not `__main__`.
 _PROGRAM = "from quant_explorer.pipeline import worker; worker.main()"
-_PR_SET_PDEATHSIG = 1
 
 
 def runtime_path(runtime: type[Runtime]) -> str:
@@ -74,25 +75,13 @@ class Worker:
         self._loaded = False
         self._opening: Opening | None = None
         self._log: IO[bytes] = log.open("ab")
-        child_end, self._connection = Pipe()
         try:
-            self._process = subprocess.Popen(
-                # -P: a random.py in the user's folder is not the standard library's.
-                [sys.executable, "-P", "-c", _PROGRAM, str(child_end.fileno())],
-                pass_fds=[child_end.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                env=os.environ | thread_environment(len(loading.cores)),
-                # Ctrl-C belongs to the parent, which ends its workers in order.
-                start_new_session=True,
+            self._process, self._connection = start_process(
+                _PROGRAM, thread_environment(len(loading.cores)), self._log
             )
-        except OSError as error:
-            self._connection.close()
+        except WorkerError:
             self._log.close()
-            raise WorkerError(f"no worker process could be started ({error.strerror})") from error
-        finally:
-            child_end.close()
+            raise
         # A process that is dead already is found so by the first question.
         with contextlib.suppress(ConnectionError):
             self._connection.send(loading)
@@ -182,8 +171,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"the worker process died during {type(request).__name__} ({how})"
+        return f"the worker process died during {type(request).__name__} ({describe_exit(code)})"
 
 
 def _expect(answer: Answer, kind: type[T]) -> T:
@@ -212,12 +200,15 @@ class _Bench:
                 return memory.measure_peak(
                     self.session.run,
                     batch,
+                    ResidentMemory(),
                     floor_bytes=self.floor_bytes,
                     loaded_bytes=self.loaded_bytes,
                 )
             case MeasureEnergy(batch, root):
                 try:
-                    return energy.measure_energy(lambda: self.session.run(batch), root=root)
+                    return energy.measure_energy(
+                        partial(self.session.run, batch), PackageCounters(find_packages(root))
+                    )
                 except UnsupportedError:
                     return ()
             case Run(batch):
@@ -233,23 +224,19 @@ def _load(loading: Loading) -> type[Runtime]:
     module, _, name = loading.runtime.partition(":")
     runtime: type[Runtime] = getattr(importlib.import_module(module), name)
     runtime(**dict(loading.options)).load_libraries(len(loading.cores))
-    if hasattr(os, "sched_setaffinity"):
-        # Each thread by itself: one that a library has started already keeps the cores it was born with.
-        for task in Path("/proc/self/task").iterdir():
-            # A thread that a library started for a moment may be over by now.
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), loading.cores)
+    keep_to(loading.cores)
     return runtime
 
 
 def _open(runtime: type[Runtime], opening: Opening, batch: Batch) -> tuple[_Bench, Opened]:
-    reason = memory.unavailable()
-    floor = 0 if reason else memory.read_resident_bytes()
+    resident = ResidentMemory()
+    reason = resident.unavailable()
+    floor = 0 if reason else resident.read_bytes()
     start = time.perf_counter()
     session = runtime(**dict(opening.options)).open(Path(opening.folder))
     session.run(batch)
     cold_start_s = time.perf_counter() - start
-    loaded = 0 if reason else memory.read_resident_bytes()
+    loaded = 0 if reason else resident.read_bytes()
     opened = Opened(cold_start_s, None if reason else floor, None if reason else loaded, reason)
     return _Bench(session, batch, floor, loaded), opened
 
@@ -291,8 +278,5 @@ def _guard(call: Callable[[], R]) -> R | Failure:
 
 
 def main() -> None:
-    """Serve the pipe whose file descriptor is the first argument."""
-    if sys.platform == "linux":
-        # Otherwise a call that hangs would outlive a parent that was killed.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    serve(Connection(int(sys.argv[1])))
+    """Serve the process that started this one."""
+    serve(connect_to_parent())

@@ -59,7 +59,7 @@ def detail_table(results: Results, model: str) -> Table:
     measured = _measured(results, model)
     ranked, largest = results.run.ranked_batch, results.run.largest_batch
     columns = [_config_column(measured)]
-    for batch in (str(size) for size in sorted(set(results.run.batch_sizes)) if size != ranked):
+    for batch in (str(size) for size in sorted(set(results.run.protocol.batch_sizes)) if size != ranked):
         columns.append(Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)))
         columns.append(Column(f"latency_speedup_b{batch}", partial(_speedup, batch=batch)))
     columns += [

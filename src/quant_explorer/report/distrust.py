@@ -23,7 +23,7 @@ def list_distrust(
         _failures(variants),
         _unranked(variants),
         _ends(aa),
-        _wide(variants, aa, run.precision),
+        _wide(variants, aa, run.protocol.precision),
         _few_rounds(variants),
         _subsets(variants),
         _tails(variants),

@@ -77,7 +77,7 @@ def _environment(results: Results, level: str) -> Iterator[str]:
 
 
 def _setting(results: Results) -> str:
-    run, machine = results.run, results.environment
+    run, machine = results.run.settings, results.environment
     facts = [
         f"- Data: {run.data}; seed {run.seed}" + (f"; quantized engine {run.engine}" if run.engine else ""),
         f"- Machine: {machine.cpu}, {machine.cores} cores, {format_mb(machine.memory_bytes)} MB",

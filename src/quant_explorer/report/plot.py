@@ -57,7 +57,7 @@ def draw_pareto(results: Results) -> bytes:
 
 def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> Panel:
     points = drawable_points(results, model)
-    data = results.run.data
+    data = results.run.settings.data
     axes.set_title(f"{model} on {data}" + (f"\nenvironment {results.environment.digest}" if several else ""))
     if not points:
         axes.set_axis_off()

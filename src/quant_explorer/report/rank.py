@@ -49,7 +49,7 @@ def summarize(
 def _summarize_environment(
     study: Study, environment: str, run: RunInfo, baseline_config: str, draws: int, environments: int
 ) -> Results:
-    gathered = gather(study, environment, baseline_config, run.batch_sizes)
+    gathered = gather(study, environment, baseline_config, run.protocol.batch_sizes)
     variants: list[VariantResult] = []
     objectives: dict[Objective, None] = {}
     for evidence in gathered:

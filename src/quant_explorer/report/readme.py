@@ -48,12 +48,12 @@ def _table(results: Results, model: str) -> str:
 
 
 def _setting(results: Results) -> str:
-    environment, run = results.environment, results.run
+    environment, run = results.environment, results.run.settings
     sets = ", ".join(environment.instruction_sets)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
     return (
         f"Data `{run.data}`, {run.epochs} epochs, seed {run.seed}; {environment.cpu} ({sets}), "
-        f"{run.threads} pinned core(s); Python {environment.python}, {versions}."
+        f"{results.run.protocol.threads} pinned core(s); Python {environment.python}, {versions}."
     )
 
 

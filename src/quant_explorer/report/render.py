@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.declaration import decode_path
 from quant_explorer.core.errors import StorageError, StudyError
 from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
+from quant_explorer.report.migration import from_schema_1
 from quant_explorer.report.plot import draw_pareto
 from quant_explorer.report.rank import summarize
 from quant_explorer.report.results import SCHEMA_VERSION, Results, RunInfo
@@ -44,24 +46,25 @@ def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws
 
 def encode_results(results: Results) -> bytes:
     """Return the results as indented JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(results, enc_hook=str), indent=2) + b"\n"
 
 
 def load_results(path: Path) -> Results:
     """Read `full_results.json` or `multi_results.json`.
 
-    Raises StudyError naming the file when it is missing, is not JSON, lacks a field, or is of another
-    schema version.
+    A document of schema 1 is read too (`report/migration.py`). Raises StudyError naming the file when it is
+    missing, is not JSON, lacks a field, or is of another schema version.
     """
     try:
         content = path.read_bytes()
         version = msgspec.json.decode(content, type=_Header).schema_version
     except (OSError, msgspec.MsgspecError) as error:
         raise StudyError(f"{path}: not a readable results file ({error})") from error
-    if version != SCHEMA_VERSION:
-        raise StudyError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}")
+    if version not in (1, SCHEMA_VERSION):
+        raise StudyError(f"{path}: schema version {version}, this program reads 1 and {SCHEMA_VERSION}")
     try:
-        return msgspec.json.decode(content, type=Results)
+        current = from_schema_1(content) if version == 1 else content
+        return msgspec.json.decode(current, type=Results, dec_hook=decode_path)
     except msgspec.MsgspecError as error:
         raise StudyError(f"{path}: not a results document ({error})") from error
 

@@ -11,46 +11,37 @@ from typing import Literal
 
 from quant_explorer.core.frontier import Objective
 from quant_explorer.core.measurement import Environment, FileSize, Status
+from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.stats import Interval, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Reasons = dict[str, str]
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What was run, in the words of the command line's options.
+    """What was run, and by which version of quant-explorer.
 
-    `model` lists several models with commas. A subset of 0 means all images, a time limit of 0 none.
+    `data_digest` lists several with commas. `unrecorded` names settings that an earlier schema did not hold:
+    they are shown at their defaults, whatever they were.
     """
 
-    data: str
+    settings: Settings
+    protocol: MeasurementProtocol
     data_digest: str = ""
-    model: str = "small_cnn"
-    weights: str = ""
-    seed: int = 0
-    threads: int = 1
-    epochs: int = 5
-    qat_epochs: int = 1
-    train_subset: int = 0
-    test_subset: int = 0
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
-    rounds: int = 0
-    precision: float = 0.02
-    time_limit_s: float = 0.0
-    engine: str = ""
     version: str = ""
+    unrecorded: tuple[str, ...] = ()
 
     @property
     def ranked_batch(self) -> int:
         """The batch size whose latency is an axis of the frontier: the smallest that was asked for."""
-        return min(self.batch_sizes, default=1)
+        return min(self.protocol.batch_sizes)
 
     @property
     def largest_batch(self) -> int:
         """The largest batch size that was asked for."""
-        return max(self.batch_sizes, default=1)
+        return max(self.protocol.batch_sizes)
 
 
 @dataclass(frozen=True)

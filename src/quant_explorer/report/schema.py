@@ -14,8 +14,14 @@ SCHEMA_PATH = Path(__file__).with_name("full_results.schema.json")
 
 def schema_json() -> bytes:
     """Return the JSON Schema of `full_results.json` and `multi_results.json`."""
-    schema = msgspec.json.encode(msgspec.json.schema(Results), order="sorted")
+    schema = msgspec.json.encode(msgspec.json.schema(Results, schema_hook=_path_schema), order="sorted")
     return msgspec.json.format(schema, indent=2) + b"\n"
+
+
+def _path_schema(kind: type) -> dict[str, str]:
+    if kind is Path:
+        return {"type": "string"}
+    raise NotImplementedError(kind)
 
 
 def write_schema() -> None:

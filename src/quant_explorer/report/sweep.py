@@ -78,7 +78,7 @@ class SweepSummary:
 def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> SeedFindings:
     """Derive one seed's rows from its study and the results that were summarized of it."""
     environment, run = results.environment.digest, results.run
-    (evidence,) = gather(study, environment, "fp32_baseline", run.batch_sizes)
+    (evidence,) = gather(study, environment, "fp32_baseline", run.protocol.batch_sizes)
     steps = {one.variant.digest: one.steps for one in evidence.measurements}
     known = {digest: study.float_model(evidence.model, some) for digest, some in steps.items()}
     float_models = {digest: found for digest, found in known.items() if found is not None}
@@ -178,7 +178,7 @@ def summarize_sweep(seeds: Sequence[SeedFindings], plan: SweepPlan) -> SweepSumm
     timings = first.evidence.timings[run.ranked_batch]
     return SweepSummary(
         model=plan.model,
-        data=run.data,
+        data=run.settings.data,
         seeds=plan.seeds,
         variants=len(statuses),
         measured=measured,

@@ -9,12 +9,12 @@ https://docs.pytorch.org/docs/2.9/quantization.html.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from quant_explorer.core.architecture import is_arm
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import SettingsError, UnsupportedError
 from quant_explorer.core.measurement import Executed
@@ -117,7 +117,7 @@ def select_engine(engine: str) -> str:
         if engine not in engines:
             raise SettingsError(unknown_name_message("quantized engine", engine, engines))
         return engine
-    suited = "qnnpack" if platform.machine().lower() in ("aarch64", "arm64", "armv7l") else "x86"
+    suited = "qnnpack" if is_arm() else "x86"
     for name in (suited, "fbgemm", "qnnpack"):
         if name in engines:
             return name

@@ -9,16 +9,12 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
+from quant_explorer.core.architecture import has_arithmetic
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# As torch.cpu.get_capabilities names them.
-_ARITHMETIC: dict[Precision, tuple[str, ...]] = {
-    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "fp16": ("avx512_fp16", "amx_fp16", "fp16_arith"),
-}
 _NEEDS: dict[Precision, str] = {
     "bf16": "AVX-512 or Arm's BF16",
     "fp16": "AVX512-FP16, AMX-FP16 or Arm's FP16",
@@ -70,7 +66,7 @@ def explain_emulation(precision: Precision) -> str | None:
     if not hasattr(torch.cpu, "get_capabilities"):
         return None
     capabilities = torch.cpu.get_capabilities()
-    if any(capabilities.get(name) for name in _ARITHMETIC[precision]):
+    if has_arithmetic(precision, (name for name, there in capabilities.items() if there)):
         return None
     return f"this CPU has no {precision} arithmetic: oneDNN converts to fp32 and back, slower than fp32"
 

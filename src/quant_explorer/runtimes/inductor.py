@@ -10,13 +10,13 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_x86_inductor.html
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from quant_explorer.core.architecture import architecture
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.packages import explain_missing, package_versions
@@ -34,9 +34,7 @@ _EXTRACTED = "aotinductor_??????/*/data/aotinductor/model/*.so"
 # Of the weights, as torchao's quantizer for the machine asks for it.
 _GRANULARITY: dict[str, Granularity] = {
     "x86_64": "per_channel",
-    "amd64": "per_channel",
     "aarch64": "per_tensor",
-    "arm64": "per_tensor",
 }
 
 
@@ -133,7 +131,7 @@ class InductorSession:
 
 def _explain_granularity(spec: QuantSpec) -> str | None:
     asked = spec.granularity
-    machine = platform.machine().lower()
+    machine = architecture()
     there = _GRANULARITY.get(machine)
     if there is None:
         return f"torchao has INT8 quantizers of Inductor for x86 and Arm, not for {machine}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import platform
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from quant_explorer.core.architecture import is_x86
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError
 from quant_explorer.core.quantspec import QuantSpec
@@ -96,7 +96,7 @@ def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
 
     dynamic = spec.activations == "dynamic"
     notes: tuple[str, ...] = ()
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    if is_x86():
         quantizer = x86.X86InductorQuantizer()
         # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflows.
         reduced = not torch.cpu._is_vnni_supported()

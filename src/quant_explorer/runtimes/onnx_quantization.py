@@ -7,7 +7,6 @@ processor in the documentation of `onnxruntime.quantization.quantize_static`.
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -21,14 +20,13 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
+from quant_explorer.core.architecture import is_arm
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes.onnx_calibration import CalibrationImages
 from quant_explorer.runtimes.onnx_export import nodes_of_layers
 from quant_explorer.runtimes.onnx_saturation import REDUCED_RANGE, saturates
-
-_ARM = ("aarch64", "arm64")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _halve(model: onnx.ModelProto, spec: QuantSpec) -> Converted:
     kept = list(nodes_of_layers(model.graph, spec.float_layers))
     half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
     notes = ["converted by onnxruntime.transformers.float16"]
-    if platform.machine().lower() not in _ARM:
+    if not is_arm():
         notes.append("stored in FP16, but computed in FP32: ONNX Runtime has no FP16 kernels for this CPU")
     return Converted(_serialize(half), tuple(notes))
 
@@ -139,7 +137,7 @@ def _quantize(
     graph: onnx.GraphProto, spec: QuantSpec, calibration: Sequence[Batch], prepared: Path, quantized: Path
 ) -> tuple[str, ...]:
     percentile = spec.observer == "histogram"
-    activations = QuantType.QInt8 if platform.machine().lower() in _ARM else QuantType.QUInt8
+    activations = QuantType.QInt8 if is_arm() else QuantType.QUInt8
     reduced = saturates()
     quantize_static(
         prepared,

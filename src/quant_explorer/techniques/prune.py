@@ -23,11 +23,12 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.packages import explain_missing
+from quant_explorer.core.settings import Importance
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,6 @@ _NOT_FOLLOWED = (
     *(AssertionError, AttributeError, ImportError, IndexError, KeyError, NotImplementedError),
     *(RuntimeError, TypeError, ValueError),
 )
-
-Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 
 
 @dataclass(frozen=True)

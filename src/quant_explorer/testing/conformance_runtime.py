@@ -21,7 +21,7 @@ import pytest
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.quantspec import Activations, Granularity, Precision, QuantSpec
 from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.pipeline.environment import measuring_cores
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
 from quant_explorer.testing.reference import ROUNDING, LinearLayer, differences, float_logits

@@ -1,0 +1,1 @@
+"""Machine: what this computer is and can do. No other room reads it from /proc and /sys."""

@@ -1,0 +1,98 @@
+"""Peaks of this machine, measured in a fresh process that keeps to the cores it is given.
+
+The process is new because threads that this one has started, and what its libraries were told, would
+decide the figures. Nothing else may compute meanwhile; a busy machine shows lower peaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import IO
+
+from quant_explorer.core.errors import WorkerDiedError
+from quant_explorer.core.progress import Progress
+from quant_explorer.core.roofline import BANDWIDTH, Peaks
+from quant_explorer.machine.probe import WHAT, Effort, Figure, probe
+from quant_explorer.machine.process import (
+    connect_to_parent,
+    describe_exit,
+    keep_to,
+    start_process,
+    thread_environment,
+)
+
+_PROGRAM = "from quant_explorer.machine import peaks; peaks.main()"
+
+
+def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | None = None) -> Peaks:
+    """Return bandwidth and the peak of each precision with one thread on each of `cores`.
+
+    A precision without a kernel is in `reasons`.
+    This takes about 15 s. Raises WorkerError when the process cannot be started, WorkerDiedError when it ends
+    before it has answered.
+    """
+    with (
+        tempfile.TemporaryFile() as said,
+        _started(len(cores), said) as (process, connection),
+        progress.task("Measuring peaks", len(WHAT)) as task,
+    ):
+        figures = []
+        try:
+            connection.send((tuple(cores), effort or Effort()))
+            for _ in WHAT:
+                figures.append(_receive(connection))
+                task.advance(note=figures[-1].what)
+        except (EOFError, ConnectionError) as error:
+            raise WorkerDiedError(_describe_death(process.wait(), said)) from error
+    return _peaks(len(cores), figures)
+
+
+@contextlib.contextmanager
+def _started(threads: int, said: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    process, connection = start_process(_PROGRAM, thread_environment(threads), said)
+    try:
+        yield process, connection
+    finally:
+        connection.close()
+        process.kill()
+        process.wait()
+
+
+def _receive(connection: Connection) -> Figure:
+    figure: Figure = connection.recv()
+    return figure
+
+
+def _describe_death(code: int, said: IO[bytes]) -> str:
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    last = f": {lines[-1]}" if lines else ""
+    return f"the process that measures peaks died ({describe_exit(code)}){last}"
+
+
+def _peaks(threads: int, figures: Sequence[Figure]) -> Peaks:
+    found = {figure.what: figure.value for figure in figures if figure.value is not None}
+    return Peaks(
+        threads=threads,
+        gb_per_s=found.pop(BANDWIDTH),
+        gmacs_per_s=found,
+        kernels={figure.what: figure.kernel for figure in figures if figure.kernel},
+        reasons={figure.what: figure.reason for figure in figures if figure.value is None},
+    )
+
+
+def main() -> None:
+    """Send the figures to the parent."""
+    connection = connect_to_parent()
+    cores, effort = connection.recv()
+    # Before PyTorch is imported, so that all its threads are born on these cores.
+    keep_to(cores)
+    import torch
+
+    torch.set_num_threads(len(cores))
+    for figure in probe(effort):
+        connection.send(figure)

@@ -1,0 +1,86 @@
+"""A fresh Python process that keeps to the cores it is given and ends with the process that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO
+
+from quant_explorer.core.errors import WorkerError
+
+_PR_SET_PDEATHSIG = 1
+_TASKS = Path("/proc/self/task")
+
+
+def start_process(
+    program: str, environment: Mapping[str, str], output: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start Python on the source `program`, and return it with this end of a pipe to it.
+
+    `environment` is added to this process's own; standard output and error go to the file `output`. The
+    program begins with `connect_to_parent`. Raises WorkerError when the system starts no further process.
+    """
+    child_end, own_end = Pipe()
+    try:
+        process = subprocess.Popen(
+            # -P: a random.py in the user's folder is not the standard library's.
+            [sys.executable, "-P", "-c", program, str(child_end.fileno())],
+            pass_fds=[child_end.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            # Ctrl-C belongs to the parent, which ends its processes in order.
+            start_new_session=True,
+        )
+    except OSError as error:
+        own_end.close()
+        raise WorkerError(f"no worker process could be started ({error.strerror})") from error
+    finally:
+        child_end.close()
+    return process, own_end
+
+
+def connect_to_parent() -> Connection:
+    """Return this end of the pipe whose file descriptor is the first argument of the program."""
+    if sys.platform == "linux":
+        # Otherwise a call that hangs would outlive a parent that was killed.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return Connection(int(sys.argv[1]))
+
+
+def keep_to(cores: Sequence[int]) -> None:
+    """Pin this process to `cores`, where the system has affinity."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    # Each thread by itself: one that a library has started already keeps the cores it was born with.
+    for task in _TASKS.iterdir():
+        # A thread that a library started for a moment may be over by now.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), cores)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the settings that hold each thread pool to `threads` threads that do not spin."""
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "GOMP_SPINCOUNT": "0",
+    }
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, from its return code."""
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,1 @@
+"""Workload: what a float model asks of any machine. Layers, multiply-accumulates, live activations."""
