@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from quant_explorer.core.contracts import Candidate, Lowering, Runtime
+from quant_explorer.core.contracts import Candidate
+from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.runtimes import RUNTIMES
-from quant_explorer.testing.conformance_runtime import SPECS
+from quant_explorer.testing.lowered import SPECS, Lowered, lower
 from quant_explorer.testing.toys import toy_batches, toy_model
 
 from .kept_objects import kept_objects
@@ -22,6 +22,10 @@ from .kept_objects import kept_objects
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One process a core; each would start a thread for every core, and they would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Each method of ExecuTorch costs seconds to lower; test_executorch.py has several in one file.
+OPTIONS: Mapping[str, Mapping[str, ParameterValue]] = {"executorch": {"batch_sizes": "1"}}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,15 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     slow = {group(item) for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: group(item) not in slow)
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """Files of the toy model, which tests must not change."""
-
-    runtime: Runtime
-    folder: Path
-    lowering: Lowering
 
 
 @pytest.fixture(scope="session")
@@ -66,25 +61,27 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 @pytest.fixture(scope="session")
 def lowered(shared_folder: Path) -> Callable[[str, str], Lowered]:
-    """Return the toy model's files on a runtime by spec, or skip with the reason why there are none."""
+    """Return the toy model's files on a runtime by spec, or skip with the reason why there are none.
+
+    Tests must not change them.
+    """
 
     model = toy_model()  # One, so that it is exported once.
 
     def find(name: str, spec: str) -> Lowered:
-        runtime = RUNTIMES[name]()
+        runtime = RUNTIMES[name](**OPTIONS.get(name, {}))
         candidate = Candidate(model, SPECS[spec])
         reason = runtime.unavailable() or runtime.unsupported(candidate)
         if reason:
             pytest.skip(reason)
 
-        def lower(folder: Path) -> None:
-            (folder / "files").mkdir()
+        def make(folder: Path) -> None:
             with kept_objects(shared_folder):
-                lowering = runtime.lower(candidate, toy_batches(), folder / "files")
-            (folder / "lowering.pickle").write_bytes(pickle.dumps(lowering))
+                made = lower(runtime, candidate, toy_batches(), folder)
+            (folder / "lowering.pickle").write_bytes(pickle.dumps((made.lowering, made.changed)))
 
-        folder = made_once(shared_folder / f"{name}-{spec}", lower)
-        lowering: Lowering = pickle.loads((folder / "lowering.pickle").read_bytes())
-        return Lowered(runtime, folder / "files", lowering)
+        folder = made_once(shared_folder / f"{name}-{spec}", make)
+        lowering, changed = pickle.loads((folder / "lowering.pickle").read_bytes())
+        return Lowered(candidate, lowering, changed, folder / "moved")
 
     return find

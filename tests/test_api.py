@@ -322,3 +322,41 @@ def test_the_package_is_imported_without_torch_and_the_functions_bring_it() -> N
 def test_what_is_exported_is_there() -> None:
     assert all(hasattr(quant_explorer, name) for name in quant_explorer.__all__)
     assert (Path(quant_explorer.__file__).parent / "py.typed").exists()
+
+
+WARNING = """
+import logging, sys, warnings
+import torch
+from torch import nn
+from quant_explorer.api import to_int8
+from quant_explorer.testing.toys import toy_batches, toy_model
+
+class Mine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = toy_model()
+
+    def forward(self, images):
+        warnings.warn("my own model")
+        return self.body(images)
+
+def mine():
+    for batch in toy_batches():
+        warnings.warn("my own loader")
+        yield torch.from_numpy(batch)
+
+logging.getLogger("quant_explorer").addHandler(logging.StreamHandler(sys.stdout))
+logging.getLogger("quant_explorer").setLevel(logging.INFO)
+to_int8(Mine().eval(), mine())
+"""
+
+
+def test_a_librarys_warnings_are_logged_and_the_callers_own_are_shown() -> None:
+    """PyTorch calls `torch.ao.quantization` deprecated in every conversion."""
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", WARNING], capture_output=True, text=True, check=True
+    )
+    shown = {line.rpartition("Warning: ")[2] for line in done.stderr.splitlines() if "Warning:" in line}
+    assert shown == {"my own model", "my own loader"}
+    assert "Warning: my own" not in done.stdout
+    assert "deprecated" in done.stdout

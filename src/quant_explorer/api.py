@@ -9,8 +9,13 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -24,8 +29,8 @@ from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
-from quant_explorer.runtimes import fx
-from quant_explorer.runtimes.eager import select_engine
+from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
+from quant_explorer.runtimes.eager_lowering import quantized_engine
 from quant_explorer.runtimes.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
@@ -33,6 +38,7 @@ from quant_explorer.techniques.prune import ChannelPruning
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
 
 _CHECKED_IMAGES = 16
+_log = logging.getLogger(__name__)
 
 
 def to_fp16(model: nn.Module) -> nn.Module:
@@ -74,18 +80,22 @@ def to_int8(
     `metadata_path` gets JSON: engine, bits and the reason for them, scales, calibration, `int8_mac_fraction`.
 
     Raises BuildError with the figure when the multiply-accumulates did not run in INT8 or the outputs have
-    nothing to do with the float model's, UnsupportedError when the model cannot be traced by torch.fx,
-    SettingsError for a backend that is not there, DataError for unfit images, ModelError for an unfit model.
+    nothing to do with the float model's, UnsupportedError when the model cannot be traced by torch.fx or this
+    PyTorch has no torch.ao.quantization, SettingsError for a backend that is not there, DataError for unfit
+    images, ModelError for an unfit model.
     Source: Jacob et al., CVPR 2018; see docs/quantization.md.
     """
     _check_model(model, "cpu")
+    require_supported(explain_missing_int8())
+    from quant_explorer.runtimes import fx
+
     engine = select_engine(backend)
     batches = _read_batches(calibration_loader, calibration_batches)
     checked = batches[0][:_CHECKED_IMAGES]
     original = copy.deepcopy(model).eval()
     expected = _float_output(original, checked)
     spec = QuantSpec(precision="int8", activations="static")
-    with fx.quantized_engine(engine):
+    with quantized_engine(engine), _library_warnings_in_the_log():
         quantized: nn.Module = fx.quantize(Candidate(original, spec), batches, engine).module.eval()
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
@@ -112,6 +122,33 @@ def prune_channels(model: nn.Module, example_input: torch.Tensor, ratio: float) 
     technique = ChannelPruning(ratio=ratio)
     require_supported(technique.unsupported(Candidate(model, QuantSpec())))
     return technique.prune(model, (_as_batch(example_input, "example_input"),)).model
+
+
+@contextmanager
+def _library_warnings_in_the_log() -> Iterator[None]:
+    """Log what PyTorch warns of because of us, here and in its own files; what the caller's code warns stays.
+
+    Such as deprecations: the caller can do nothing about them.
+    """
+    show = warnings.showwarning
+    libraries = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, torch.__file__))
+
+    def log(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if filename.startswith(libraries):
+            _log.info("%s: %s", category.__name__, message)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log
+        yield
 
 
 def _check_model(model: nn.Module, *devices: str) -> None:
@@ -189,6 +226,8 @@ def _int8_share(executed: Executed, original: Executed) -> float:
 def _describe(
     quantized: nn.Module, spec: QuantSpec, engine: str, batches: Sequence[Batch], executed: Executed
 ) -> dict[str, object]:
+    from quant_explorer.runtimes import fx
+
     bits, reason = fx.activation_bits(engine)
     return {
         "backend": engine,

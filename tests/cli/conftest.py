@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from quant_explorer.cli.app import app
-from quant_explorer.cli.console import run_command, verbosity
+from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from tests.conftest import made_once
 
-from .invoking import EAGER, QUICK, SMALL, Place
+from .invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 
 CALIBRATED = "static_int8_per_channel"
 
@@ -36,8 +34,10 @@ def finished(shared_folder: Path, shared_cache: Path) -> Place:
     """A working directory with a finished `runs/mnist5k-small_cnn-tiny`. Tests must not change it."""
 
     def finish(folder: Path) -> None:
-        done = Place(folder, shared_cache).call("pipeline", "--tiny", *EAGER, *SMALL, *QUICK)
+        done = Place(folder, shared_cache).call("pipeline", "--tiny", *ONNX, *SMALL, *QUICK)
         assert done.returncode == 0, done.stderr
+        # Those of the libraries are in the log.
+        assert "Warning" not in done.stderr
 
     return Place(made_once(shared_folder / "finished", finish), shared_cache)
 
@@ -50,21 +50,15 @@ def copied(place: Place, finished: Place) -> Place:
 
 
 @pytest.fixture
-def invoke(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[int, str]]]:
+def invoke(place: Place) -> Iterator[Invoke]:
     """Call the command line in this process: returns the exit code and all that it printed."""
-    monkeypatch.chdir(place.folder)
-    for name, value in place.environment.items():
-        if os.environ.get(name) != value:
-            monkeypatch.setenv(name, value)
+    with called_here(place) as call:
+        yield call
 
-    def call(*arguments: str | Path) -> tuple[int, str]:
-        verbosity.level = 0
-        code = run_command(app, [str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
 
-    yield call
-    verbosity.level = 0
-    logging.captureWarnings(False)
+@pytest.fixture(scope="module")
+def light_baseline() -> Iterator[None]:
+    """Run what is called eager on ONNX Runtime, where it does not matter: PyTorch is imported for 2 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RUNTIMES._members, "eager", OnnxRuntime)
+        yield

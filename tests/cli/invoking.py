@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 
 import psutil
+import pytest
+
+from quant_explorer.cli.app import app
+from quant_explorer.cli.console import run_command, verbosity
 
 SCRIPT = Path(sys.executable).parent / "quant-explorer"
 # Only so that a broken program ends the test at all; nothing is judged by it.
@@ -22,6 +29,8 @@ PATIENCE_S = 900.0
 SMALL = ("--train-subset", "200", "--test-subset", "100")
 # Building for every runtime takes minutes.
 EAGER = ("--runtime", "eager")
+# A worker of eager imports PyTorch, for 2 s; one of this runtime takes a tenth.
+ONNX = ("--runtime", "onnxruntime")
 QUICK = ("--rounds", "2", "--time-limit", "0.5", "--batch-sizes", "1,2")
 
 
@@ -55,6 +64,31 @@ class Place:
     def start(self, *arguments: str | Path) -> Running:
         """Start the installed script as in a terminal (bars are drawn)."""
         return Running([str(SCRIPT), *map(str, arguments)], self.folder, self.environment)
+
+
+Invoke = Callable[..., tuple[int, str]]
+
+
+@contextmanager
+def called_here(place: Place) -> Iterator[Invoke]:
+    """Yield what calls the command line in this process: it returns the exit code and what was printed."""
+
+    def call(*arguments: str | Path) -> tuple[int, str]:
+        verbosity.level = 0
+        words = [str(argument) for argument in arguments]
+        patch.setattr(sys, "argv", ["quant-explorer", *words])
+        with redirect_stdout(StringIO()) as figures, redirect_stderr(StringIO()) as messages:
+            code = run_command(app, words)
+        return code, figures.getvalue() + messages.getvalue()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place.folder)
+        for name, value in place.environment.items():
+            if os.environ.get(name) != value:
+                patch.setenv(name, value)
+        yield call
+    verbosity.level = 0
+    logging.captureWarnings(False)
 
 
 def _prepare(most_bytes: int | None = None) -> None:

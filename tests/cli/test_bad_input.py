@@ -16,10 +16,9 @@ from quant_explorer.core.study import Study
 from quant_explorer.models import load_model
 from quant_explorer.runtimes import RUNTIMES
 
-from .invoking import EAGER, SMALL, Place
+from .invoking import EAGER, ONNX, SMALL, Invoke, Place
 
 CONFIGURED = ("quantize", "bench", "evaluate")
-Invoke = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -250,7 +249,7 @@ def test_a_run_dir_that_is_a_file_is_wrong_use(invoke: Invoke, place: Place) -> 
 @pytest.mark.slow
 def test_a_torn_description_is_named(refused: Callable[..., str], copied: Place) -> None:
     (copied.folder / "run" / "run.json").write_text('{"settings": {"da')
-    assert "run/run.json: not a readable run description" in refused("pipeline", *EAGER, "--run-dir", "run")
+    assert "run/run.json: not a readable run description" in refused("pipeline", *ONNX, "--run-dir", "run")
 
 
 @pytest.mark.slow
@@ -258,7 +257,7 @@ def test_a_damaged_study_names_its_line(refused: Callable[..., str], copied: Pla
     study = copied.folder / "run" / "study.jsonl"
     first, *rest = study.read_text().splitlines(keepends=True)
     study.write_text("".join([first, "not a record\n", *rest]))
-    for command in (("pipeline", *EAGER), ("report",)):
+    for command in (("pipeline", *ONNX), ("report",)):
         assert "study.jsonl:2: not a study record" in refused(*command, "--run-dir", "run")
 
 
@@ -286,7 +285,7 @@ def test_a_study_on_a_full_disk_keeps_what_was_recorded(copied: Place) -> None:
     (run / "study.jsonl").write_bytes(kept)
     for path in (run / "log.txt", *run.glob("report/*")):
         path.unlink()
-    done = copied.call("pipeline", *EAGER, "--run-dir", "run", limit_file_bytes=len(kept) + 100)
+    done = copied.call("pipeline", *ONNX, "--run-dir", "run", limit_file_bytes=len(kept) + 100)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert (
@@ -294,6 +293,6 @@ def test_a_study_on_a_full_disk_keeps_what_was_recorded(copied: Place) -> None:
     )
     records = Study.load(run / "study.jsonl").records
     assert len(records) == len(kept.splitlines())
-    again = copied.call("pipeline", *EAGER, "--run-dir", "run")
+    again = copied.call("pipeline", *ONNX, "--run-dir", "run")
     assert again.returncode == 0, again.stderr
     assert Study.load(run / "study.jsonl").records[: len(records)] == records

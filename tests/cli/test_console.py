@@ -79,6 +79,31 @@ def test_a_bug_is_not_hidden() -> None:
         run_command(raising(ZeroDivisionError()), [])
 
 
+DEPRECATED = """
+import pathlib, sys, warnings
+import click
+from quant_explorer.cli.console import run_command
+from quant_explorer.pipeline.run import log_to
+
+@click.command()
+def command():
+    def warn():
+        warnings.warn_explicit("goes away", DeprecationWarning, "library.py", 7, module="library")
+    warn()
+    with log_to(pathlib.Path(sys.argv[1])):
+        warn()
+
+sys.exit(run_command(command, []))
+"""
+
+
+def test_deprecations_of_libraries_are_for_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    done = subprocess.run([sys.executable, "-c", DEPRECATED, str(log)], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert log.read_text().count("library.py:7: DeprecationWarning: goes away") == 1
+
+
 # What a library does to the terminal, and we; its arguments are the log, and whether it is verbose.
 PRINTING = """
 import ctypes, os, pathlib, subprocess, sys

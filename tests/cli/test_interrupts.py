@@ -91,13 +91,13 @@ def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place) -> Non
         assert told_of_interruption(running.told)
     # It had gone on from the checkpoint, and trained to the end.
     assert "epoch 1/2" not in running.told
-    (weights,) = (run / "weights").iterdir()
+    (weights,) = (run / "weights").glob("*.safetensors")
     trained = (weights.stat().st_mtime_ns, weights.read_bytes())
     scored = records(run)
     assert not [record for record in scored.records if isinstance(record, Measurement)]
 
     with place.start(*RUN, *ENDLESS) as running:
-        running.wait_until(lambda: len(rounds(run)) >= 2)
+        running.wait_until(lambda: len(rounds(run)) >= 1)
         refused = place.call(*RUN)
         assert refused.returncode == 3
         assert "run is in use by another quant-explorer process" in refused.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 import safetensors.torch
@@ -12,9 +11,8 @@ from torch import nn
 
 from quant_explorer.core import packages
 
-from .invoking import QUICK, SMALL, Place
+from .invoking import QUICK, SMALL, Invoke, Place
 
-Invoke = Callable[..., tuple[int, str]]
 REASON = "openvino not installed: pip install 'quant-explorer[openvino]'"
 MODEL = """
 from torch import nn

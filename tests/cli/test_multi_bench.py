@@ -7,19 +7,19 @@ import pytest
 
 from quant_explorer.report.schema import schema_json
 
-from .invoking import QUICK, SMALL, Place
+from .invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 
 pytestmark = pytest.mark.slow
-Invoke = Callable[..., tuple[int, str]]
 CONFIG = "static_int8_per_tensor"
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, light_baseline: None) -> Path:
     place = Place(tmp_path_factory.mktemp("multi"), shared_cache)
     wanted = ("--model", "small_cnn", "--config", "fp32_baseline", "--config", CONFIG, "--epochs", "1")
-    done = place.call("multi-bench", *wanted, "--runtime", "onnxruntime", *SMALL, *QUICK, "--run-dir", "run")
-    assert done.returncode == 0, done.stderr
+    with called_here(place) as call:
+        code, printed = call("multi-bench", *wanted, *ONNX, *SMALL, *QUICK, "--run-dir", "run")
+    assert code == 0, printed
     return place.folder / "run" / "report"
 
 

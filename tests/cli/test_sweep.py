@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,9 @@ import yaml
 from quant_explorer.core.measurement import Predictions
 from quant_explorer.core.study import Study
 
-from .invoking import Place
+from .invoking import Invoke, Place, called_here
 
-pytestmark = pytest.mark.slow
-Invoke = Callable[..., tuple[int, str]]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light_baseline")]
 
 SWEEP = {
     "dataset": "mnist5k",
@@ -60,12 +58,13 @@ def predictions(path: Path) -> dict[str, Predictions | None]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Place:
+def swept(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, light_baseline: None) -> Place:
     """A finished sweep. Tests must not change it."""
     place = Place(tmp_path_factory.mktemp("swept"), shared_cache)
-    done = place.call("sweep", "--config", write(place.folder), "--seeds", "1")
-    (place.folder / "printed.txt").write_text(done.stdout)
-    assert done.returncode == 0, done.stderr
+    with called_here(place) as call:
+        code, printed = call("sweep", "--config", write(place.folder), "--seeds", "1")
+    (place.folder / "printed.txt").write_text(printed)
+    assert code == 0, printed
     return place
 
 
@@ -126,8 +125,8 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(
 ) -> None:
     # In a folder of its own, from the very first step; a part of the grid will do.
     part = write(place.folder, pruning_levels=[0.5], precisions=["int8"], memory_budgets_mb=[1e-6])
-    done = place.call("sweep", "--config", part, "--seeds", "1", "2")
-    assert done.returncode == 0, done.stderr
+    code, printed = invoke("sweep", "--config", part, "--seeds", "1", "2")
+    assert code == 0, printed
     runs = [swept.folder / "out" / "seed-1", *(place.folder / "out" / f"seed-{seed}" for seed in (1, 2))]
     first, again, other = (
         {path.name: path.read_bytes() for path in run.glob("weights/*.safetensors")} for run in runs
@@ -152,9 +151,10 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(
 
 def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: Place, invoke: Invoke) -> None:
     """On a machine that has the studies alone: no weights, no artifacts, no data."""
-    study = Path("out") / "seed-1" / "study.jsonl"
+    study, described = Path("out") / "seed-1" / "study.jsonl", Path("out") / "reproducibility.json"
     (place.folder / study).parent.mkdir(parents=True)
-    (place.folder / study).write_bytes((swept.folder / study).read_bytes())
+    for file in (study, described):
+        (place.folder / file).write_bytes((swept.folder / file).read_bytes())
     code, printed = invoke("sweep", "--config", write(place.folder), "--seeds", "1", "--report-only")
     assert code == 0
     assert "Ship " in printed
@@ -162,8 +162,7 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
         {path.name: path.read_bytes() for path in (one.folder / "out").iterdir() if path.is_file()}
         for one in (swept, place)
     )
-    # It tells how itself was called.
-    del first["reproducibility.json"], again["reproducibility.json"]
+    # With what describes the measurement, which was not done again.
     assert first == again
     assert {path.name for path in (place.folder / "out" / "seed-1").iterdir()} == {"report", "study.jsonl"}
 

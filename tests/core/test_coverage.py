@@ -1,6 +1,7 @@
 """Each stated 95 % interval holds a known truth in 93 to 97 % of 2,000 simulated comparisons.
 
-Seeds are fixed. A true coverage of 95 % would leave that band once in 20,000 sets of 2,000.
+Seeds are fixed. A true coverage of 95 % would leave that band once in 20,000 sets of 2,000; one of 92 % is
+found in 95 of 100. Of 1,000, where drawing takes long, the band is left once in 250, 92 % found in 88 of 100.
 """
 
 from __future__ import annotations
@@ -94,10 +95,9 @@ def test_paired_interval_covers_the_difference(gained: float, lost: float, image
 @pytest.mark.parametrize(("noise", "outliers"), [(0.01, 0.05), (0.05, 0.1)])
 @pytest.mark.parametrize("rounds", [10, 15, 20, 40])
 def test_the_median_of_ratios_covers_under_drift(rounds: int, noise: float, outliers: float) -> None:
-    rng = np.random.default_rng([3, rounds])
-    pairs = zip(*simulate_pairs(rng, rounds, noise, outliers), strict=True)
-    covered = [median_interval(baseline / variant)[1].contains(SPEEDUP) for baseline, variant in pairs]
-    assert 0.93 <= coverage(covered) <= 0.97
+    baseline, variant = simulate_pairs(np.random.default_rng([3, rounds]), rounds, noise, outliers)
+    low, high = order_statistics_interval(np.sort(baseline / variant, axis=1))
+    assert 0.93 <= coverage((low <= SPEEDUP) & (high >= SPEEDUP)) <= 0.97
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def test_contrasts_cover_the_speedup_on_a_machine_whose_modes_switch(machine: Ma
 @pytest.mark.parametrize(("rounds", "noise", "outliers"), [(6, 0.01, 0.05), (10, 0.05, 0.1)])
 def test_quotient_interval_covers_a_ratio_of_two_groups(rounds: int, noise: float, outliers: float) -> None:
     rng = np.random.default_rng([6, rounds])
-    groups = [simulate_pairs(rng, rounds, noise, outliers) for _ in range(2)]
+    groups = [simulate_pairs(rng, rounds, noise, outliers, comparisons=1_000) for _ in range(2)]
     one, other = (baseline / variant for baseline, variant in groups)
     # Both are SPEEDUP times as fast as the baseline.
     covered = [quotient_interval(*pair)[1].contains(1.0) for pair in zip(one, other, strict=True)]
@@ -173,7 +173,8 @@ def test_median_interval_covers_the_median_of_a_sitting(rounds: int, noise: floa
     rng = np.random.default_rng([4, rounds])
     truth = float(np.median(slowdowns(rng, (1, 1_000_001), noise, outliers)))
     sittings = slowdowns(rng, (COMPARISONS, rounds), noise, outliers)
-    assert 0.93 <= coverage([median_interval(values)[1].contains(truth) for values in sittings]) <= 0.97
+    low, high = order_statistics_interval(np.sort(sittings, axis=1))
+    assert 0.93 <= coverage((low <= truth) & (high >= truth)) <= 0.97
 
 
 @pytest.mark.parametrize("rounds", [2, 3, 5])
@@ -197,18 +198,19 @@ def order_statistics_interval(sorted_values: Array) -> tuple[Array, Array]:
     return at(places.low), at(places.high)
 
 
-def test_the_vectorized_interval_of_these_simulations_is_the_real_one() -> None:
-    values = np.random.default_rng(6).lognormal(size=(20, 17))
-    low, high = order_statistics_interval(np.sort(values, axis=1))
-    real = [median_interval(row)[1] for row in values]
-    np.testing.assert_allclose(low, [interval.low for interval in real])
-    np.testing.assert_allclose(high, [interval.high for interval in real])
+@pytest.mark.parametrize("rounds", [10, 15, 17, 20, 40])
+def test_the_vectorized_interval_of_these_simulations_is_the_real_one(rounds: int) -> None:
+    ratios = np.random.default_rng(6).lognormal(size=(20, rounds))
+    low, high = order_statistics_interval(np.sort(ratios, axis=1))
+    medians = [median_interval(row)[1] for row in ratios]
+    np.testing.assert_allclose(low, [interval.low for interval in medians])
+    np.testing.assert_allclose(high, [interval.high for interval in medians])
 
 
 def coverage_when_stopping(noise: float, outliers: float, further: int) -> float:
     """Coverage when rounds end `further` after the speed-up's interval is first within +-2 %."""
     rng = np.random.default_rng([7, int(1000 * noise), int(100 * outliers)])
-    baseline, variant = simulate_pairs(rng, MOST_ROUNDS, noise, outliers, comparisons=20_000)
+    baseline, variant = simulate_pairs(rng, MOST_ROUNDS, noise, outliers, comparisons=5_000)
     ratios = baseline / variant
     covered = np.zeros((MOST_ROUNDS + 1, len(ratios)), dtype=np.bool_)
     narrow = np.zeros_like(covered)

@@ -5,7 +5,14 @@ import inspect
 import pytest
 
 from quant_explorer.core import errors
-from quant_explorer.core.errors import QuantExplorerError, RunBusyError, WorkerDiedError, WorkerError
+from quant_explorer.core.errors import (
+    QuantExplorerError,
+    RunBusyError,
+    UnsupportedError,
+    WorkerDiedError,
+    WorkerError,
+    explain,
+)
 
 RAISED = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, Exception)]
 
@@ -15,6 +22,25 @@ def test_every_error_is_of_one_tree_and_fails_the_command(error: type[Exception]
     assert issubclass(error, QuantExplorerError)
     assert error.exit_code in {2, 3}
     assert error.__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UnsupportedError("needs AVX2"), "needs AVX2"),
+        (ValueError("not a number"), "ValueError: not a number"),
+        (KeyError("101"), "KeyError: '101'"),
+        (KeyError(101), "KeyError: 101"),
+        (AssertionError(), "AssertionError without a message"),
+        (RuntimeError(" \n"), "RuntimeError without a message"),
+        (ValueError(()), "ValueError without a message"),
+        (UnsupportedError(), "UnsupportedError without a message"),
+        (SystemExit(3), "SystemExit: 3"),
+        (OSError(2, "No such file", "a"), "FileNotFoundError: [Errno 2] No such file: 'a'"),
+    ],
+)
+def test_what_an_exception_says_can_stand_in_a_sentence(error: BaseException, expected: str) -> None:
+    assert explain(error) == expected
 
 
 def test_a_busy_run_folder_can_be_told_from_bad_input() -> None:

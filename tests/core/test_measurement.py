@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from quant_explorer.core.measurement import Executed, twin_key
+from quant_explorer.core.measurement import Environment, Executed, Status, twin_key
+from quant_explorer.core.quantspec import Precision
 
 
 def test_fraction_is_the_share_of_all_multiply_accumulates() -> None:
@@ -19,3 +20,35 @@ def test_a_model_without_multiply_accumulates_ran_in_no_precision(macs: dict[str
 
 def test_the_twin_is_not_the_variant() -> None:
     assert len({"d1", twin_key("d1"), twin_key("d2")}) == 3
+
+
+def machine(*instruction_sets: str) -> Environment:
+    return Environment("d", "cpu", instruction_sets, 2, 8_000_000_000, 1, "Linux", "3.11", {})
+
+
+@pytest.mark.parametrize(
+    ("instruction_sets", "precision", "emulated"),
+    [
+        (("avx2", "f16c"), "bf16", True),
+        (("avx2", "f16c"), "fp16", True),
+        (("avx2", "amx_bf16"), "bf16", False),
+        (("avx2", "avx512_bf16"), "fp16", True),
+        (("asimd", "asimdhp"), "fp16", False),
+        (("avx2",), "fp32", False),
+        (("avx2",), "int8", False),
+        # What the system does not tell is not held against it.
+        ((), "bf16", False),
+    ],
+)
+def test_a_half_precision_without_instructions_is_emulated(
+    instruction_sets: tuple[str, ...], precision: Precision, emulated: bool
+) -> None:
+    assert machine(*instruction_sets).emulates(precision) is emulated
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_has_a_predicate_for_a_sentence(status: Status) -> None:
+    sentence = f"the baseline {status.explain(None)}"
+    assert sentence.endswith(": no reason was recorded")
+    assert "_" not in sentence
+    assert status.explain("out of memory") == f"{status.predicate}: out of memory"

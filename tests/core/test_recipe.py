@@ -69,6 +69,10 @@ def test_what_is_done_decides_the_digest(other: Recipe) -> None:
         replace(FULL_SOURCE, training="d" * 64),
         replace(FULL_SOURCE, training=""),
         replace(FULL_SOURCE, versions=(("torch", "2.14.2"), ("torchvision", "0.29.1"))),
+        replace(FULL_SOURCE, lowering=1),
+        replace(FULL_SOURCE, cpu=("VNNI",)),
+        replace(FULL_SOURCE, target="portable"),
+        replace(FULL_SOURCE, preprocessing="d" * 16),
     ],
 )
 def test_what_it_is_done_to_decides_the_digest(other: Provenance) -> None:

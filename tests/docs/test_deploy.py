@@ -14,10 +14,9 @@ import pytest
 
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.runtimes import RUNTIMES
-from quant_explorer.testing.conformance_runtime import SPECS
+from quant_explorer.testing.lowered import SPECS, Lowered
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import toy_batches, toy_model
-from tests.conftest import Lowered
 
 from .documents import ROOT
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import quant_explorer
 from quant_explorer.machine import environment
 from quant_explorer.machine.environment import describe_environment
 
@@ -12,9 +13,17 @@ def test_the_digest_names_the_machine_and_its_settings(monkeypatch: pytest.Monke
     digests.add(describe_environment(threads=1, packages=["numpy", "torch"]).digest)
     monkeypatch.setattr(environment, "instruction_sets", lambda: ("another",))
     digests.add(describe_environment(threads=1, packages=["numpy"]).digest)
-    assert len(digests) == 4
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=1).digest)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=1).digest)
+    monkeypatch.setattr(quant_explorer, "__version__", "0.0.9")
+    digests.add(describe_environment(threads=1, packages=["numpy"], protocol=1).digest)
+    assert len(digests) == 7
 
 
 def test_versions_are_those_installed_and_what_is_not_is_left_out() -> None:
     found = describe_environment(threads=1, packages=["torch", "no-such-package-at-all"])
-    assert found.versions == {"torch": torch.__version__.partition("+")[0]}
+    assert found.versions == {
+        "quant-explorer": quant_explorer.__version__,
+        "torch": torch.__version__.partition("+")[0],
+    }

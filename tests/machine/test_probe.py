@@ -74,7 +74,7 @@ def test_sizes_that_would_take_too_long_are_left_out(
 
 def test_without_a_kernel_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     found = fastest(monkeypatch, QUICK, missing=missing)
-    assert found == Figure("int8", None, "", "missing: not on this processor")
+    assert found == Figure("int8", None, "", "missing: RuntimeError: not on this processor")
 
 
 def test_each_roof_is_measured() -> None:

@@ -37,6 +37,7 @@ from quant_explorer.pipeline.worker import Worker
 from quant_explorer.testing.fake_runtime import Fault
 from quant_explorer.testing.toys import toy_dataset
 
+from .contenders import SUBJECT, built
 from .toy_runs import INT8, PROTOCOL, RUNTIMES, ImpatientWithHanging, exploration, fake, toy_subject
 
 
@@ -56,10 +57,15 @@ def measured(
     fault_after: int = 0,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Measurement, Scored | None]:
-    """Build a recipe and measure it in a real worker, which may be faulty though the build was sound."""
-    subject = subject or toy_subject()
+    """Measure a recipe in a real worker, which may be faulty though the build was sound.
+
+    Without a subject of its own it is built once for all tests.
+    """
     runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, Preparation(subject, run), runtime, MeasurementProtocol())
+    if subject is None:
+        subject, artifact = SUBJECT, built(recipe)
+    else:
+        artifact = build(recipe, Preparation(subject, run), runtime, MeasurementProtocol())
     options = (("fault", fault), ("fault_after", fault_after))
     artifact = Artifact(artifact.folder, replace(artifact.manifest, options=options))
     blank = exploration(run, subject=subject)._blank(recipe)
@@ -269,12 +275,8 @@ def test_int8_that_runs_in_float_fails_its_build(run: RunFolder) -> None:
         ("dynamic", 0, False),
     ],
 )
-def test_how_much_must_run_in_int8(run: RunFolder, activations: str, int8: int, sound: bool) -> None:
-    recipe = fake("int8", INT8)
-    subject = toy_subject()
-    artifact = build(
-        recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol()
-    )
+def test_how_much_must_run_in_int8(activations: str, int8: int, sound: bool) -> None:
+    artifact = built(fake("int8", INT8))
     spec = QuantSpec("int8", activations)  # type: ignore[arg-type]  # one of its literals
     named = Artifact(artifact.folder, replace(artifact.manifest, spec=spec))
     executed = Executed({"int8": int8, "fp32": 100 - int8}, {})

@@ -86,6 +86,8 @@ def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch
     assert labels == ["fine-tune INT8 (QAT)"]
     assert second.spec == first.spec
     assert second.spec.activation_ranges
+    assert len(first.notes) == 1
+    assert second.notes == first.notes
     assert differences(first.model, second.model) == []
     assert differences(SUBJECT.model, second.model) != []
     # The control shares neither weights nor training.

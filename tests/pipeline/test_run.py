@@ -48,7 +48,7 @@ def test_other_settings_are_refused_and_listed(run: RunFolder) -> None:
     with_results(run)
     other = replace(WANTED, settings=replace(SETTINGS, seed=4, weights=None))
     with pytest.raises(
-        SettingsError, match=r"was made with --weights w\.pt \(now None\), --seed 3 \(now 4\)"
+        SettingsError, match=r"was made with --weights w\.pt \(now not given\), --seed 3 \(now 4\)"
     ):
         run.claim(other)
     assert run.describe() == WANTED

@@ -15,6 +15,7 @@ from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.progress import Silent
 from quant_explorer.core.settings import Settings
 from quant_explorer.models import load_model, parameter_digest, save_weights
+from quant_explorer.pipeline import schedule
 from quant_explorer.pipeline import subject as subject_module
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
@@ -48,8 +49,7 @@ def load(run: RunFolder, settings: Settings = SETTINGS, *, train: bool = True) -
 def test_it_is_trained_once_and_found_again(run: RunFolder) -> None:
     first, bars = load(run)
     assert bars == ["train small_cnn"]
-    (weights,) = run.weights.iterdir()
-    assert weights.name.startswith("baseline-")
+    assert len(list(run.weights.glob("baseline-*.safetensors"))) == 1
     second, bars = load(run)
     assert bars == []
     assert second.weights_digest == first.weights_digest == parameter_digest(second.model)
@@ -84,6 +84,27 @@ def test_other_training_is_another_file(run: RunFolder, change: dict[str, int]) 
     assert len(list(run.weights.glob("baseline-*.safetensors"))) == 2
 
 
+def said(run: RunFolder, settings: Settings = SETTINGS) -> list[str]:
+    watching = Watching(lambda label, done, note: None)
+    load_subject(settings, run, watching)
+    return watching.said
+
+
+def test_weights_of_another_version_are_trained_anew_and_why_is_said(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said(run) == []
+    monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
+    # Another model of the same folder is no earlier version of this one.
+    assert said(run, replace(SETTINGS, model="edge_cnn")) == []
+    assert said(run) == ["Training small_cnn anew: training code 1 is now 2."]
+    assert said(run) == []
+    for origin in run.weights.glob("*.origin.json"):
+        origin.unlink()
+    monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
+    assert said(run) == ["Training small_cnn anew: what is here does not say how it was made."]
+
+
 def test_an_interrupted_training_goes_on(run: RunFolder) -> None:
     def seen(label: str, done: int, note: str) -> None:
         if note.startswith("epoch 2"):
@@ -94,7 +115,8 @@ def test_an_interrupted_training_goes_on(run: RunFolder) -> None:
     (checkpoint,) = run.weights.iterdir()
     assert checkpoint.suffix == ".checkpoint"
     resumed, _ = load(run)
-    assert [path.suffix for path in run.weights.iterdir()] == [".safetensors"]
+    assert list(run.weights.glob("*.checkpoint")) == []
+    assert len(list(run.weights.glob("*.safetensors"))) == 1
     whole, _ = load(RunFolder(run.path / "other"))
     assert resumed.weights_digest == whole.weights_digest
 

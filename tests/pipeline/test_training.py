@@ -16,7 +16,8 @@ from quant_explorer.core.errors import StorageError, TrainingError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
-from quant_explorer.pipeline.training import Schedule, Trainer, distillation_loss
+from quant_explorer.pipeline.schedule import Schedule
+from quant_explorer.pipeline.training import Trainer, distillation_loss
 from quant_explorer.testing.reference import differences
 from quant_explorer.testing.toys import toy_dataset, toy_model
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.measurement import Status
 from quant_explorer.report.results import RunInfo
 from quant_explorer.testing.replay import Played, Scene
 
@@ -42,9 +43,19 @@ def test_a_separable_twin_is_said_first(tmp_path: Path) -> None:
         ((*ORDINARY, Played("x", memory_bytes=None)), Scene(), "Peak memory is not available for x@eager"),
         ((*ORDINARY, Played("x", latency=False)), Scene(), "x@eager (small_cnn) is not ranked: no latency"),
         (
-            (*ORDINARY, Played("x", notes=("bf16 is emulated here.",))),
+            (*ORDINARY, Played("x", precision="bf16", ran_in="bf16")),
             Scene(),
-            "x@eager (small_cnn): bf16 is",
+            "x@eager (small_cnn): this CPU has no bf16 arithmetic",
+        ),
+        (
+            (*ORDINARY, Played("x", precision="fp16", ran_in="fp32")),
+            Scene(),
+            "x@eager (small_cnn): asked for fp16, computed in fp32.",
+        ),
+        (
+            (*ORDINARY, Played("y", status=Status.UNSUPPORTED)),
+            Scene(),
+            "Not everything was measured: y@eager (small_cnn) is not possible.",
         ),
         ((BASELINE,), Scene(rounds=1), "there is no A/A control (needs at least 2 rounds"),
     ],
@@ -68,6 +79,12 @@ def test_intervals_wider_than_asked_for_are_named(tmp_path: Path, stopped_by: st
     assert len(widths) >= 3
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] > asked
+
+
+def test_a_word_in_a_note_is_no_reason_and_neither_is_arithmetic_that_the_cpu_has(tmp_path: Path) -> None:
+    noted = Played("x", notes=("computed in FP16, not emulated",), precision="fp16", ran_in="fp16")
+    scene = replace(MANY_CALLS, instruction_sets=("avx2", "avx512_fp16"))
+    assert "x@eager" not in distrust(tmp_path, (*ORDINARY, noted), scene)
 
 
 def test_of_many_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> None:

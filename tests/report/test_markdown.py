@@ -60,7 +60,7 @@ def test_environments_have_a_table_each_and_the_reason(tmp_path: Path) -> None:
     text = render_pareto(replace(first, others=(second,)))
     assert text.index("## Environment two") < text.index("## Environment one")
     assert text.count("| config | size_kb |") == 2
-    assert "figures of different environments are not comparable" in text
+    assert "CPU CPU of one there, CPU of two here" in text
 
 
 def test_an_untrained_model_is_closest_not_accurate(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -59,7 +60,7 @@ def test_the_same_study_gives_the_same_results(tmp_path: Path) -> None:
     ("incomplete", "reason"),
     [
         (Played("odd", latency=False), "no latency at batch 1: not timed"),
-        (Played("odd", status=Status.UNSUPPORTED, reason="needs AVX-512"), "unsupported: needs AVX-512"),
+        (Played("odd", status=Status.UNSUPPORTED, reason="needs AVX-512"), "is not possible: needs AVX-512"),
         (BROKEN, "died: killed by signal 9"),
     ],
 )
@@ -89,7 +90,7 @@ def test_without_a_baseline_nothing_is_ranked(tmp_path: Path, how: str) -> None:
     played = ORDINARY[1:] if how == "missing" else (lost, *ORDINARY[1:])
     results = ranked(tmp_path, played)
     reasons = {variant.frontier.reason for variant in results.variants if variant.status is Status.OK}
-    expected = "was not measured" if how == "missing" else "is failed: non-finite outputs"
+    expected = "was not measured" if how == "missing" else "@eager failed: non-finite outputs"
     assert len(reasons) == 1
     assert expected in str(reasons)
     assert results.picks == ()
@@ -143,19 +144,41 @@ def test_environments_are_never_ranked_together(tmp_path: Path) -> None:
     play(path, ORDINARY, Scene(environment="whole"))
     # Far faster there: in one ranking it would dominate what "whole" measured.
     study = play(path, ORDINARY[:2], Scene(environment="partial", base_s=1e-5))
-    first, second = summarize(study, RUN)
-    assert (first.environment.digest, second.environment.digest) == ("whole", "partial")
-    assert (len(first.variants), len(second.variants)) == (4, 2)
-    assert of(first, "fp32_baseline").frontier.on_frontier is True
-    assert of(first, "fp32_baseline").latency["1"].p50_s == pytest.approx(1e-3, rel=0.02)
-    assert "2 environments" in first.distrust[0]
+    partial, whole = summarize(study, RUN)
+    assert (partial.environment.digest, whole.environment.digest) == ("partial", "whole")
+    assert (len(partial.variants), len(whole.variants)) == (2, 4)
+    assert of(whole, "fp32_baseline").frontier.on_frontier is True
+    assert of(whole, "fp32_baseline").latency["1"].p50_s == pytest.approx(1e-3, rel=0.02)
+    assert "environment whole too" in partial.distrust[0]
+    assert "CPU CPU of whole there, CPU of partial here" in partial.distrust[0]
+    assert "environment partial too" in whole.distrust[0]
 
 
-def test_of_equally_complete_environments_the_newest_is_first(tmp_path: Path) -> None:
+def test_the_environment_begun_last_is_first(tmp_path: Path) -> None:
+    """Also where nothing was left to measure in it."""
     path = tmp_path / "study.jsonl"
     play(path, ORDINARY, Scene(environment="old"))
     study = play(path, ORDINARY, Scene(environment="new"))
     assert [one.environment.digest for one in summarize(study, RUN)] == ["new", "old"]
+    study.append(environment("old"))
+    assert [one.environment.digest for one in summarize(study, RUN)] == ["old", "new"]
+
+
+def test_more_threads_come_behind_those_that_were_asked_for_and_are_no_reason_for_distrust(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "study.jsonl"
+    quiet = summarize(play(path, ORDINARY), RUN)[0].distrust
+    two_threads = replace(environment("env-a"), digest="wider", threads=2)
+    study = Study.load(path)
+    study.append(two_threads)
+    for one in ORDINARY[:2]:
+        study.append(measurement(one, Scene(environment="wider")))
+    first, second = summarize(study, RUN)
+    assert (first.environment.threads, second.environment.threads) == (1, 2)
+    assert first.distrust == quiet
+    asked_for_two = replace(RUN, protocol=replace(RUN.protocol, threads=2))
+    assert summarize(study, asked_for_two)[0].environment == two_threads
 
 
 def test_models_are_ranked_within_themselves(tmp_path: Path) -> None:

@@ -113,12 +113,13 @@ def test_a_variant_that_died_while_it_was_timed_has_no_figures(tmp_path: Path) -
     (seeds,) = [one for one in table(tmp_path, "summary_multi_seed.csv") if one["config"] == "pruned50_int8"]
     assert (seeds["seeds"], seeds["top1_mean"], seeds["latency_p50_s_mean"]) == ("0", "", "")
     (variant,) = [one for one in results.variants if one.config == "pruned50_int8"]
-    assert set(variant.latency["1"].reasons.values()) == {"died: killed by signal 9"}
+    assert set(variant.latency["1"].reasons.values()) == {"it died: killed by signal 9"}
 
 
 def test_seeds_of_different_machines_are_never_in_one_table(tmp_path: Path) -> None:
     here, there = swept(tmp_path), swept(tmp_path, seed=1, scene=Scene(environment="env-b"))
-    with pytest.raises(StudyError, match="seed 1 was measured in another environment than seed 0"):
+    reason = r"seed 1 was measured in another environment than seed 0 \(CPU CPU of env-b there, CPU of env-a"
+    with pytest.raises(StudyError, match=reason):
         write(tmp_path, here, there)
     assert not (tmp_path / "out").exists()
 
@@ -179,7 +180,7 @@ def test_when_everything_failed_the_files_say_so(tmp_path: Path) -> None:
     summary = write(tmp_path, found)
     assert (summary.measured, summary.failed, summary.deployments) == (0, 5, ())
     told = list(describe_sweep(summary, [found]))
-    assert "0 of 5 variants were measured; 0 are not possible and 5 failed" in told[0]
+    assert "0 of 5 variants measured, 0 not possible, 5 failed" in told[0]
     assert "nothing was measured in every seed" in told[1]
 
 

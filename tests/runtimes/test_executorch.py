@@ -20,9 +20,9 @@ from quant_explorer.core.errors import SettingsError, UnsupportedError
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import ActivationRange, Observer, QuantSpec
 from quant_explorer.runtimes.executorch import ExecuTorch, ExecuTorchSession, split
+from quant_explorer.testing.lowered import Lowered
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import TOY_CONVOLUTION_MACS, TOY_LINEAR_MACS, toy_batches, toy_model
-from tests.conftest import Lowered
 
 pytest.importorskip("executorch")
 pytest.importorskip("torchao")
@@ -189,7 +189,8 @@ class TestMethods:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             model = nn.Sequential(nn.Flatten(), nn.Linear(768, 64)).eval()
-        ExecuTorch("4").lower(Candidate(model, QuantSpec()), toy_batches(), tmp_path)
+        lowering = ExecuTorch("4").lower(Candidate(model, QuantSpec()), toy_batches(), tmp_path)
+        assert any("one method for each batch size (1, 4)" in note for note in lowering.notes)
         (file,) = tmp_path.iterdir()
         weights = 4 * 768 * 64
         assert weights < file.stat().st_size < 1.1 * weights
@@ -228,7 +229,6 @@ class TestStatic:
     def test_notes_say_what_the_reader_must_know(self, static: Lowered) -> None:
         notes = " ".join(static.lowering.notes)
         assert "XNNPACKQuantizer" in notes
-        assert "1, 8, 32" in notes
         assert "PyTorch" in notes
 
     def test_strides_are_looked_at(self, static: Lowered) -> None:
@@ -386,11 +386,10 @@ def test_float_layers_stay_float(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fp16_rounds_to_eleven_bits(tmp_path: Path) -> None:
-    model, (images,) = toy_model(), toy_batches(count=1)
-    lowering = lower_for_one(Candidate(model, QuantSpec("fp16")), tmp_path)
-    session = open_here(tmp_path)
-    logits, expected = session.run(images), float_logits(model, images)
+def test_fp16_rounds_to_eleven_bits(lowered: Callable[[str, str], Lowered]) -> None:
+    one, (images,) = lowered("executorch", "fp16"), toy_batches(count=1)
+    session = open_here(one.folder)
+    logits, expected = session.run(images), float_logits(one.candidate.model, images)
     assert logits.dtype == np.float32
     error = np.abs(logits - expected).max() / np.abs(expected).max()
     # A few roundings of 2^-11 each: more than float32 would have, less than bfloat16 must have.
@@ -398,31 +397,27 @@ def test_fp16_rounds_to_eleven_bits(tmp_path: Path) -> None:
     executed = session.executed(images[:1])
     assert executed.macs == {"fp16": TOY_MACS}
     assert executed.kernels["Convolution (NHWC, F16) IGEMM"] == 2
-    assert any("in FP32" in note for note in lowering.notes)
+    assert any("in FP32" in note for note in one.lowering.notes)
 
 
 class TestPrepare:
-    def test_a_model_is_exported_once_for_all_its_variants(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_observer_asked_for_sets_the_scale_of_one_export(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """MinMax keeps the whole range of the input; the histogram looks for one with less error."""
         from quant_explorer.runtimes import xnnpack
 
         exported = Mock(wraps=torch.export.export)
         monkeypatch.setattr(torch.export, "export", exported)
         model, batches = toy_model(), toy_batches()
-        for spec in (QuantSpec(), STATIC):
-            xnnpack.prepare(Candidate(model, spec), batches)
-        assert [call.args[0] for call in exported.call_args_list].count(model) == 1
-
-    @pytest.mark.parametrize("observer", get_args(Observer))
-    def test_the_observer_asked_for_sets_the_scale(self, observer: Observer) -> None:
-        """MinMax keeps the whole range of the input; the histogram looks for one with less error."""
-        from quant_explorer.runtimes import xnnpack
-
-        batches = toy_batches()
+        xnnpack.prepare(Candidate(model, QuantSpec()), batches)
         whole = max(float(batch.max()) for batch in batches) - min(float(batch.min()) for batch in batches)
-        spec = QuantSpec("int8", "static", observer=observer)
-        graph = xnnpack.prepare(Candidate(toy_model(), spec), batches).graph
-        quantize = next(node for node in graph.nodes if "quantize_per_tensor" in str(node.target))
-        assert (float(quantize.args[1]) == pytest.approx(whole / 255, rel=1e-5)) == (observer == "minmax")
+        for observer in get_args(Observer):
+            spec = QuantSpec("int8", "static", observer=observer)
+            graph = xnnpack.prepare(Candidate(model, spec), batches).graph
+            quantize = next(node for node in graph.nodes if "quantize_per_tensor" in str(node.target))
+            assert (float(quantize.args[1]) == pytest.approx(whole / 255, rel=1e-5)) == (observer == "minmax")
+        assert [call.args[0] for call in exported.call_args_list].count(model) == 1
 
     def test_ranges_learned_in_training_are_said_to_be_unused(self) -> None:
         from quant_explorer.runtimes import xnnpack

@@ -10,7 +10,7 @@ from torch import nn
 from quant_explorer.core.contracts import Candidate, Runtime
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Precision, QuantSpec
-from quant_explorer.runtimes import fx, half
+from quant_explorer.runtimes import fusion, half
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.runtimes.torch_macs import count_macs
 from quant_explorer.runtimes.torchscript import TorchScript
@@ -77,7 +77,7 @@ def test_float_layers_stay_float(runtime: Runtime, layer: str, precision: Precis
 
 def test_a_module_in_float_layers_keeps_all_inside(precision: Precision) -> None:
     model = nn.Sequential(toy_model()).eval()
-    graph = half.cast(fx.fuse(model, BATCHES[0]), precision, ("0",), BATCHES[0])
+    graph = half.cast(fusion.fuse(model, BATCHES[0]), precision, ("0",), BATCHES[0])
     assert count_macs(graph, BATCHES[0]).macs == {"fp32": TOY_CONVOLUTION_MACS + TOY_LINEAR_MACS}
 
 
@@ -130,7 +130,7 @@ class Doubled(nn.Module):
 
 
 def test_a_model_that_insists_on_float_is_refused(precision: Precision) -> None:
-    graph = fx.fuse(Doubled().eval(), BATCHES[0])
+    graph = fusion.fuse(Doubled().eval(), BATCHES[0])
     with pytest.raises(UnsupportedError, match=f"an operator of the model cannot run in {precision}"):
         half.cast(graph, precision, (), BATCHES[0])
 
@@ -140,5 +140,5 @@ def test_values_too_large_for_fp16_are_refused() -> None:
     with torch.no_grad():
         model[1].bias.fill_(70000.0)  # type: ignore[operator]
     with pytest.raises(UnsupportedError, match="computes values beyond 65504, the largest of fp16"):
-        half.cast(fx.fuse(model, BATCHES[0]), "fp16", (), BATCHES[0])
-    assert half.cast(fx.fuse(model, BATCHES[0]), "bf16", (), BATCHES[0]) is not None
+        half.cast(fusion.fuse(model, BATCHES[0]), "fp16", (), BATCHES[0])
+    assert half.cast(fusion.fuse(model, BATCHES[0]), "bf16", (), BATCHES[0]) is not None

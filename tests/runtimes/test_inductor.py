@@ -20,7 +20,7 @@ from quant_explorer.core.errors import BuildError
 from quant_explorer.core.quantspec import Activations, Granularity, Observer, QuantSpec
 from quant_explorer.runtimes import inductor_lowering, pt2e
 from quant_explorer.runtimes.inductor import PACKAGE_FILE, Inductor
-from quant_explorer.testing.conformance_runtime import SPECS
+from quant_explorer.testing.lowered import SPECS, Lowered
 from quant_explorer.testing.reference import differences, float_logits
 from quant_explorer.testing.toys import (
     TOY_CONVOLUTION_MACS,
@@ -29,7 +29,6 @@ from quant_explorer.testing.toys import (
     toy_batches,
     toy_model,
 )
-from tests.conftest import Lowered
 from tests.kept_objects import kept_objects
 
 REASON = Inductor().unavailable()
@@ -177,8 +176,7 @@ class TestPackage:
         (images,) = toy_batches(count=1, seed=5, size=32)
         with torch.no_grad():
             simulated = graph_of(SPECS[STATIC])(torch.from_numpy(images)).numpy()
-        one = lowered("inductor", STATIC)
-        error = one.runtime.open(one.folder).run(images) - simulated
+        error = Inductor().open(lowered("inductor", STATIC).folder).run(images) - simulated
         assert 10 * np.log10((simulated**2).sum() / (error**2).sum()) > 40
 
     def test_int8_that_ran_in_float_is_seen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

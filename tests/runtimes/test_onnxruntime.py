@@ -1,7 +1,6 @@
 """The onnxruntime runtime: what it writes, in which precision it runs, and what it refuses."""
 
 import contextvars
-import importlib.metadata
 import platform
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from quant_explorer.core import packages
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
@@ -143,10 +143,7 @@ def test_missing_libraries_are_named_and_so_are_their_versions(monkeypatch: pyte
     assert installed.keys() == {"onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch"}
     assert installed["onnxruntime"] == onnxruntime.__version__
 
-    def missing(package: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(packages, "installed_version", lambda package: None)
     reason = runtime.unavailable()
     assert reason is not None
     assert "pip install 'quant-explorer[onnxruntime]'" in reason

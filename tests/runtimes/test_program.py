@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import BuildError, UnsupportedError
-from quant_explorer.runtimes import fx, program
+from quant_explorer.runtimes import fusion, program
 from quant_explorer.runtimes.eager import Eager
 from quant_explorer.testing.conformance_runtime import SPECS
 from quant_explorer.testing.reference import float_logits
@@ -186,7 +186,7 @@ def test_files_that_compute_something_else_are_not_shipped(
     def forgetful(module: nn.Module, name: str, imports: set[str]) -> str:
         return constructor(module, name, imports).replace("stride=(2, 2)", "stride=(1, 1)")
 
-    graph = fx.fuse(
+    graph = fusion.fuse(
         nn.Sequential(nn.Conv2d(3, 4, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()), BATCHES[0]
     )
     program.write(graph, tmp_path, BATCHES[0], engine=None)

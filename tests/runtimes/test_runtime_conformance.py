@@ -2,7 +2,7 @@
 
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import quant_explorer.runtimes
-from quant_explorer.core.contracts import Batch
+from quant_explorer.core.contracts import Batch, Candidate, Runtime
+from quant_explorer.core.measurement import Executed
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.executorch import ExecuTorch
@@ -21,37 +22,54 @@ from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
 from quant_explorer.runtimes.torchscript import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
+from quant_explorer.testing.lowered import SPECS, Lowered, Opened
+from tests.conftest import OPTIONS
 from tests.kept_objects import kept_objects
 
 
+class SharedConformance(RuntimeConformance):
+    """On the files that all processes of this test run share."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def files(cls, candidate: Candidate, runtime: Runtime, lowered: Callable[[str, str], Lowered]) -> Lowered:
+        spec = next(name for name, spec in SPECS.items() if spec == candidate.spec)
+        return lowered(runtime.name, spec)
+
+
 @pytest.mark.slow
-class TestEager(RuntimeConformance):
+class TestEager(SharedConformance):
     kind = Eager
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
 
 
 @pytest.mark.slow
-class TestOnnxRuntime(RuntimeConformance):
+class TestOnnxRuntime(SharedConformance):
     kind = OnnxRuntime
     weight_levels = 64.0 if saturates() else 127.0
 
 
 @pytest.mark.slow
-class TestExecuTorch(RuntimeConformance):
+class TestExecuTorch(SharedConformance):
     kind = ExecuTorch
-    # Each method costs seconds to lower; test_executorch.py has several in one file.
-    options = (("batch_sizes", "1"),)
+    options = tuple(OPTIONS["executorch"].items())
     weight_levels = 127.0
+
+    def executed(self, opened: Opened, batch: Batch) -> Executed:
+        """The suite's for one spec: each worker would load the exporter for 5 s, which is loaded here."""
+        if opened.spec == "fp32":
+            return super().executed(opened, batch)
+        return ExecuTorch().open(opened.folder).executed(batch)
 
 
 @pytest.mark.slow
-class TestTorchScript(RuntimeConformance):
+class TestTorchScript(SharedConformance):
     kind = TorchScript
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
 
 
 @pytest.mark.slow
-class TestOpenVino(RuntimeConformance):
+class TestOpenVino(SharedConformance):
     kind = OpenVino
     weight_levels = 127.0
 
@@ -65,6 +83,8 @@ class TestOpenVino(RuntimeConformance):
 
 @pytest.mark.slow
 class TestInductor(RuntimeConformance):
+    """On files of this process: what PyTorch has computed in INT8 before decides how oneDNN packs weights."""
+
     kind = Inductor
 
     @pytest.fixture(scope="class", autouse=True)
@@ -82,4 +102,5 @@ def test_every_runtime_is_registered_and_conforms() -> None:
             if kind.__module__ == name and hasattr(kind, "lower") and hasattr(kind, "open"):
                 found.add(kind)
     assert found == set(RUNTIMES.values())
-    assert found == {suite.kind for suite in RuntimeConformance.__subclasses__() if suite.kind in found}
+    suites = {*RuntimeConformance.__subclasses__(), *SharedConformance.__subclasses__()} - {SharedConformance}
+    assert found == {suite.kind for suite in suites if suite.kind in found}

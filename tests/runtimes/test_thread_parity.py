@@ -14,7 +14,7 @@ import pytest
 from quant_explorer.machine.process import thread_environment
 from quant_explorer.pipeline.worker import runtime_path
 from quant_explorer.runtimes import RUNTIMES
-from tests.conftest import Lowered
+from quant_explorer.testing.lowered import Lowered
 
 MOST_CPU_PER_WALL = 1.1
 # Not pinned, unlike the workers: affinity would hide a second thread.

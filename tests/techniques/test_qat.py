@@ -17,6 +17,7 @@ from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Granularity, Observer, QuantSpec
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.fx import activation_bits
+from quant_explorer.techniques import qat
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 from quant_explorer.testing.reference import Affine, float_logits
 from quant_explorer.testing.toys import ToyTraining, settle_batch_norms, toy_batches, toy_model
@@ -270,15 +271,44 @@ class Functional(nn.Module):
         return torch.nn.functional.conv2d(x, self.weight).mean((2, 3))
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Branching(), "cannot be traced .* moved out of forward"),
-        (Functional(), "'weight' .* needs nn.Conv2d"),
-    ],
-)
-def test_what_cannot_be_trained_is_said_before_training(model: nn.Module, message: str) -> None:
+TORCHAO = "torchao not installed: pip install 'quant-explorer[qat]'"
+NO_FX = "this PyTorch has no torch.ao.quantization"
+
+
+def test_what_cannot_be_trained_is_said_before_training() -> None:
     training = ToyTraining()
+    message = (
+        r"cannot be traced .* moved out of forward.*; nor can torchao train it: .* captured by torch.export"
+    )
     with pytest.raises(UnsupportedError, match=message):
-        QuantizationAwareTraining().apply(Candidate(model, STATIC), Workbench(training.batches, training))
+        QuantizationAwareTraining().apply(
+            Candidate(Branching(), STATIC), Workbench(training.batches, training)
+        )
     assert training.calls == []
+
+
+def test_what_only_torchao_takes_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are quantized per channel outside of a layer."""
+    monkeypatch.setattr(qat, "_explain_missing_pt2e", lambda: TORCHAO)
+    with pytest.raises(UnsupportedError, match=r"'weight' .* needs nn.Conv2d"):
+        train(Functional(), STATIC, toy_batches())
+
+
+def test_the_note_says_what_simulated_int8_and_why() -> None:
+    fx, _ = train(toy_model(), STATIC, toy_batches())
+    assert fx.notes == ("fine-tuned with the fake quantization of PyTorch's FX graph mode",)
+    pytest.importorskip("torchao")
+    pt2e, _ = train(Functional(), STATIC, toy_batches())
+    (note,) = pt2e.notes
+    assert note.startswith(
+        "fine-tuned with the fake quantization of torchao's PT2E, for 'weight' is the weight"
+    )
+
+
+def test_without_either_it_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = Candidate(toy_model(), STATIC)
+    monkeypatch.setattr(qat, "_explain_missing_pt2e", lambda: TORCHAO)
+    assert QuantizationAwareTraining().unsupported(candidate) is None
+    monkeypatch.setattr(qat, "_explain_missing_fx", lambda: NO_FX)
+    reason = QuantizationAwareTraining().unsupported(candidate)
+    assert reason == f"quantization-aware training needs torchao, for {NO_FX}; {TORCHAO}"

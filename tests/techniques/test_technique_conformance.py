@@ -68,7 +68,7 @@ def test_every_technique_is_registered_and_conforms() -> None:
     for module in pkgutil.iter_modules(quant_explorer.techniques.__path__):
         name = f"quant_explorer.techniques.{module.name}"
         for _, kind in inspect.getmembers(import_module(name), inspect.isclass):
-            if kind.__module__ == name and hasattr(kind, "apply"):
+            if kind.__module__ == name and hasattr(kind, "trains"):
                 found.add(kind)
     assert found == set(TECHNIQUES.values())
     assert found == {type(suite.technique) for suite in TechniqueConformance.__subclasses__()}

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from quant_explorer.core.errors import QuantExplorerError
+from quant_explorer.core.errors import QuantExplorerError, explain
 from quant_explorer.core.progress import Task
 
 _UNFOLDED = 250
@@ -167,6 +168,9 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     """
     # Warnings of the libraries go to the run's log, not between the user's tables.
     logging.captureWarnings(True)
+    # Python would drop them; they say what the next version of a library will not do any more.
+    if not sys.warnoptions:
+        warnings.simplefilter("default", DeprecationWarning)
     try:
         code = command.main(list(arguments), prog_name="quant-explorer", standalone_mode=False)
     except click.exceptions.Abort:
@@ -192,4 +196,4 @@ def _interrupted() -> int:
 def _escape(error: Exception) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(explain(error))

@@ -13,7 +13,7 @@ import msgspec
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.declaration import Value
-from quant_explorer.core.measurement import Environment, Status
+from quant_explorer.core.measurement import Environment
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
@@ -72,8 +72,7 @@ class Session:
         """Take recipes as far as `until`, and say what was not possible."""
         outcome = exploration.explore(wanted, until=until)
         for failure in outcome.failures:
-            mark = "not possible" if failure.status is Status.UNSUPPORTED else failure.status.value
-            self.progress.say(f"{failure.variant.name}: {mark}: {failure.reason}")
+            self.progress.say(f"{failure.variant.name} {failure.status.explain(failure.reason)}")
         for problem in outcome.problems:
             self.progress.say(problem)
         return outcome
@@ -81,11 +80,16 @@ class Session:
     @property
     def environment(self) -> Environment:
         """This machine, with the settings of the protocol."""
+        from quant_explorer.core.settings import PROTOCOL_VERSION
         from quant_explorer.machine.environment import describe_environment
         from quant_explorer.runtimes import RUNTIMES
 
         packages = {package for runtime in RUNTIMES.values() for package in runtime().versions()}
-        return describe_environment(threads=self.wanted.protocol.threads, packages=packages.union(_PACKAGES))
+        return describe_environment(
+            threads=self.wanted.protocol.threads,
+            packages=packages.union(_PACKAGES),
+            protocol=PROTOCOL_VERSION,
+        )
 
 
 @contextlib.contextmanager

@@ -72,11 +72,11 @@ def command(config_file: Path, report_only: bool, as_json: bool, **given: Value)
     )
     if report_only:
         sweep.recall()
-        sweep.write_and_show(as_json=as_json)
+        sweep.write_and_show(as_json=as_json, measured=False)
         return 0
     outcomes = [sweep.run(seed) for seed in sweep.seeds]
     sweep.serve_on_more_threads()
-    sweep.write_and_show(as_json=as_json)
+    sweep.write_and_show(as_json=as_json, measured=True)
     return max(exit_code(outcome) for outcome in outcomes)
 
 
@@ -111,7 +111,7 @@ class _Sweep:
             inspect_machine(session.study, session.environment, session.progress)
             inspect_models(self.recipes, exploration.preparation, session.study)
             outcome = session.take(exploration, self.recipes, until=Until.TIMED)
-            self._examine(seed, session.run, session.study)
+            self._examine(seed, session.run, session.study, session.wanted)
         return outcome
 
     def recall(self) -> None:
@@ -123,7 +123,9 @@ class _Sweep:
             run = RunFolder(self._folder(seed))
             if not run.study.exists():
                 raise StudyError(f"{run.study}: there is no study of seed {seed} yet")
-            self._examine(seed, run, run.load_study())
+            # What it was measured with, whatever the file says now.
+            described = run.describe() or self._wanted(seed)
+            self._examine(seed, run, run.load_study(), described)
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
@@ -146,10 +148,13 @@ class _Sweep:
                     session, wanted=dataclasses.replace(session.wanted, protocol=protocol)
                 )
                 wider.take(wider.begin(session.wanted.settings), wanted, until=Until.TIMED)
-            self._examine(self.seeds[0], session.run, session.study)
+            self._examine(self.seeds[0], session.run, session.study, session.wanted)
 
-    def write_and_show(self, *, as_json: bool) -> None:
-        """Write every output, and print the table of each seed and what the budgets pick."""
+    def write_and_show(self, *, as_json: bool, measured: bool) -> None:
+        """Write every output, and print the table of each seed and what the budgets pick.
+
+        What describes how it was `measured` is written by the command that did so.
+        """
         from quant_explorer.cli.console import ConsoleProgress, messages, output
         from quant_explorer.cli.session import show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
@@ -157,11 +162,11 @@ class _Sweep:
         from quant_explorer.report.sweep_text import describe_sweep
 
         findings = list(self.findings.values())
-        reproducibility = describe_reproducibility(
-            sys.argv,
-            findings[0].results.environment,
-            [one.results.run.data_digest for one in findings],
-            self.plan,
+        digests = [one.results.run.data_digest for one in findings]
+        reproducibility = (
+            describe_reproducibility(sys.argv, findings[0].results.environment, digests, self.plan)
+            if measured
+            else None
         )
         with ConsoleProgress().task("writing tables and plots", None):
             summary = write_sweep(findings, self.plan, reproducibility, self.config.run_dir)
@@ -189,10 +194,10 @@ class _Sweep:
 
         return RunDescription(self.config.settings_of_seed(seed), self.config.protocol)
 
-    def _examine(self, seed: int, run: RunFolder, study: Study) -> None:
+    def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
         from quant_explorer.cli.session import run_info
         from quant_explorer.report.render import write_report
         from quant_explorer.report.sweep import examine_seed
 
-        results = write_report(study, run_info(study, self._wanted(seed)), run.report, multi=False)
+        results = write_report(study, run_info(study, described), run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)

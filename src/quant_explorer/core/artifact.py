@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.dataset import InputSpec
-from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.measurement import FileSize
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import ParameterValue, Provenance, Recipe
@@ -69,7 +69,7 @@ class Artifact:
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError) as error:
-            raise StudyError(f"{path}: not a readable artifact manifest ({error})") from error
+            raise StudyError(f"{path}: not a readable artifact manifest ({explain(error)})") from error
         if manifest.schema_version != SCHEMA_VERSION:
             raise StudyError(
                 f"{path}: schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
@@ -152,7 +152,7 @@ def _explain_storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -65,6 +65,18 @@ class WorkerTimeoutError(WorkerError):
     """A variant's worker process did not answer in time and was ended."""
 
 
+def explain(error: BaseException) -> str:
+    """Return what an exception says, for a place inside of a sentence.
+
+    Ours say it in words. The text of others may be empty, a number or a name (`KeyError` gives its key),
+    so it comes with the type.
+    """
+    text, kind = str(error).strip(), type(error).__name__
+    if isinstance(error, QuantExplorerError) and text:
+        return text
+    return f"{kind}: {text}" if text.strip("()[]{}'\" ,:") else f"{kind} without a message"
+
+
 def require_supported(reason: str | None) -> None:
     """Raise UnsupportedError with the reason, if there is one."""
     if reason is not None:

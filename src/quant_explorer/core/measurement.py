@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.cost import ModelCost
 from quant_explorer.core.energy import EnergyBlock
+from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.roofline import Peaks
 
 
@@ -20,12 +22,33 @@ class Status(StrEnum):
     DIED = "died"
     TIMED_OUT = "timed_out"
 
+    @property
+    def predicate(self) -> str:
+        """What a sentence says of a variant with this status."""
+        return _PREDICATES[self]
+
+    def explain(self, reason: str | None) -> str:
+        """The predicate with its reason."""
+        return f"{self.predicate}: {reason or 'no reason was recorded'}"
+
+
+_PREDICATES = {
+    Status.OK: "was measured",
+    Status.UNSUPPORTED: "is not possible",
+    Status.BUILD_FAILED: "could not be built",
+    Status.FAILED: "failed",
+    Status.DIED: "died",
+    Status.TIMED_OUT: "did not answer in time",
+}
+
 
 @dataclass(frozen=True)
 class Environment:
     """The machine and settings a measurement was taken in. Different environments are never ranked together.
 
-    `versions` are those of everything that matters to a figure; `memory_bytes` is the machine's.
+    `versions` are those of everything that matters to a figure, this package among them; `memory_bytes` is
+    the machine's. `protocol` is the version of how figures are taken, 0 where it was not recorded.
+    `isa_limits` are the variables that kept libraries from instruction sets that the machine has.
     """
 
     digest: str
@@ -37,6 +60,17 @@ class Environment:
     os: str
     python: str
     versions: dict[str, str]
+    protocol: int = 0
+    isa_limits: dict[str, str] = field(default_factory=dict)
+
+    def emulates(self, precision: Precision) -> bool:
+        """Whether the machine is known to have no arithmetic of a half precision of its own."""
+        known = precision in HALF_PRECISIONS and bool(self.instruction_sets)
+        return known and not has_arithmetic(precision, self.instruction_sets)
+
+    def is_but_for_threads(self, other: Environment) -> bool:
+        """Whether `other` is the same machine with the same settings, on as many threads or on others."""
+        return replace(self, digest=other.digest, threads=other.threads) == other
 
 
 @dataclass(frozen=True)
@@ -112,6 +146,7 @@ class Measurement:
     """What was found of one variant in one environment: everything but latency, which is comparative.
 
     With a status other than OK, `reason` says why, and the figures that were not reached are None.
+    `precision` is the one that was asked for, None where it was not recorded; `executed` is what ran.
     `energy` are blocks of calls at batch 1; empty, with a reason, where no counter could be read.
     """
 
@@ -130,6 +165,7 @@ class Measurement:
     steps: tuple[str, ...] = ()
     energy: tuple[EnergyBlock, ...] = ()
     energy_reason: str | None = None
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -216,13 +252,15 @@ class FloatModel:
     """What a float model asks of any machine: of the unpruned model, and of each pruned one.
 
     `steps` are the techniques that made it, as `Measurement.steps` has them; the variants whose steps begin
-    with these are made of it. `channels` are those that could be pruned, (before, after).
+    with these are made of it. `channels` are those that could be pruned, (before, after). `digest` names the
+    weights and the versions of the techniques, "" where they were not recorded.
     """
 
     model: str
     steps: tuple[str, ...]
     cost: ModelCost
     channels: tuple[int, int] | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)

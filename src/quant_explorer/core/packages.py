@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution
+
+import quant_explorer
+
+
+def own_version() -> dict[str, str]:
+    """Return the version of this package by its name, as the libraries' are kept."""
+    return {"quant-explorer": quant_explorer.__version__}
 
 
 def installed_version(package: str) -> str | None:
     """Return the installed version of a distribution, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    found = _described(importlib.metadata.distributions(name=package))
+    return next((version for _, version in found), None)
+
+
+def installed_distributions() -> dict[str, str]:
+    """Return the version of everything that is installed, by name in alphabetical order."""
+    # Of several with one name the first on the path is what Python imports.
+    found = dict(reversed(list(_described(importlib.metadata.distributions()))))
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
 def explain_missing(extra: str, *packages: str) -> str | None:
@@ -24,3 +38,11 @@ def explain_missing(extra: str, *packages: str) -> str | None:
 def package_versions(*packages: str) -> dict[str, str]:
     """Return the version of each distribution, "none" where it is not installed."""
     return {package: installed_version(package) or "none" for package in packages}
+
+
+def _described(distributions: Iterable[Distribution]) -> Iterator[tuple[str, str]]:
+    """Yield name and version of each; an interrupted installation leaves folders that say neither."""
+    for distribution in distributions:
+        metadata = distribution.metadata
+        if "Name" in metadata and "Version" in metadata:
+            yield metadata["Name"], metadata["Version"]

@@ -37,7 +37,8 @@ class Provenance:
     `weights` and `calibration` are SHA-256 digests of the float weights and of the calibration
     images, `training` one of the images, the seed and the schedule that fine-tuning uses (empty for a
     recipe that does not train), `versions` the libraries that make the artifact and this package,
-    `lowering` the runtime's version of how it lowers, `cpu` the features of this CPU that it chooses by.
+    `lowering` the runtime's version of how it lowers, `cpu` the features of this CPU that it chooses by,
+    `preprocessing` a digest of how images become the model's input.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Provenance:
     lowering: int = 0
     cpu: tuple[str, ...] = ()
     target: Target = "native"
+    preprocessing: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def canonical_provenance(provenance: Provenance) -> dict[str, object]:
         fields["cpu"] = list(provenance.cpu)
     if provenance.target != "native":
         fields["target"] = provenance.target
+    if provenance.preprocessing:
+        fields["preprocessing"] = provenance.preprocessing
     return fields
 
 

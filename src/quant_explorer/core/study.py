@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.measurement import (
     Block,
     Environment,
@@ -67,7 +67,7 @@ class Study:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
+            raise StudyError(f"{path}: cannot be read ({error.strerror or explain(error)})") from error
         complete, newline, _ = content.rpartition(b"\n")
         study._whole_bytes = len(complete) + len(newline)
         for number, line in enumerate(complete.splitlines(), start=1):
@@ -86,7 +86,9 @@ class Study:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            reason = f"cannot be written ({error.strerror}); what was recorded before is kept"
+            reason = (
+                f"cannot be written ({error.strerror or explain(error)}); what was recorded before is kept"
+            )
             raise StorageError(f"{self.path}: {reason}") from error
         self._whole_bytes += len(line)
         self.records.append(record)
@@ -97,15 +99,25 @@ class Study:
         return {record.digest: record for record in self.records if isinstance(record, Environment)}
 
     @property
+    def visits(self) -> tuple[Environment, ...]:
+        """Environments, in the order in which each was last begun to measure in."""
+        begun: dict[str, Environment] = {}
+        for record in self.records:
+            if isinstance(record, Environment):
+                begun.pop(record.digest, None)
+                begun[record.digest] = record
+        return tuple(begun.values())
+
+    @property
     def splits(self) -> dict[str, ReportSplit]:
         """Labels of the report splits by digest."""
         return {record.digest: record for record in self.records if isinstance(record, ReportSplit)}
 
     def float_model(self, model: str, steps: tuple[str, ...]) -> FloatModel | None:
-        """What is known of the float model that a variant with `steps` is made of."""
+        """What is known of the float model that a variant with `steps` is made of, the latest of each."""
         made = [
             record
-            for record in self.records
+            for record in reversed(self.records)
             if isinstance(record, FloatModel)
             and record.model == model
             and record.steps == steps[: len(record.steps)]
@@ -177,7 +189,7 @@ def _decode(line: bytes, where: str) -> Record:
         wrapped = json.loads(line)
         version, kind, content = wrapped["schema_version"], wrapped["kind"], wrapped["record"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{where}: not a study record ({error})") from error
+        raise StudyError(f"{where}: not a study record ({explain(error)})") from error
     if version not in (_ONE_BLOCK_VERSION, SCHEMA_VERSION):
         readable = f"{_ONE_BLOCK_VERSION} and {SCHEMA_VERSION}"
         raise StudyError(f"{where}: schema version {version}, this program reads {readable}")
@@ -188,7 +200,7 @@ def _decode(line: bytes, where: str) -> Record:
             return _in_one_pass(msgspec.convert(content, type=_OneBlockRound))
         return msgspec.convert(content, type=_KINDS[kind])
     except msgspec.ValidationError as error:
-        raise StudyError(f"{where}: {error}") from error
+        raise StudyError(f"{where}: {explain(error)}") from error
 
 
 class _OneBlockRound(msgspec.Struct):

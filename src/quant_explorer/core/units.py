@@ -1,6 +1,11 @@
 """Formatting at the edge. Inside, everything is in seconds (`_s`) and bytes (`_bytes`)."""
 
 
+def format_count(count: int, noun: str) -> str:
+    """Format a number of things, whose plural has an s: `1 round`, `2 rounds`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def format_kb(size_bytes: float) -> str:
     """Format bytes as kilobytes of 1,000 bytes with one decimal."""
     return f"{size_bytes / 1e3:,.1f}"

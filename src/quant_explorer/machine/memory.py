@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from quant_explorer.core.errors import explain
 from quant_explorer.machine.cgroup import ROOT, free_memory_bytes, memory_limit_bytes
 
 
@@ -39,7 +40,10 @@ class ResidentMemory:
             self.reset_peak()
             self.read_peak_bytes()
         except (OSError, ValueError) as error:
-            return f"the kernel does not offer a resettable high-water mark of resident memory ({error})"
+            return (
+                "the kernel does not offer a resettable high-water mark of resident memory "
+                f"({explain(error)})"
+            )
         return None
 
     def read_bytes(self) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from quant_explorer.core.errors import explain
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.roofline import BANDWIDTH
 from quant_explorer.machine.kernels import KERNELS, Call, Prepare
@@ -86,7 +87,7 @@ def _fastest_kernel(precision: Precision, effort: Effort) -> Figure:
             rate = _best_gmacs_per_s(prepare, effort)
         # A kernel that this build or processor lacks says so in one of these ways.
         except (AttributeError, RuntimeError, TypeError) as error:
-            reasons.append(f"{name}: {str(error).splitlines()[0]}")
+            reasons.append(f"{name}: {explain(error).splitlines()[0]}")
             continue
         if best.value is None or rate > best.value:
             best = Figure(precision, rate, name)

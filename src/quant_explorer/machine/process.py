@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-from quant_explorer.core.errors import WorkerError
+from quant_explorer.core.errors import WorkerError, explain
 
 _PR_SET_PDEATHSIG = 1
 _TASKS = Path("/proc/self/task")
@@ -43,7 +43,9 @@ def start_process(
         )
     except OSError as error:
         own_end.close()
-        raise WorkerError(f"no worker process could be started ({error.strerror})") from error
+        raise WorkerError(
+            f"no worker process could be started ({error.strerror or explain(error)})"
+        ) from error
     finally:
         child_end.close()
     return process, own_end

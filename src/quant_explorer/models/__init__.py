@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.errors import ModelError
+from quant_explorer.core.errors import ModelError, explain
 from quant_explorer.core.registry import Registry
 from quant_explorer.models.architecture import Architecture, Shape
 from quant_explorer.models.edge_cnn import EdgeCnn
@@ -90,8 +90,9 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
         with torch.no_grad():
             output: object = module(torch.zeros(2, *input_shape))
     except Exception as error:  # a user's own code: it may raise anything
-        told = f"{type(error).__name__}: {error}"
-        raise ModelError(f"the model cannot take a batch of shape {(2, *input_shape)} ({told})") from error
+        raise ModelError(
+            f"the model cannot take a batch of shape {(2, *input_shape)} ({explain(error)})"
+        ) from error
     finally:
         module.train(was_training)
     if not isinstance(output, torch.Tensor):

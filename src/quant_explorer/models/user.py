@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.errors import ModelError
+from quant_explorer.core.errors import ModelError, explain
 from quant_explorer.models.architecture import Shape
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class UserModel:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise ModelError(f"{self.path}: importing it failed with {_told(error)}") from error
+            raise ModelError(f"{self.path}: importing it failed with {explain(error)}") from error
         return module
 
     def _factory(self, module: ModuleType) -> Factory:
@@ -95,7 +95,7 @@ class UserModel:
                 return factory(num_classes=classes)
             return factory()
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{self.path}: {self.function}() failed with {_told(error)}") from error
+            raise ModelError(f"{self.path}: {self.function}() failed with {explain(error)}") from error
 
 
 def parse_user_model(name: str) -> UserModel | None:
@@ -120,7 +120,3 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         if entry in sys.path:
             sys.path.remove(entry)
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

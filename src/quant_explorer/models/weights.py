@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.errors import ModelError, StorageError
+from quant_explorer.core.errors import ModelError, StorageError, explain
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -83,7 +83,9 @@ def save_weights(module: nn.Module, path: Path) -> None:
     try:
         write_atomically(path, safetensors.torch.save(state, metadata={"format": "pt"}))
     except OSError as error:
-        raise StorageError(f"{path}: weights cannot be written ({error.strerror or error})") from error
+        raise StorageError(
+            f"{path}: weights cannot be written ({error.strerror or explain(error)})"
+        ) from error
 
 
 def parameter_digest(module: nn.Module) -> str:
@@ -105,7 +107,7 @@ def _read_safetensors(path: Path) -> object:
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
+        raise ModelError(f"{path}: not a readable safetensors file ({explain(error)})") from error
 
 
 def _read_pickle(path: Path) -> object:
@@ -119,7 +121,7 @@ def _read_pickle(path: Path) -> object:
             "is refused. Save the weights alone: torch.save(model.state_dict(), path)."
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
+        raise ModelError(f"{path}: not a readable PyTorch checkpoint ({explain(error)})") from error
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from quant_explorer import __version__
 from quant_explorer.core.artifact import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -16,7 +16,8 @@ from quant_explorer.core.artifact import (
 )
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.errors import require_supported
-from quant_explorer.core.recipe import Provenance, Recipe
+from quant_explorer.core.packages import own_version
+from quant_explorer.core.recipe import Provenance, Recipe, digest_of
 from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.metrics.accuracy import check_logits
 from quant_explorer.metrics.fidelity import check_fidelity
@@ -27,7 +28,6 @@ from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker import Worker
 from quant_explorer.techniques import TECHNIQUES
 
-PACKAGE = "quant-explorer"
 # Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
 CHECKED_IMAGES = 16
 
@@ -40,10 +40,11 @@ def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provena
         weights=subject.weights_digest,
         calibration=subject.dataset.digest,
         training=subject.training_digest if trains else "",
-        versions=tuple(sorted((runtime.versions() | {PACKAGE: __version__}).items())),
+        versions=tuple(sorted((runtime.versions() | own_version()).items())),
         lowering=runtime.version,
         cpu=runtime.cpu_features(),
         target=subject.settings.target,
+        preprocessing=digest_of(dataclasses.asdict(subject.spec)),
     )
 
 

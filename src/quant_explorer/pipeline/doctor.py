@@ -12,7 +12,7 @@ from pathlib import Path
 from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.cost import BYTES_PER_ELEMENT
-from quant_explorer.core.errors import QuantExplorerError, UnsupportedError
+from quant_explorer.core.errors import QuantExplorerError, UnsupportedError, explain
 from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.roofline import BANDWIDTH, Peaks, ridge_macs_per_byte
@@ -82,7 +82,12 @@ def _facts() -> Iterator[Fact]:
 def _engines() -> Iterator[Fact]:
     import torch
 
-    from quant_explorer.runtimes.eager import select_engine
+    from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
+
+    missing = explain_missing_int8()
+    if missing:
+        yield Fact("quantized engines", "not available", missing)
+        return
     from quant_explorer.runtimes.fx import FULL_ACTIVATION_BITS, activation_bits
 
     chosen = select_engine("")
@@ -141,13 +146,13 @@ def _find_int8(runtime: Runtime, threads: int) -> tuple[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             return _describe_int8(measure_int8_speed(runtime, threads, Path(folder)))
     except UnsupportedError as error:
-        return "not possible", str(error)
+        return "not possible", explain(error)
     except QuantExplorerError as error:
-        return "failed", str(error)
+        return "failed", explain(error)
     except Exception as error:
         # A library that cannot work on this machine is what the doctor is asked about.
         logger.exception("INT8 on %s failed", runtime.name)
-        return "failed", f"{type(error).__name__}: {error} (-v shows the traceback)"
+        return "failed", f"{explain(error)} (-v shows the traceback)"
 
 
 def _describe_int8(found: Int8Speed) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache, cached_property, partial
@@ -15,12 +15,19 @@ import numpy as np
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Runtime
-from quant_explorer.core.errors import QuantExplorerError, StorageError, UnsupportedError, WorkerError
+from quant_explorer.core.errors import (
+    QuantExplorerError,
+    StorageError,
+    UnsupportedError,
+    WorkerError,
+    explain,
+)
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.metrics.accuracy import Scored
+from quant_explorer.pipeline.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.measure import measure, status_of
@@ -83,9 +90,9 @@ class Exploration:
 
         The next one is built while the images of the one before are scored.
         """
-        for record in (self.environment, self.subject.split):
-            if record not in self.study.records:
-                self.study.append(record)
+        self._begin()
+        for line in self._explain_anew(recipes, until):
+            self.subject.progress.say(line)
         contenders: list[Contender] = []
         failures: list[Measurement] = []
         baseline: str | None = None
@@ -112,6 +119,26 @@ class Exploration:
             )
         return Outcome(tuple(contenders), tuple(failures), problems)
 
+    def _begin(self) -> None:
+        """Record where this happens: a report shows first what was begun last."""
+        alike = [one for one in self.study.visits if one.threads == self.environment.threads]
+        if not alike or alike[-1] != self.environment:
+            self.study.append(self.environment)
+        if self.subject.split not in self.study.records:
+            self.study.append(self.subject.split)
+
+    def _explain_anew(self, recipes: Sequence[Recipe], until: Until) -> Iterator[str]:
+        """Say what an earlier version has done here already and is done again, and why."""
+        wanted = {
+            recipe: provenance_of(recipe, self.subject, create_runtime(recipe, self.runtimes))
+            for recipe in recipes
+        }
+        yield from explain_retraining(wanted, self.preparation)
+        yield from explain_rebuilding(wanted, self.run.artifacts)
+        if until > Until.BUILT:
+            variants = [self._blank(recipe).variant for recipe in recipes]
+            yield from explain_remeasuring(variants, self.study, self.environment)
+
     def _measure(
         self, contender: Contender, baseline: str | None, *, meanwhile: Callable[[], object]
     ) -> Contender | Measurement:
@@ -132,12 +159,27 @@ class Exploration:
             if scored is not None:
                 self._write_outputs(digest, scored)
             self._record(found)
+        elif self._is_superseded(found):
+            # An artifact of another version was measured since. A table shows the latest of each name.
+            self.study.append(found)
         return replace(contender, measurement=found) if found.status is Status.OK else found
 
     def _record(self, measurement: Measurement) -> None:
         earlier = self.study.measurements(self.environment.digest)
-        if earlier.get(measurement.variant.digest) != measurement:
+        if earlier.get(measurement.variant.digest) != measurement or self._is_superseded(measurement):
             self.study.append(measurement)
+
+    def _is_superseded(self, measurement: Measurement) -> bool:
+        """Whether something else of the same name was recorded here after it."""
+        variant = measurement.variant
+        latest = [
+            one.variant
+            for one in self.study.records
+            if isinstance(one, Measurement)
+            and one.environment == self.environment.digest
+            and (one.variant.model, one.variant.name) == (variant.model, variant.name)
+        ]
+        return bool(latest) and latest[-1] != variant
 
     def _blank(self, recipe: Recipe) -> Measurement:
         runtime = create_runtime(recipe, self.runtimes)
@@ -155,18 +197,20 @@ class Exploration:
         try:
             return Contender(build(recipe, self.preparation, runtime, self.protocol), runtime, blank)
         except UnsupportedError as error:
-            return replace(blank, status=Status.UNSUPPORTED, reason=str(error))
+            return replace(blank, status=Status.UNSUPPORTED, reason=explain(error))
         except StorageError:
             raise
         except WorkerError as error:
-            return replace(blank, status=status_of(error), reason=f"when its files were checked: {error}")
+            return replace(
+                blank, status=status_of(error), reason=f"when its files were checked: {explain(error)}"
+            )
         except QuantExplorerError as error:
-            return replace(blank, status=Status.BUILD_FAILED, reason=str(error))
+            return replace(blank, status=Status.BUILD_FAILED, reason=explain(error))
         except Exception as error:
             if isinstance(error, OSError) and self._is_of_storage(error):
-                raise StorageError(f"{self.run.path}: cannot be written ({error})") from error
+                raise StorageError(f"{self.run.path}: cannot be written ({explain(error)})") from error
             logger.exception("building %s failed", recipe.name)
-            return replace(blank, status=Status.BUILD_FAILED, reason=f"{type(error).__name__}: {error}")
+            return replace(blank, status=Status.BUILD_FAILED, reason=explain(error))
 
     def _is_of_storage(self, error: OSError) -> bool:
         """Whether no variant could be written; otherwise a library or a user's model met the error."""

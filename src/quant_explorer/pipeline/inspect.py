@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.measurement import Environment, FloatModel, MachinePeaks
 from quant_explorer.core.progress import Progress
-from quant_explorer.core.recipe import Recipe, Step
+from quant_explorer.core.recipe import Recipe, Step, canonical_step, digest_of
 from quant_explorer.core.study import Study
 from quant_explorer.datasets.cache import default_cache_dir
 from quant_explorer.machine.kept_peaks import load_or_measure
@@ -27,15 +27,18 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
     wanted = dict.fromkeys(_shape(recipe) for recipe in recipes)
     for steps in wanted:
         told = tuple(step.describe() for step in steps)
+        digest = digest_of(
+            {"steps": [canonical_step(step) for step in steps], "weights": subject.weights_digest}
+        )
         known = study.float_model(subject.model_name, told)
-        if known is not None and known.steps == told:
+        if known is not None and (known.steps, known.digest) == (told, digest):
             continue
         try:
             candidate = preparation.candidate(steps)
         except UnsupportedError:
             continue
         cost = analyze_model(candidate.model, subject.spec.shape)
-        study.append(FloatModel(subject.model_name, told, cost, candidate.channels))
+        study.append(FloatModel(subject.model_name, told, cost, candidate.channels, digest))
 
 
 def inspect_machine(study: Study, environment: Environment, progress: Progress) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.energy import EnergyBlock
-from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.core.settings import MeasurementProtocol
@@ -70,7 +70,8 @@ def measure(
     `meanwhile` is called while the worker finds what other work does not disturb: what ran, and the logits.
     A variant that fails, hangs or dies keeps what was found until then, with its status and reason.
     """
-    found = replace(blank, files=artifact.files, notes=artifact.manifest.notes)
+    manifest = artifact.manifest
+    found = replace(blank, files=artifact.files, notes=manifest.notes, precision=manifest.spec.precision)
     try:
         with ThreadPoolExecutor(1) as pool, open_worker(artifact, runtime, run, protocol) as worker:
             opened = worker.open(subject.batch(1))
@@ -98,7 +99,7 @@ def measure(
         predictions = score(scored, labels, trained=subject.trained, reference=reference)
         return replace(found, predictions=predictions), scored
     except (BuildError, WorkerError) as error:
-        return replace(found, status=status_of(error), reason=str(error)), None
+        return replace(found, status=status_of(error), reason=explain(error)), None
 
 
 def status_of(error: BuildError | WorkerError) -> Status:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Candidate
+from quant_explorer.core.difference import facts_of_techniques
 from quant_explorer.core.errors import require_supported
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step, canonical_step, digest_of
 from quant_explorer.models import load_weights, save_weights
+from quant_explorer.pipeline.origin import Origin
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.techniques import create_technique
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a technique that trains gave beside the weights."""
+
+    spec: QuantSpec
+    notes: tuple[str, ...]
 
 
 class Preparation:
@@ -49,29 +60,44 @@ class Preparation:
         require_supported(technique.unsupported(candidate))
         if not technique.trains:
             return technique.apply(candidate, self.subject.workbench())
-        name = f"{steps[-1].technique}-{self._training_digest(steps)}.safetensors"
-        weights = self.run.weights / name
+        weights = self.weights_file(steps)
         spec = weights.with_suffix(".spec.json")
         if weights.exists() and spec.exists():
             return _restore(candidate, weights, spec)
         trained = technique.apply(candidate, self.subject.workbench())
-        write_atomically(spec, msgspec.json.encode(trained.spec))
+        write_atomically(spec, msgspec.json.encode(_Trained(trained.spec, trained.notes)))
+        self.origin(steps).write(weights)
         save_weights(trained.model, weights)
         return trained
 
-    def _training_digest(self, steps: tuple[Step, ...]) -> str:
-        return digest_of(
+    def weights_file(self, steps: tuple[Step, ...]) -> Path:
+        """Where the weights are kept that the last of `steps` trains."""
+        digest = digest_of(
             {
                 "steps": [canonical_step(step) for step in steps],
                 "weights": self.subject.weights_digest,
                 "training": self.subject.training_digest,
             }
         )
+        return self.run.weights / f"{steps[-1].technique}-{digest}.safetensors"
+
+    def origin(self, steps: tuple[Step, ...]) -> Origin:
+        """What the weights are made of that the last of `steps` trains."""
+        subject = self.subject
+        made = ", ".join((subject.model_name, *(step.describe() for step in steps)))
+        return Origin(
+            made,
+            {
+                **subject.training_facts,
+                **facts_of_techniques(steps),
+                "float weights": subject.weights_digest,
+            },
+        )
 
 
 def _restore(candidate: Candidate, weights: Path, spec: Path) -> Candidate:
     model = copy.deepcopy(candidate.model)
     load_weights(model, weights)
-    wanted = msgspec.json.decode(spec.read_bytes(), type=QuantSpec)
-    spec_here = dataclasses.replace(wanted, target=candidate.spec.target)
-    return dataclasses.replace(candidate, model=model, spec=spec_here)
+    trained = msgspec.json.decode(spec.read_bytes(), type=_Trained)
+    spec_here = dataclasses.replace(trained.spec, target=candidate.spec.target)
+    return dataclasses.replace(candidate, model=model, spec=spec_here, notes=trained.notes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import quant_explorer
 from quant_explorer.core.measurement import Environment
+from quant_explorer.core.packages import installed_distributions
 from quant_explorer.core.sweep import Reproducibility, SweepPlan
 
 
@@ -26,12 +26,7 @@ def describe_reproducibility(
         seeds=plan.seeds,
         data_digests=tuple(data_digests),
         configuration=plan.configuration,
-        packages={
-            distribution.metadata["Name"]: distribution.version
-            for distribution in sorted(
-                importlib.metadata.distributions(), key=lambda one: one.metadata["Name"].lower()
-            )
-        },
+        packages=installed_distributions(),
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from quant_explorer.core.artifact import remove_unfinished, write_atomically
 from quant_explorer.core.declaration import decode_path, settings_of
-from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
+from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError, explain
 from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 
@@ -81,7 +81,9 @@ class RunFolder:
                 self.description.read_bytes(), type=RunDescription, dec_hook=decode_path
             )
         except msgspec.DecodeError as error:
-            raise StudyError(f"{self.description}: not a readable run description ({error})") from error
+            raise StudyError(
+                f"{self.description}: not a readable run description ({explain(error)})"
+            ) from error
 
     def claim(self, wanted: RunDescription) -> None:
         """Write the description, or check that the folder was made with the same settings.
@@ -98,7 +100,7 @@ class RunFolder:
         earlier = self.describe()
         if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
             differing = [
-                f"{one.option} {before} (now {now})"
+                f"{one.option} {_given(before)} (now {_given(now)})"
                 for one in settings_of(Settings)
                 if (before := getattr(earlier.settings, one.name))
                 != (now := getattr(wanted.settings, one.name))
@@ -108,6 +110,10 @@ class RunFolder:
                     f"{self.path} was made with {', '.join(differing)}. "
                     "Use another --run-dir, or the same options."
                 )
+
+
+def _given(value: object) -> str:
+    return "not given" if value in (None, "") else str(value)
 
 
 @contextmanager
@@ -125,7 +131,7 @@ def open_run(path: Path) -> Iterator[RunFolder]:
             f"{path} is in use by another quant-explorer process; wait for it, or use another --run-dir"
         ) from None
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
     try:
         run = RunFolder(path)
         remove_unfinished(run.artifacts)
@@ -141,7 +147,7 @@ def log_to(path: Path) -> Iterator[None]:
     try:
         handler = _LogFile(path)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror or explain(error)})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

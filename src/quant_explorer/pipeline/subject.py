@@ -12,8 +12,8 @@ import numpy as np
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.difference import Facts, describe_changes
 from quant_explorer.core.measurement import ReportSplit
-from quant_explorer.core.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.settings import CALIBRATION_BATCH, Settings
@@ -28,7 +28,9 @@ from quant_explorer.models import (
     save_weights,
 )
 from quant_explorer.models.user import parse_user_model
+from quant_explorer.pipeline.origin import Origin
 from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.schedule import GROWING_IMAGES, Schedule, facts_of_training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,12 +53,15 @@ class Subject:
     progress: Progress
 
     @property
+    def training_facts(self) -> Facts:
+        """All that decides the outcome of fine-tuning beside the parameters of its technique."""
+        schedule = self._fine_tuning(epochs=0, learning_rate=0.0)
+        return facts_of_training(schedule, self.dataset, self.spec, self.settings.batch_seed)
+
+    @property
     def training_digest(self) -> str:
-        """Names all that decides the outcome of fine-tuning beside its own parameters."""
-        settings = self.settings
-        return digest_of(
-            {"data": self.dataset.digest, "seed": settings.batch_seed, "batch": settings.batch_size}
-        )
+        """Names all that decides the outcome of fine-tuning beside the parameters of its technique."""
+        return digest_of(self.training_facts)
 
     @property
     def split(self) -> ReportSplit:
@@ -93,14 +98,17 @@ class Subject:
         label: str,
         teacher: Teacher | None = None,
     ) -> None:
-        from quant_explorer.pipeline.training import Schedule, Trainer
+        from quant_explorer.pipeline.training import Trainer
 
-        # Float32 throughout: fake quantization and its control must differ in nothing else.
-        schedule = Schedule(
-            epochs, learning_rate, batch_size=self.settings.batch_size, warmup_share=0.1, autocast=False
-        )
+        schedule = self._fine_tuning(epochs=epochs, learning_rate=learning_rate)
         trainer = Trainer(self.dataset, self.spec, self.settings.batch_seed + 1, self.progress, teacher)
         trainer.fit(model, schedule, label=label)
+
+    def _fine_tuning(self, *, epochs: int, learning_rate: float) -> Schedule:
+        # Float32 throughout: fake quantization and its control must differ in nothing else.
+        return Schedule(
+            epochs, learning_rate, batch_size=self.settings.batch_size, warmup_share=0.1, autocast=False
+        )
 
 
 def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, train: bool = True) -> Subject:
@@ -161,7 +169,7 @@ def _train(
     run: RunFolder,
     progress: Progress,
 ) -> None:
-    from quant_explorer.pipeline.training import GROWING_IMAGES, Schedule, Trainer
+    from quant_explorer.pipeline.training import Trainer
 
     schedule = Schedule(
         settings.epochs,
@@ -170,25 +178,26 @@ def _train(
         label_smoothing=settings.label_smoothing,
         image_scales=GROWING_IMAGES,
     )
-    digest = digest_of(
-        {
-            "start": parameter_digest(loaded.module),
-            "data": dataset.digest,
-            "seed": settings.batch_seed,
-            "schedule": dataclasses.asdict(schedule),
-            "torch": installed_version("torch") or "",
-        }
-    )
-    path = run.weights / f"baseline-{digest}.safetensors"
+    facts = facts_of_training(schedule, dataset, spec, settings.batch_seed)
+    origin = Origin(loaded.name, {**facts, "initial weights": parameter_digest(loaded.module)})
+    path = run.weights / f"baseline-{digest_of(origin.facts)}.safetensors"
     if path.exists():
         load_weights(loaded.module, path)
         return
+    _say_why_anew(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")
     Trainer(dataset, spec, settings.batch_seed, progress).fit(
         loaded.module, schedule, label=f"train {loaded.name}", checkpoint=checkpoint
     )
+    origin.write(path)
     save_weights(loaded.module, path)
     checkpoint.unlink(missing_ok=True)
+
+
+def _say_why_anew(origin: Origin, run: RunFolder, progress: Progress) -> None:
+    found = origin.differences(run.weights.glob("baseline-*.safetensors"))
+    if found is not None:
+        progress.say(f"Training {origin.made} anew: {describe_changes(found)}.")
 
 
 def _settle_batch_norms(model: nn.Module, calibration: Sequence[Batch]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from quant_explorer.core.declaration import NotAllowedError, Setting, Value, merge, values_of
-from quant_explorer.core.errors import SettingsError, UnknownNameError
+from quant_explorer.core.errors import SettingsError, UnknownNameError, explain
 from quant_explorer.core.recipe import Step
 from quant_explorer.core.registry import unknown_name_message
 from quant_explorer.core.settings import (
@@ -123,9 +123,9 @@ def read_sweep_file(path: Path) -> dict[str, Value]:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SettingsError(f"{path}: cannot be read ({error.strerror or explain(error)})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise SettingsError(f"{path}: not readable as YAML ({' '.join(explain(error).split())})") from error
     if not isinstance(content, Mapping) or not isinstance(root, yaml.MappingNode):
         raise SettingsError(f"{path}: expected keys with values, as in configs/default.yaml")
     lines: dict[str, int] = {}
@@ -147,7 +147,7 @@ def read_sweep_file(path: Path) -> dict[str, Value]:
             values |= found
             sources |= dict.fromkeys(found, key)
         except (SettingsError, UnknownNameError) as error:
-            mistakes[f"{where}: {error}"] = None
+            mistakes[f"{where}: {explain(error)}"] = None
     if mistakes:
         raise SettingsError("\n".join(mistakes))
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from quant_explorer.core.errors import WorkerError
+from quant_explorer.core.errors import WorkerError, explain
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, TimingGroup
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.settings import MeasurementProtocol
@@ -46,7 +46,7 @@ def time_variants(
                 Comparison(baseline, group, record.group, subject, run, study, protocol).run_all(unfinished)
                 break
             except LostWorkerError as lost:
-                problems.append(f"timing {lost.contender.measurement.variant.name}: {lost.error}")
+                problems.append(f"timing {lost.contender.measurement.variant.name}: {explain(lost.error)}")
                 if lost.contender is baseline:
                     return tuple(problems)
                 study.append(_lost(lost.contender.measurement, lost.error))
@@ -77,7 +77,7 @@ def _group_of(baseline: Contender, others: Sequence[Contender]) -> TimingGroup:
 
 
 def _lost(measurement: Measurement, error: WorkerError) -> Measurement:
-    return replace(measurement, status=status_of(error), reason=f"while it was timed: {error}")
+    return replace(measurement, status=status_of(error), reason=f"while it was timed: {explain(error)}")
 
 
 def _is_timed(digest: str, study: Study, baseline: Contender, protocol: MeasurementProtocol) -> bool:

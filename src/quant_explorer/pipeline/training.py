@@ -17,47 +17,19 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from quant_explorer.core.architecture import has_arithmetic
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets import augment, prepare
-from quant_explorer.machine.cpu import instruction_sets
 from quant_explorer.pipeline.data_parallel import DataParallel
+from quant_explorer.pipeline.schedule import Schedule
 
-# Shares of the steps, and by what images are scaled until then: small ones first, which cost less.
-# Sources: Howard, "Training Imagenet in 3 hours for USD 25" (progressive resizing), 2018; Tan and Le,
-# "EfficientNetV2", 2021, section 4.
-GROWING_IMAGES = ((0.3, 0.5), (0.65, 0.75))
 # Larger ones leave the caches.
 _EVALUATION_BATCH = 64
 # Batch norms take their statistics from a part.
 _LEAST_PART = 32
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """SGD with Nesterov momentum under a one-cycle learning rate.
-
-    Source: Smith and Topin, "Super-Convergence", 2018. `learning_rate` is the peak, reached after
-    `warmup_share` of the steps. `autocast` multiplies in bfloat16 where the processor does so in hardware.
-    `image_scales` are pairs (share of the steps, scale of the images until then); full size follows.
-    A batch is computed in `parts` side by side, if none is smaller than `_LEAST_PART`.
-    """
-
-    epochs: int
-    learning_rate: float = 0.2
-    batch_size: int = 64
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    warmup_share: float = 0.2
-    autocast: bool = True
-    image_scales: tuple[tuple[float, float], ...] = ()
-    # Not the number of cores, which would decide what batch norms see.
-    parts: int = 2
 
 
 class _Checkpoint(TypedDict):
@@ -184,11 +156,7 @@ class Trainer:
     def _loss(
         self, schedule: Schedule, model: nn.Module, batch: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        bfloat16 = (
-            torch.autocast("cpu", torch.bfloat16)
-            if schedule.autocast and has_arithmetic("bf16", instruction_sets())
-            else contextlib.nullcontext()
-        )
+        bfloat16 = torch.autocast("cpu", torch.bfloat16) if schedule.bfloat16 else contextlib.nullcontext()
         with bfloat16:
             logits = model(batch)
             loss = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)

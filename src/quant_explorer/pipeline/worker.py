@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import subprocess
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,13 @@ import numpy as np
 
 from quant_explorer.core.contracts import Batch, Runtime, Session
 from quant_explorer.core.energy import EnergyBlock
-from quant_explorer.core.errors import UnsupportedError, WorkerDiedError, WorkerError, WorkerTimeoutError
+from quant_explorer.core.errors import (
+    UnsupportedError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerTimeoutError,
+    explain,
+)
 from quant_explorer.core.measurement import Executed, PeakMemory
 from quant_explorer.machine.counters import PackageCounters, find_packages
 from quant_explorer.machine.memory import ResidentMemory
@@ -271,10 +278,8 @@ def _guard(call: Callable[[], R]) -> R | Failure:
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - recorded by the parent as the variant's status and reason
-        import traceback
-
         traceback.print_exc()
-        return Failure(f"{type(error).__name__}: {error}")
+        return Failure(explain(error))
 
 
 def main() -> None:

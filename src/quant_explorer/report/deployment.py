@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from quant_explorer.core.stats import Interval, quantile_of_rounds
 from quant_explorer.report.latency import Timings
@@ -73,8 +73,7 @@ def describe_deployment(results: Results, name: str, timings: Timings) -> Deploy
 
 def _throughput(results: Results, variant: VariantResult) -> Iterator[Throughput]:
     for one in (results, *results.others):
-        environment, own = one.environment, results.environment
-        if environment != replace(own, digest=environment.digest, threads=environment.threads):
+        if not one.environment.is_but_for_threads(results.environment):
             continue
         for same in one.variants:
             if (same.name, same.digest) != (variant.name, variant.digest):

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from quant_explorer.core.measurement import Status
+from quant_explorer.core.architecture import HALF_PRECISIONS
+from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
+from quant_explorer.core.measurement import Environment, Status
+from quant_explorer.core.units import format_count
 from quant_explorer.report.columns import scored_images
 from quant_explorer.report.results import Latency, RunInfo, TwinCheck, VariantResult
 
 FEW_ROUNDS = 10
 MOST_NAMED = 8
-EMULATION_WORDS = ("bf16", "bfloat16", "fp16", "float16", "emulat")
 
 
 def list_distrust(
-    variants: Sequence[VariantResult], aa: Sequence[TwinCheck], run: RunInfo, environments: int
+    variants: Sequence[VariantResult],
+    aa: Sequence[TwinCheck],
+    run: RunInfo,
+    environment: Environment,
+    others: Sequence[Environment],
 ) -> tuple[str, ...]:
-    """Return the sentences, most damaging first; empty when nothing speaks against the figures."""
+    """Return the sentences, most damaging first; empty when nothing speaks against the figures.
+
+    `environment` is the one that the figures are of, `others` are those that the study holds beside it.
+    """
     sources = (
-        _environments(environments),
+        _environments(environment, others),
         _twins(aa),
         _failures(variants),
         _unranked(variants),
@@ -28,7 +37,8 @@ def list_distrust(
         _subsets(variants),
         _tails(variants),
         _memory(variants),
-        _emulation(variants),
+        _emulation(variants, environment),
+        _promotion(variants),
     )
     return tuple(sentence for source in sources for sentence in source)
 
@@ -38,12 +48,16 @@ def label(variant: VariantResult) -> str:
     return f"{variant.name} ({variant.model})"
 
 
-def _environments(count: int) -> Iterator[str]:
-    if count > 1:
-        yield (
-            f"The study holds measurements of {count} environments (machine, settings or library versions "
-            "differ). Each has its own table: figures of different environments are not comparable."
-        )
+def _environments(environment: Environment, others: Sequence[Environment]) -> Iterator[str]:
+    here = facts_of_environment(environment)
+    for other in others:
+        # More threads on the same machine are what a sweep measures its choice on.
+        if not other.is_but_for_threads(environment):
+            found = find_differences(facts_of_environment(other), here)
+            yield (
+                f"The study holds figures of environment {other.digest} too, which have a table of their own "
+                f"and do not compare with these ({environment.digest}): {describe_contrasts(found)}."
+            )
 
 
 def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
@@ -53,8 +67,8 @@ def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
             interval = f"{check.ratio:.3f} [{check.ratio_ci.low:.3f}, {check.ratio_ci.high:.3f}]"
             yield (
                 f"{_comparison(check)}: this machine was too noisy for this comparison. The baseline and its "
-                f"A/A twin, the same files opened twice, came out different ({interval} over {check.rounds} "
-                "rounds), so latency differences of that order mean nothing."
+                f"A/A twin, the same files opened twice, came out different ({interval} over "
+                f"{format_count(check.rounds, 'round')}), so latency differences of that order mean nothing."
             )
     for check in aa:
         if check.separable is None:
@@ -62,9 +76,10 @@ def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
             yield f"{_comparison(check)}: there is no A/A control ({reason})."
     quiet = sum(not check.separable for check in checked)
     if checked and quiet == len(checked):
+        compared = f"any of the {quiet} comparisons" if quiet > 1 else "the only comparison"
         yield (
-            f"The A/A twin was not separable from the baseline in any of the {quiet} comparisons, as it "
-            "should be. (By chance alone about one in twenty is.)"
+            f"The A/A twin was not separable from the baseline in {compared}, as it should be. (By chance "
+            "alone about one in twenty is.)"
         )
 
 
@@ -75,7 +90,7 @@ def _comparison(check: TwinCheck) -> str:
 def _failures(variants: Sequence[VariantResult]) -> Iterator[str]:
     failed = [variant for variant in variants if variant.status is not Status.OK]
     if failed:
-        names = _listed(f"{label(variant)} {variant.status}" for variant in failed)
+        names = _listed(f"{label(variant)} {variant.status.predicate}" for variant in failed)
         yield f"Not everything was measured: {names}. The reasons are below."
 
 
@@ -93,7 +108,7 @@ def _ends(aa: Sequence[TwinCheck]) -> Iterator[str]:
         }
         if check.stopped_by != "precision":
             stopped = why.get(check.stopped_by or "", "did not run to an end")
-            yield f"{_comparison(check)}: timing {stopped} after {check.rounds} rounds."
+            yield f"{_comparison(check)}: timing {stopped} after {format_count(check.rounds, 'round')}."
 
 
 def _wide(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
@@ -149,7 +164,9 @@ def _tails(variants: Sequence[VariantResult]) -> Iterator[str]:
                 if latency.rounds and figure in latency.reasons:
                     missing[batch] = missing.get(batch, 0) + 1
         if missing:
-            counts = _listed(f"{count} variants at batch {batch}" for batch, count in missing.items())
+            counts = _listed(
+                f"{format_count(count, 'variant')} at batch {batch}" for batch, count in missing.items()
+            )
             yield f"{figure.removesuffix('_s')} is not given, for want of calls, for {counts}."
 
 
@@ -162,14 +179,24 @@ def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
         yield f"Peak memory is not available for {_listed(names)}: {reason}."
 
 
-def _emulation(variants: Sequence[VariantResult]) -> Iterator[str]:
-    names: dict[str, list[str]] = {}
+def _emulation(variants: Sequence[VariantResult], environment: Environment) -> Iterator[str]:
+    for precision in filter(environment.emulates, HALF_PRECISIONS):
+        names = [label(one) for one in variants if (one.executed.macs or {}).get(precision)]
+        if names:
+            yield (
+                f"{_listed(names)}: this CPU has no {precision} arithmetic: it converts to fp32 and back, "
+                "and these latencies say nothing of a CPU that has it."
+            )
+
+
+def _promotion(variants: Sequence[VariantResult]) -> Iterator[str]:
+    names: dict[tuple[str, str], list[str]] = {}
     for variant in variants:
-        for note in variant.notes:
-            if any(word in note.lower() for word in EMULATION_WORDS):
-                names.setdefault(note.rstrip("."), []).append(label(variant))
-    for note, those in names.items():
-        yield f"{_listed(those)}: {note}."
+        ran = [precision for precision, count in (variant.executed.macs or {}).items() if count]
+        if variant.precision in HALF_PRECISIONS and ran and variant.precision not in ran:
+            names.setdefault((variant.precision, " and ".join(ran)), []).append(label(variant))
+    for (precision, ran_in), named in names.items():
+        yield f"{_listed(named)}: asked for {precision}, computed in {ran_in}."
 
 
 def _listed(names: Iterable[str]) -> str:

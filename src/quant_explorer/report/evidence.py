@@ -126,7 +126,7 @@ def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Me
         if one.variant.name == name:
             if one.status is Status.OK:
                 return one, ""
-            return None, f"the baseline {name} is {one.status}: {one.reason or 'no reason was recorded'}"
+            return None, f"the baseline {name} {one.status.explain(one.reason)}"
     return None, f"the baseline {name} was not measured"
 
 

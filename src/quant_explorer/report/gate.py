@@ -68,8 +68,7 @@ def _judge(
         yield Violation(model, cell, "missing", "not in the results")
         return
     if variant.status is not Status.OK:
-        reason = variant.reason or "no reason was recorded"
-        yield Violation(model, cell, "missing", f"{variant.status}: {reason}")
+        yield Violation(model, cell, "missing", f"it {variant.status.explain(variant.reason)}")
         return
     yield from _judge_size(model, cell, variant, reference)
     fraction = variant.executed.int8_mac_fraction
@@ -85,7 +84,12 @@ def _judge_size(
     model: str, cell: str, variant: VariantResult, reference: VariantResult | None
 ) -> Iterator[Violation]:
     if reference is None or reference.size.bytes is None or reference.status is not Status.OK:
-        why = reference.reason if reference and reference.reason else "not in the results"
+        if reference is None:
+            why = "it is not in the results"
+        elif reference.status is not Status.OK:
+            why = f"it {reference.status.explain(reference.reason)}"
+        else:
+            why = reference.size.reasons.get("bytes", "not recorded")
         message = f"no size of {FP32}@{variant.runtime} to compare with ({why})"
         yield Violation(model, f"{FP32}@{variant.runtime}", "missing", message)
     elif variant.size.bytes is None:

@@ -131,7 +131,9 @@ def describe_pick(pick: Pick, names: dict[str, str], *, trained: bool) -> str:
 def _failures(results: Results, level: str) -> Iterator[str]:
     failed = [variant for variant in results.variants if variant.status is not Status.OK]
     if failed:
-        rows = tuple((one.name, one.model, str(one.status), one.reason or "no reason") for one in failed)
+        rows = tuple(
+            (one.name, one.model, str(one.status), one.reason or "no reason was recorded") for one in failed
+        )
         yield f"{level} Failed or unsupported"
         yield markdown_table(Table("", ("variant", "model", "status", "reason"), (False,) * 4, rows))
 

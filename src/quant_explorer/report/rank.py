@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.frontier import Objective
-from quant_explorer.core.measurement import Measurement, Status
+from quant_explorer.core.measurement import Environment, Measurement, Status
 from quant_explorer.core.study import Study
 from quant_explorer.report.accuracy import ranked_values
 from quant_explorer.report.distrust import list_distrust
@@ -25,31 +25,33 @@ def summarize(
     """Derive every figure of the report from what was recorded.
 
     Returns one Results an environment, because different environments are never ranked together: the one
-    with the most variants that succeeded first, the newest of those first. `draws` is how often rounds and
-    images are resampled for the frontier probabilities. Raises StudyError for a study without
-    measurements, and for one that measured in an environment it does not describe.
+    that was measured last on as many threads as the run asks for, then the others, the latest first.
+    `draws` is how often rounds and images are resampled for the frontier probabilities. Raises StudyError for
+    a study without measurements, and for one that measured in an environment it does not describe.
     """
-    successes: dict[str, int] = {}
-    newest: dict[str, int] = {}
-    for index, record in enumerate(study.records):
-        if isinstance(record, Measurement):
-            successes[record.environment] = len(study.finished(record.environment))
-            newest[record.environment] = index
-    if not newest:
+    measured = {record.environment for record in study.records if isinstance(record, Measurement)}
+    if not measured:
         raise StudyError(f"{study.path}: no measurements; run a pipeline or bench on this run folder first")
-    unknown = sorted(set(newest) - set(study.environments))
+    unknown = sorted(measured - set(study.environments))
     if unknown:
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
-    order = sorted(newest, key=lambda digest: (-successes[digest], -newest[digest]))
+    latest_first = [one for one in reversed(study.visits) if one.digest in measured]
+    order = sorted(latest_first, key=lambda one: one.threads != run.protocol.threads)
     return tuple(
-        _summarize_environment(study, digest, run, baseline_config, draws, len(order)) for digest in order
+        _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
+        for place, one in enumerate(order)
     )
 
 
 def _summarize_environment(
-    study: Study, environment: str, run: RunInfo, baseline_config: str, draws: int, environments: int
+    study: Study,
+    environment: Environment,
+    run: RunInfo,
+    baseline_config: str,
+    draws: int,
+    others: Sequence[Environment],
 ) -> Results:
-    gathered = gather(study, environment, baseline_config, run.protocol.batch_sizes)
+    gathered = gather(study, environment.digest, baseline_config, run.protocol.batch_sizes)
     variants: list[VariantResult] = []
     objectives: dict[Objective, None] = {}
     for evidence in gathered:
@@ -75,12 +77,12 @@ def _summarize_environment(
     return Results(
         schema_version=SCHEMA_VERSION,
         run=run,
-        environment=study.environments[environment],
+        environment=environment,
         objectives=tuple(objectives),
         variants=tuple(variants),
         aa=aa,
         picks=picks,
-        distrust=list_distrust(variants, aa, run, environments),
+        distrust=list_distrust(variants, aa, run, environment, others),
     )
 
 
@@ -106,7 +108,7 @@ def _rank(
 def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
     """Return the variant with its figures on every axis, or why it cannot be ranked."""
     if variant.status is not Status.OK:
-        return f"{variant.status}: {variant.reason or 'no reason was recorded'}"
+        return f"it {variant.status.explain(variant.reason)}"
     if evidence.baseline is None:
         return f"{evidence.no_baseline}, and variants compare through it"
     if variant.size.bytes is None:

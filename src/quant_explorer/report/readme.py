@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quant_explorer.core.errors import StudyError
+from quant_explorer.core.units import format_count
 from quant_explorer.report.columns import pareto_table
 from quant_explorer.report.markdown import markdown_table
 from quant_explorer.report.render import load_results
@@ -49,11 +50,11 @@ def _table(results: Results, model: str) -> str:
 
 def _setting(results: Results) -> str:
     environment, run = results.environment, results.run.settings
-    sets = ", ".join(environment.instruction_sets)
+    sets = f" ({', '.join(environment.instruction_sets)})" if environment.instruction_sets else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
     return (
-        f"Data `{run.data}`, {run.epochs} epochs, seed {run.seed}; {environment.cpu} ({sets}), "
-        f"{results.run.protocol.threads} pinned core(s); Python {environment.python}, {versions}."
+        f"Data `{run.data}`, {run.epochs} epochs, seed {run.seed}; {environment.cpu}{sets}, "
+        f"{format_count(environment.threads, 'pinned core')}; Python {environment.python}, {versions}."
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.declaration import decode_path
-from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
 from quant_explorer.report.migration import from_schema_1
@@ -40,7 +40,9 @@ def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws
         try:
             write_atomically(folder / name, content)
         except OSError as error:
-            raise StorageError(f"{folder / name}: cannot be written ({error.strerror})") from error
+            raise StorageError(
+                f"{folder / name}: cannot be written ({error.strerror or explain(error)})"
+            ) from error
     return results
 
 
@@ -59,14 +61,14 @@ def load_results(path: Path) -> Results:
         content = path.read_bytes()
         version = msgspec.json.decode(content, type=_Header).schema_version
     except (OSError, msgspec.MsgspecError) as error:
-        raise StudyError(f"{path}: not a readable results file ({error})") from error
+        raise StudyError(f"{path}: not a readable results file ({explain(error)})") from error
     if version not in (1, SCHEMA_VERSION):
         raise StudyError(f"{path}: schema version {version}, this program reads 1 and {SCHEMA_VERSION}")
     try:
         current = from_schema_1(content) if version == 1 else content
         return msgspec.json.decode(current, type=Results, dec_hook=decode_path)
     except msgspec.MsgspecError as error:
-        raise StudyError(f"{path}: not a results document ({error})") from error
+        raise StudyError(f"{path}: not a results document ({explain(error)})") from error
 
 
 def _markdown(results: Results, *, multi: bool) -> str:

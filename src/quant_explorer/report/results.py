@@ -11,6 +11,7 @@ from typing import Literal
 
 from quant_explorer.core.frontier import Objective
 from quant_explorer.core.measurement import Environment, FileSize, Status
+from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.settings import MeasurementProtocol, Settings
 from quant_explorer.core.stats import Interval, Verdict
 
@@ -21,10 +22,11 @@ Reasons = dict[str, str]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What was run, and by which version of quant-explorer.
+    """What was run.
 
     `data_digest` lists several with commas. `unrecorded` names settings that an earlier schema did not hold:
-    they are shown at their defaults, whatever they were.
+    they are shown at their defaults, whatever they were. `version` is that of the quant-explorer that derived
+    the figures; the environment has that which measured.
     """
 
     settings: Settings
@@ -153,7 +155,10 @@ class Place:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """Everything that is known of one variant. `latency` is keyed by batch size."""
+    """Everything that is known of one variant.
+
+    `latency` is keyed by batch size. `precision` is the one that was asked for; `executed` is what ran.
+    """
 
     name: str
     config: str
@@ -173,6 +178,7 @@ class VariantResult:
     notes: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     reasons: Reasons = field(default_factory=dict)
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)

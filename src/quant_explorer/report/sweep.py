@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
+from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.frontier import Objective, on_frontier
 from quant_explorer.core.measurement import FloatModel, Status
 from quant_explorer.core.roofline import Peaks, override_peaks
@@ -107,13 +108,14 @@ def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> 
 def write_sweep(
     seeds: Sequence[SeedFindings],
     plan: SweepPlan,
-    reproducibility: Reproducibility,
+    reproducibility: Reproducibility | None,
     folder: Path,
     *,
     draws: int = 2000,
 ) -> SweepSummary:
     """Write every output of a sweep to `folder` and return its summary; at least one seed is needed.
 
+    `reproducibility` is of the measurement: None leaves the file of an earlier one as it is.
     Raises StorageError when a file cannot be written.
     """
     first = seeds[0]
@@ -137,7 +139,7 @@ def write_sweep(
         "summary.json": _json(summary),
         "summary_multi_seed.json": _json(over_seeds),
         "summary_multi_seed.csv": encode_csv(SeedRow, over_seeds),
-        "reproducibility.json": _json(reproducibility),
+        **({"reproducibility.json": _json(reproducibility)} if reproducibility else {}),
         **({"pareto_frontier_energy.csv": encode_csv(SweepRow, with_energy)} if with_energy else {}),
         **draw_sweep(rows, layers, first.peaks),
     }
@@ -145,7 +147,9 @@ def write_sweep(
         try:
             write_atomically(folder / name, content)
         except OSError as error:
-            raise StorageError(f"{folder / name}: cannot be written ({error.strerror})") from error
+            raise StorageError(
+                f"{folder / name}: cannot be written ({error.strerror or explain(error)})"
+            ) from error
     return summary
 
 
@@ -156,11 +160,13 @@ def decide_all(seeds: Sequence[SeedFindings], plan: SweepPlan) -> tuple[Decision
     """
     first = seeds[0]
     for other in seeds[1:]:
-        if other.results.environment != first.results.environment:
+        there, here = other.results.environment, first.results.environment
+        if there != here:
+            found = find_differences(facts_of_environment(there), facts_of_environment(here))
             raise StudyError(
-                f"seed {other.seed} was measured in another environment than seed {first.seed} (another "
-                "machine, kernel or library version), and such figures are never ranked together; measure "
-                "both here, or report each alone with --seeds"
+                f"seed {other.seed} was measured in another environment than seed {first.seed} "
+                f"({describe_contrasts(found)}), and such figures are never ranked together; measure both "
+                "here, or report each alone with --seeds"
             )
     variants = [seed.results.variants for seed in seeds]
     batch = seeds[0].results.run.ranked_batch

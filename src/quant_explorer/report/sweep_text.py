@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from quant_explorer.core.sweep import Budgets
-from quant_explorer.core.units import format_mb, format_ms
+from quant_explorer.core.units import format_count, format_mb, format_ms
 from quant_explorer.report.decision import Decision
 from quant_explorer.report.deployment import Deployment
 from quant_explorer.report.interaction import ADDS_UP
@@ -16,8 +16,8 @@ from quant_explorer.report.sweep import SeedFindings, SweepSummary
 def describe_sweep(summary: SweepSummary, seeds: Sequence[SeedFindings]) -> Iterator[str]:
     """Yield the sentences: counts, budgets, deployment, interactions, control, energy."""
     yield (
-        f"{summary.measured} of {summary.variants} variants were measured; {summary.unsupported} are not "
-        f"possible and {summary.failed} failed (sweep_errors.csv says why)."
+        f"{summary.measured} of {format_count(summary.variants, 'variant')} measured, {summary.unsupported} "
+        f"not possible, {summary.failed} failed (sweep_errors.csv says why)."
     )
     for decision in summary.decisions:
         yield from _decision(decision)
@@ -61,8 +61,7 @@ def _decision(decision: Decision) -> Iterator[str]:
 def _deployment(deployment: Deployment) -> Iterator[str]:
     single = ", ".join(f"{name} {format_ms(value)} ms" for name, value in deployment.single_image_s.items())
     served = "; ".join(
-        f"{one.images_per_s:,.0f} images/s at batch {one.batch_size} on {one.threads} "
-        f"core{'s' * (one.threads > 1)}"
+        f"{one.images_per_s:,.0f} images/s at batch {one.batch_size} on {format_count(one.threads, 'core')}"
         for one in deployment.throughput
     )
     memory = ", ".join(

@@ -28,6 +28,8 @@ def describe_variant(evidence: Evidence, measurement: Measurement) -> VariantRes
     cold_start_s = statistics.median(measurement.cold_start_s) if measurement.cold_start_s else None
     if cold_start_s is None:
         reasons["cold_start_s"] = _why_missing(measurement, "no cold start was recorded")
+    if measurement.precision is None:
+        reasons["precision"] = _why_missing(measurement, "what was asked for was not recorded")
     return VariantResult(
         name=variant.name,
         config=variant.config,
@@ -47,6 +49,7 @@ def describe_variant(evidence: Evidence, measurement: Measurement) -> VariantRes
         notes=measurement.notes,
         steps=measurement.steps,
         reasons=reasons,
+        precision=measurement.precision,
     )
 
 
@@ -115,4 +118,4 @@ def _accuracy(
 def _why_missing(measurement: Measurement, otherwise: str) -> str:
     if measurement.status is Status.OK:
         return otherwise
-    return f"{measurement.status}: {measurement.reason or 'no reason was recorded'}"
+    return f"it {measurement.status.explain(measurement.reason)}"

@@ -1,4 +1,4 @@
-"""PyTorch eager: modules called one by one, INT8 by FX graph mode quantization.
+"""PyTorch eager: modules called one by one, INT8 by FX graph mode quantization where PyTorch still has it.
 
 Artifact: `model.py` (generated, readable) and `weights.pt` (a state dict that `weights_only=True` loads).
 The engines `x86` and `onednn` keep ready what a quantized convolution needs for the batch size of its first
@@ -9,6 +9,7 @@ https://docs.pytorch.org/docs/2.9/quantization.html.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Eager:
 
     engine: str = ""
     name: ClassVar[str] = "eager"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def unavailable(self) -> str | None:
         """Eager is PyTorch itself, which this package requires."""
@@ -47,10 +48,12 @@ class Eager:
         return {"torch": str(torch.__version__)}
 
     def unsupported(self, candidate: Candidate) -> str | None:
-        """Half precision needs kernels for this CPU."""
+        """Half precision needs kernels for this CPU, INT8 a PyTorch that can quantize."""
         from quant_explorer.runtimes import half
 
         precision = candidate.spec.precision
+        if precision == "int8":
+            return explain_missing_int8()
         return half.explain_missing_kernels(precision) if precision in half.DTYPES else None
 
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
@@ -59,19 +62,21 @@ class Eager:
         Raises UnsupportedError when the model cannot be traced to a graph, or has an operator that the
         precision has not.
         """
-        from quant_explorer.runtimes import fx, program
+        from quant_explorer.runtimes import eager_lowering, program
 
         engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
-        with fx.quantized_engine(engine):
-            lowered = fx.lower(candidate, calibration, engine)
+        with eager_lowering.quantized_engine(engine):
+            lowered = eager_lowering.lower(candidate, calibration, engine)
             program.write(lowered.module, folder, calibration[0][:1], engine=engine)
         return Lowering(notes=lowered.notes, options=(("engine", engine),) if engine else ())
 
     def load_libraries(self, threads: int) -> None:
-        """Import PyTorch with its quantized modules, and give it `threads` threads."""
+        """Import PyTorch with its quantized modules, where it has them, and give it `threads` threads."""
         import torch
-        import torch.ao.nn.intrinsic.quantized
-        import torch.ao.nn.quantized.dynamic
+
+        with contextlib.suppress(ImportError):
+            import torch.ao.nn.intrinsic.quantized
+            import torch.ao.nn.quantized.dynamic
 
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
@@ -102,6 +107,24 @@ class EagerSession:
         from quant_explorer.runtimes.torch_macs import count_macs
 
         return count_macs(self.module, batch)
+
+
+def explain_missing_int8() -> str | None:
+    """Return why this PyTorch cannot quantize for `eager` and `torchscript`, or None."""
+    import torch
+
+    try:
+        from torch.ao.quantization import quantize_fx  # noqa: F401
+    except ImportError:
+        missing = "torch.ao.quantization"
+    else:
+        if hasattr(torch, "quint8"):
+            return None
+        missing = "quantized tensors"
+    return (
+        f"PyTorch {torch.__version__} has no {missing}, with which eager and torchscript compute in INT8; "
+        "use inductor, onnxruntime, openvino or executorch for INT8, or PyTorch 2.14"
+    )
 
 
 def select_engine(engine: str) -> str:

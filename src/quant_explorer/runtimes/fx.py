@@ -1,5 +1,6 @@
-"""FX graph mode quantization, as `eager` and `torchscript` lower with it.
+"""FX graph mode quantization: the INT8 of `eager` and `torchscript`.
 
+PyTorch has announced that it will remove `torch.ao.quantization`; this module is for where it is there.
 Source: PyTorch, `torch.ao.quantization.quantize_fx`,
 https://docs.pytorch.org/docs/2.9/quantization-support.html.
 """
@@ -8,10 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -23,48 +21,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
-from quant_explorer.runtimes import half
+from quant_explorer.runtimes import fusion
+from quant_explorer.runtimes.eager_lowering import Lowered, quantized_engine
 
 FULL_ACTIVATION_BITS = 8
 REDUCED_ACTIVATION_BITS = 7
-# Folding a batch norm only rounds differently; a graph that was joined wrongly is far off.
-FUSION_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A graph in the precision asked for, and what a reader of the report should know of it."""
-
-    module: torch.fx.GraphModule
-    notes: tuple[str, ...]
-
-
-@contextmanager
-def quantized_engine(engine: str | None) -> Iterator[None]:
-    """Make `engine` PyTorch's quantized engine inside the block: weights are packed for it."""
-    previous = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine or previous
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = previous
-
-
-def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:
-    """Return the fused graph of the candidate in the precision of its spec: float32 images to logits.
-
-    `engine` is the quantized engine for INT8, None for other precisions. Raises UnsupportedError when the
-    model cannot be traced or has an operator that the precision has not.
-    """
-    spec = candidate.spec
-    if engine is not None:
-        return quantize(candidate, calibration, engine)
-    graph = fuse(candidate.model, calibration[0][:1])
-    if spec.precision == "fp32":
-        return Lowered(graph, notes=())
-    note = half.explain_emulation(spec.precision)
-    module = half.cast(graph, spec.precision, spec.float_layers, calibration[0][:1])
-    return Lowered(module, notes=(note,) if note else ())
 
 
 def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
@@ -72,27 +33,10 @@ def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
 
     Raises UnsupportedError when the model cannot be traced or the fused graph computes something else.
     """
-    float_model = copy.deepcopy(model).eval()
-    images = torch.from_numpy(example)
-    with torch.no_grad():
-        expected = float_model(images)
-    with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
-        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(float_model)
-    with torch.no_grad():
-        error = (fused(images) - expected).abs().max()
-    if error > FUSION_TOLERANCE * expected.abs().max():
-        raise UnsupportedError(
-            "PyTorch's fusion of convolution, batch norm and ReLU changes what the model computes; give each "
-            f"call a layer of its own (called more than once: {', '.join(_called_again(fused)) or 'none'})"
-        )
+    with fusion.explain(*fusion.TRACING):
+        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
+    fusion.check(fused, model, example)
     return fused
-
-
-def _called_again(graph: torch.fx.GraphModule) -> list[str]:
-    calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
-    return [
-        name for name, times in calls.items() if times > 1 and list(graph.get_submodule(name).parameters())
-    ]
 
 
 def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) -> Lowered:
@@ -109,7 +53,7 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
         return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
     bits, reason = activation_bits(engine)
     mapping = static_mapping(spec, engine, bits)
-    with _explain("the model cannot be traced to a graph by torch.fx", _TRACING_ADVICE):
+    with fusion.explain(*fusion.TRACING):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
@@ -119,7 +63,7 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
         with torch.inference_mode():
             for batch in calibration:
                 prepared(torch.from_numpy(batch))
-    with _explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+    with fusion.explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
@@ -278,15 +222,3 @@ def _extreme_linear() -> float:
     scale = 128 * _LARGEST_ACTIVATION * _LARGEST_WEIGHT / _EXPECTED
     rows = torch.quantize_per_tensor(torch.full((4, 128), _LARGEST_ACTIVATION), 1.0, 0, torch.quint8)
     return float(torch.ops.quantized.linear(rows, packed, scale, 0).dequantize().min()) / scale
-
-
-_TRACING_ADVICE = "control flow that depends on the input must be moved out of forward()"
-
-
-@contextmanager
-def _explain(what: str, advice: str) -> Iterator[None]:
-    # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"{what} ({error}); {advice}") from error

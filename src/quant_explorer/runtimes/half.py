@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from quant_explorer.core.architecture import has_arithmetic
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -96,7 +96,9 @@ def cast(
         with torch.inference_mode():
             logits = graph(torch.from_numpy(example))
     except (NotImplementedError, RuntimeError, TypeError) as error:
-        raise UnsupportedError(f"an operator of the model cannot run in {precision} ({error})") from error
+        raise UnsupportedError(
+            f"an operator of the model cannot run in {precision} ({explain(error)})"
+        ) from error
     if not logits.isfinite().all():
         largest = torch.finfo(dtype).max
         raise UnsupportedError(f"the model computes values beyond {largest:g}, the largest of {precision}")

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from quant_explorer.core.architecture import is_x86
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import BuildError
+from quant_explorer.core.errors import BuildError, explain
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes import half, pt2e, torch_macs
 
@@ -150,7 +150,7 @@ def compile_package(program: ExportedProgram, path: Path, metadata: dict[str, st
             with torch.no_grad(), fresh_cache(dir=scratch):
                 aoti_compile_and_package(program, package_path=str(whole), inductor_configs=settings)
         except InductorError as error:
-            raise BuildError(f"Inductor cannot compile the model: {_summarize(str(error))}") from error
+            raise BuildError(f"Inductor cannot compile the model: {_summarize(explain(error))}") from error
         _leave_out_sources(whole, path)
 
 

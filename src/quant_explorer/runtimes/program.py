@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError, UnsupportedError
+from quant_explorer.core.errors import BuildError, UnsupportedError, explain
 
 MODEL_FILE = "model.py"
 WEIGHTS_FILE = "weights.pt"
@@ -98,7 +98,7 @@ def write(graph: torch.fx.GraphModule, folder: Path, example: Batch, *, engine: 
         model = read(folder)
     except _NOT_REPRODUCED as error:
         raise UnsupportedError(
-            f"a layer of the model cannot be made again from source and a state dict ({error})"
+            f"a layer of the model cannot be made again from source and a state dict ({explain(error)})"
         ) from error
     images = torch.from_numpy(example)
     with torch.inference_mode():

@@ -7,7 +7,6 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import Quantizer
@@ -66,7 +65,7 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), _quiet(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+    with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
         graph = graph_of(program)
         _tell_calls_apart(graph)
         prepared = prepare_pt2e(graph, quantizer)
@@ -108,13 +107,6 @@ def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, bat
         )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 _CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"
 _QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
 
@@ -126,5 +118,5 @@ def _explain(what: str, advice: str) -> Iterator[None]:
         yield
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         # The rest is the trace of PyTorch's own code.
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = explain(error).partition("\n")[0]
         raise UnsupportedError(f"{what} ({reason}); {advice}") from error

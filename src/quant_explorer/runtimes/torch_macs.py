@@ -52,6 +52,11 @@ class _MacCounter(TorchDispatchMode):
         self.macs: Counter[str] = Counter()
         self.kernels: Counter[str] = Counter()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here; only to be kept from it, PyTorch would import its compiler (a second).
+        return False
+
     def __torch_dispatch__(
         self,
         func: torch._ops.OpOverload,

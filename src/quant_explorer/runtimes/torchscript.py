@@ -42,7 +42,7 @@ class TorchScript:
     engine: str = ""
     optimize: bool = True
     name: ClassVar[str] = "torchscript"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def unavailable(self) -> str | None:
         """TorchScript is part of PyTorch, which this package requires."""
@@ -57,7 +57,7 @@ class TorchScript:
         return Eager().versions()
 
     def unsupported(self, candidate: Candidate) -> str | None:
-        """Half precision needs kernels for this CPU."""
+        """Half precision needs kernels for this CPU, INT8 a PyTorch that can quantize."""
         return Eager().unsupported(candidate)
 
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
@@ -66,11 +66,11 @@ class TorchScript:
         Raises UnsupportedError when the model cannot be traced to a graph, BuildError when the trace is
         not the graph.
         """
-        from quant_explorer.runtimes import fx, torchscript_file
+        from quant_explorer.runtimes import eager_lowering, torchscript_file
 
         engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
-        with fx.quantized_engine(engine):
-            lowered = fx.lower(candidate, calibration, engine)
+        with eager_lowering.quantized_engine(engine):
+            lowered = eager_lowering.lower(candidate, calibration, engine)
             images = calibration[0][:_TRACED_IMAGES]
             torchscript_file.write(lowered.module, folder / MODEL_FILE, images)
             broadcasts = has_broadcasts(lowered.module, images)
@@ -80,7 +80,7 @@ class TorchScript:
         )
 
     def load_libraries(self, threads: int) -> None:
-        """Import PyTorch with its quantized modules, and give it `threads` threads."""
+        """Import PyTorch with its quantized modules, where it has them, and give it `threads` threads."""
         Eager().load_libraries(threads)
 
     def open(self, folder: Path) -> TorchScriptSession:

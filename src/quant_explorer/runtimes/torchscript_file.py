@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError, UnsupportedError
+from quant_explorer.core.errors import BuildError, UnsupportedError, explain
 
 # The writer adds these by itself.
 _OWN_RECORDS = (".data/", "version")
@@ -37,7 +37,7 @@ def write(graph: nn.Module, file: Path, images: Batch) -> None:
         try:
             frozen = torch.jit.freeze(torch.jit.trace(graph.eval(), batch, check_trace=False))
         except RuntimeError as error:
-            raise UnsupportedError(f"the model cannot be traced to TorchScript ({error})") from error
+            raise UnsupportedError(f"the model cannot be traced to TorchScript ({explain(error)})") from error
     saved = io.BytesIO()
     torch.jit.save(frozen, saved)
     saved.seek(0)
@@ -71,7 +71,9 @@ def _check(graph: nn.Module, file: Path, batches: tuple[torch.Tensor, ...]) -> N
     try:
         loaded = torch.jit.load(file)
     except RuntimeError as error:
-        raise UnsupportedError(f"PyTorch cannot read back the model that it has traced ({error})") from error
+        raise UnsupportedError(
+            f"PyTorch cannot read back the model that it has traced ({explain(error)})"
+        ) from error
     for batch in batches:
         with torch.inference_mode():
             expected = graph(batch)
@@ -80,7 +82,7 @@ def _check(graph: nn.Module, file: Path, batches: tuple[torch.Tensor, ...]) -> N
             except RuntimeError as error:
                 raise UnsupportedError(
                     f"the trace of the model does not take batches of {len(batch)}, only the size it was "
-                    f"traced with ({error})"
+                    f"traced with ({explain(error)})"
                 ) from error
         if logits.shape != expected.shape:
             raise UnsupportedError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes import half, pt2e
 
@@ -166,10 +165,8 @@ def _kernels(program: ExecutorchProgramManager) -> set[str]:
 def _explain(what: str) -> Iterator[None]:
     # What the vendor's passes raise for a graph they were not written for.
     expected = (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except (*expected, ExportError, InternalError) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UnsupportedError(f"{what} ({reason})") from error
+    try:
+        yield
+    except (*expected, ExportError, InternalError) as error:
+        reason = explain(error).partition("\n")[0]
+        raise UnsupportedError(f"{what} ({reason})") from error

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.packages import explain_missing
 from quant_explorer.core.settings import Importance
 
@@ -122,10 +122,9 @@ class ChannelPruning:
                 channels = self._prune_in_place(pruned, example, batches)
                 after = _measure(pruned, example)
             except _NOT_FOLLOWED as error:
-                told = f"{type(error).__name__}: {error}"
                 raise UnsupportedError(
-                    f"the channels of the model cannot be followed through its layers ({told}); sizes "
-                    "written as numbers in forward() must be taken from the tensors"
+                    f"the channels of the model cannot be followed through its layers ({explain(error)}); "
+                    "sizes written as numbers in forward() must be taken from the tensors"
                 ) from error
         if after.output != before.output:
             raise UnsupportedError(f"pruning changes the output from {before.output} to {after.output}")

@@ -3,27 +3,40 @@
 Weights are fake-quantized at every step with gradients passed straight through; activation ranges
 are observed first, on the calibration images with the same observer as post-training quantization,
 and then held, as in Wu et al., "Integer Quantization for Deep Learning Inference", 2020 (section 5.2).
-The result is a float model with the trained weights, and the ranges, so that any runtime can lower it.
-Source: Jacob et al., CVPR 2018; PyTorch, `prepare_qat_fx`,
-https://docs.pytorch.org/docs/2.9/quantization.html.
+The result is a float model with the trained weights, so that any runtime can lower it. PyTorch's FX graph
+mode (`qat_fx.py`) also gives the ranges, which `eager` and `torchscript` use; torchao's PT2E (`qat_pt2e.py`)
+is for a PyTorch without FX quantization and for models that FX cannot take.
+Source: Jacob et al., CVPR 2018.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
-from quant_explorer.core.errors import BuildError, UnsupportedError
-from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.packages import explain_missing
+from quant_explorer.core.quantspec import ActivationRange
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-    from torch.ao import quantization
+
+
+@dataclass(frozen=True)
+class FakeQuantized:
+    """A model to train, with INT8 simulated and activation ranges held.
+
+    `restore` returns a copy of a float model, in evaluation mode, with what was trained in `module`. `note`
+    is for the report. `activation_ranges` are empty where no runtime can use them.
+    """
+
+    module: nn.Module
+    restore: Callable[[nn.Module], nn.Module]
+    note: str
+    activation_ranges: tuple[ActivationRange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,163 +50,62 @@ class QuantizationAwareTraining:
     trains: ClassVar[bool] = True
 
     def unsupported(self, candidate: Candidate) -> str | None:
-        """The precision to train for must have been asked for by an earlier step."""
+        """The precision to train for must have been asked for by an earlier step, and can be simulated."""
         if candidate.spec.activations != "static":
             return "quantization-aware training needs a static INT8 step before it"
+        without_fx, without_pt2e = _explain_missing_fx(), _explain_missing_pt2e()
+        if without_fx and without_pt2e:
+            return f"quantization-aware training needs torchao, for {without_fx}; {without_pt2e}"
         return None
 
     def apply(self, candidate: Candidate, workbench: Workbench) -> Candidate:
-        """Return a float model with the trained weights and a spec with the activation ranges.
+        """Return a float model with the trained weights and a spec with the activation ranges, if any.
 
-        Raises UnsupportedError when the model cannot be traced.
+        Raises UnsupportedError when the model can be captured neither by torch.fx nor by torch.export.
         """
-        import torch
-        from torch.ao.quantization import quantize_fx
-
-        example = torch.from_numpy(workbench.calibration[0])
-        try:
-            prepared = quantize_fx.prepare_qat_fx(
-                copy.deepcopy(candidate.model).train(), qat_mapping(candidate.spec), (example,)
-            )
-        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-            raise UnsupportedError(
-                f"the model cannot be traced to a graph by torch.fx ({error}); control flow that depends on "
-                "the input must be moved out of forward()"
-            ) from error
-        observe_activations(prepared, workbench)
-        spec = dataclasses.replace(candidate.spec, activation_ranges=tuple(activation_ranges(prepared)))
+        prepared = _prepare(candidate, workbench)
         workbench.fine_tune(
-            prepared, epochs=self.epochs, learning_rate=self.learning_rate, label="fine-tune INT8 (QAT)"
+            prepared.module,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            label="fine-tune INT8 (QAT)",
         )
-        return dataclasses.replace(candidate, model=restore_float(prepared, candidate.model), spec=spec)
-
-
-def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
-    """Fake quantization with the spec's granularity and observer, 8 bits."""
-    import torch
-    from torch.ao import quantization
-
-    observer = {
-        "histogram": quantization.HistogramObserver,
-        "minmax": quantization.MinMaxObserver,
-    }[spec.observer]
-    activation = quantization.FakeQuantize.with_args(
-        observer=observer,
-        quant_min=0,
-        quant_max=255,
-        dtype=torch.quint8,
-        qscheme=torch.per_tensor_affine,
-        reduce_range=False,
-    )
-    per_channel = spec.granularity == "per_channel"
-    weight = quantization.FakeQuantize.with_args(
-        observer=quantization.MovingAveragePerChannelMinMaxObserver
-        if per_channel
-        else quantization.MovingAverageMinMaxObserver,
-        # The range of the weights as they are now, which is what conversion will use.
-        averaging_constant=1.0,
-        quant_min=-128,
-        quant_max=127,
-        dtype=torch.qint8,
-        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
-        **({"ch_axis": 0} if per_channel else {}),
-    )
-    mapping = quantization.get_default_qat_qconfig_mapping("qnnpack")
-    default = mapping.global_qconfig
-    for kind, qconfig in mapping.object_type_qconfigs.items():
-        if default and qconfig and qconfig.activation is default.activation:
-            mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
-    mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
-    for layer in spec.float_layers:
-        mapping.set_module_name(layer, None)
-    return mapping
-
-
-def observe_activations(prepared: torch.fx.GraphModule, workbench: Workbench) -> None:
-    """Set every activation's range from the calibration images, then hold it while weights train."""
-    import torch
-    from torch.ao import quantization
-
-    prepared.eval()
-    prepared.apply(quantization.disable_fake_quant)
-    prepared.apply(quantization.enable_observer)
-    with torch.no_grad():
-        for batch in workbench.calibration:
-            prepared(torch.from_numpy(batch))
-    prepared.apply(quantization.enable_fake_quant)
-    for _, fake_quantize in _activation_quantizers(prepared):
-        fake_quantize.disable_observer()
-    prepared.train()
-
-
-def activation_ranges(prepared: torch.fx.GraphModule) -> Iterator[ActivationRange]:
-    """Yield the held range of every observed layer, by the float model's name of it.
-
-    Raises UnsupportedError for weights that are quantized per channel outside of a layer.
-    """
-    for layer, fake_quantize in _activation_quantizers(prepared):
-        if fake_quantize.scale.numel() > 1:
-            raise UnsupportedError(
-                f"{layer!r} is the weight of a functional convolution or linear; quantization-aware training "
-                "needs nn.Conv2d or nn.Linear"
-            )
-        scale, zero_point = float(fake_quantize.scale), int(fake_quantize.zero_point)
-        yield ActivationRange(
-            layer,
-            low=(fake_quantize.quant_min - zero_point) * scale,
-            high=(fake_quantize.quant_max - zero_point) * scale,
+        return dataclasses.replace(
+            candidate,
+            model=prepared.restore(candidate.model),
+            spec=dataclasses.replace(candidate.spec, activation_ranges=prepared.activation_ranges),
+            notes=(*candidate.notes, prepared.note),
         )
 
 
-def restore_float(prepared: torch.fx.GraphModule, model: nn.Module) -> nn.Module:
-    """Return a copy of `model` with the weights and batch norms that were trained inside `prepared`.
+def _prepare(candidate: Candidate, workbench: Workbench) -> FakeQuantized:
+    model, spec, calibration = candidate.model, candidate.spec, workbench.calibration
+    reason = _explain_missing_fx()
+    if reason is None:
+        from quant_explorer.techniques import qat_fx
 
-    What `forward` does not use stays as it was. Raises BuildError naming a parameter of the model that
-    training lost.
-    """
-    from torch import fx
+        try:
+            return qat_fx.prepare(model, spec, calibration)
+        except UnsupportedError as error:
+            if _explain_missing_pt2e():
+                raise
+            reason = explain(error)
+    from quant_explorer.techniques import qat_pt2e
 
-    trained = prepared.state_dict()
-    graph = fx.symbolic_trace(model)
-    before = {norm: layer for layer, norm in _batch_norms(graph)}
-    restored: dict[str, torch.Tensor] = {}
-    # The graph's names, for a module may have several and others are never called.
-    for name in graph.state_dict().keys() & model.state_dict().keys():
-        layer, _, parameter = name.rpartition(".")
-        fused = before.get(layer, layer)
-        # As it was; inside a quantized layer; or first or second of a fused sequence that stays in float.
-        sources = (name, f"{fused}.bn.{parameter}", f"{layer}.0.{parameter}", f"{fused}.1.{parameter}")
-        source = next((source for source in sources if source in trained), None)
-        if source is None:
-            raise BuildError(f"quantization-aware training lost the parameter {name!r} of the model")
-        restored[name] = trained[source]
-    result = copy.deepcopy(model)
-    result.load_state_dict(restored, strict=False)
-    return result
+    try:
+        prepared = qat_pt2e.prepare(model, spec, calibration)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{reason}; nor can torchao train it: {explain(error)}") from error
+    return dataclasses.replace(prepared, note=f"{prepared.note}, for {reason}")
 
 
-def _activation_quantizers(
-    prepared: torch.fx.GraphModule,
-) -> Iterator[tuple[str, quantization.FakeQuantize]]:
-    from torch.ao import quantization
-
-    for node in prepared.graph.nodes:
-        if node.op != "call_module":
-            continue
-        module = prepared.get_submodule(node.target)
-        if isinstance(module, quantization.FakeQuantize) and not isinstance(
-            module, quantization.FixedQParamsFakeQuantize
-        ):
-            yield str(node.args[0].name), module
+def _explain_missing_fx() -> str | None:
+    try:
+        from torch.ao.quantization import quantize_fx  # noqa: F401
+    except ImportError:
+        return "this PyTorch has no torch.ao.quantization"
+    return None
 
 
-def _batch_norms(graph: torch.fx.GraphModule) -> Iterator[tuple[str, str]]:
-    from torch import nn
-
-    for node in graph.graph.nodes:
-        if node.op == "call_module" and isinstance(
-            graph.get_submodule(node.target), nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
-        ):
-            producer = node.args[0]
-            if producer.op == "call_module":
-                yield str(producer.target), str(node.target)
+def _explain_missing_pt2e() -> str | None:
+    return explain_missing("qat", "torchao")

@@ -9,22 +9,20 @@ Everything a session does is asked of a real worker process that has the files a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, get_args
 
 import numpy as np
 import pytest
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
+from quant_explorer.core.contracts import Batch, Candidate, Runtime
+from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import Activations, Granularity, Precision, QuantSpec
 from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.machine.topology import measuring_cores
-from quant_explorer.pipeline.messages import Loading, Opening
-from quant_explorer.pipeline.worker import Worker, runtime_path
-from quant_explorer.testing.reference import ROUNDING, LinearLayer, differences, float_logits
+from quant_explorer.testing.lowered import SPECS as SPECS
+from quant_explorer.testing.lowered import Lowered, Opened, file_sizes, lower, open_files, open_lowered
+from quant_explorer.testing.reference import ROUNDING, LinearLayer, float_logits
 from quant_explorer.testing.toys import (
     TOY_CLASSES,
     TOY_CONVOLUTION_MACS,
@@ -38,14 +36,6 @@ from quant_explorer.testing.toys import (
 if TYPE_CHECKING:
     from torch import nn
 
-SPECS: Final = {
-    "fp32": QuantSpec(),
-    "bf16": QuantSpec("bf16"),
-    "fp16": QuantSpec("fp16"),
-    "dynamic_int8": QuantSpec("int8", "dynamic"),
-    "static_int8_per_tensor": QuantSpec("int8", "static", "per_tensor", "minmax"),
-    "static_int8_per_channel": QuantSpec("int8", "static", "per_channel", "minmax"),
-}
 HALF: Final = ("bf16", "fp16")
 # A product of two values of 8 bits of fraction (BF16) is off by 2**-8 at most: 48 dB.
 HALF_SQNR_DB: Final = 30.0
@@ -53,27 +43,6 @@ INT8_SQNR_DB: Final = 20.0
 # Of the largest logit. Ranges are those of the batch in dynamic INT8; sums may be rounded to BF16.
 ROWS_DIFFER: Final = {"dynamic_int8": 0.05, "bf16": 0.02, "fp16": 0.0025}
 LINEAR_SHAPE: Final = (3, 4, 4)
-WORKER_TIMEOUT_S: Final = 120.0
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A lowered candidate, opened by the worker.
-
-    `folder` is where its files were moved to; `changed` names what lowering changed of the model.
-    """
-
-    spec: str
-    candidate: Candidate
-    lowering: Lowering
-    changed: Sequence[str]
-    folder: Path
-    worker: Worker
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes by file."""
-        return _sizes(self.folder)
 
 
 class RuntimeConformance:
@@ -143,13 +112,22 @@ class RuntimeConformance:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def opened(
+    def files(
         cls, candidate: Candidate, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[Opened]:
+    ) -> Lowered:
+        """Return the candidate's files. Replace it where other tests have lowered the same."""
+        return lower(runtime, candidate, toy_batches(cls.shape), tmp_path_factory.mktemp("lowered"))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def opened(cls, files: Lowered, runtime: Runtime) -> Iterator[Opened]:
         """Yield the candidate's files, opened by a worker that all tests of this spec share."""
-        folder = tmp_path_factory.mktemp("lowered")
-        with lower_and_open(runtime, candidate, toy_batches(cls.shape), folder) as opened:
+        with open_lowered(runtime, files, toy_batches(cls.shape, count=1)[0]) as opened:
             yield opened
+
+    def executed(self, opened: Opened, batch: Batch) -> Executed:
+        """Return what the worker says that it ran. Replace it where each would load for seconds to say it."""
+        return opened.worker.executed(batch)
 
     def test_fp32_is_supported(self, runtime: Runtime) -> None:
         """FP32 is measured in every runtime, or its own gain would be taken for that of INT8."""
@@ -184,7 +162,7 @@ class RuntimeConformance:
             Candidate(other_model, opened.candidate.spec), toy_batches(self.shape), folder
         )
         assert opened.sizes, "nothing was written"
-        assert _sizes(folder) == opened.sizes
+        assert file_sizes(folder) == opened.sizes
         assert lowering == opened.lowering
 
     def test_outputs_are_those_of_the_float_model(self, opened: Opened) -> None:
@@ -216,7 +194,7 @@ class RuntimeConformance:
 
     def test_executed_macs_are_those_counted_by_hand(self, opened: Opened) -> None:
         """Both how many, and in which precision, as it was asked for; only half may run in another."""
-        executed = opened.worker.executed(toy_batches(self.shape, count=1)[0][:1])
+        executed = self.executed(opened, toy_batches(self.shape, count=1)[0][:1])
         total = self.convolution_macs + self.linear_macs
         assert executed.kernels
         if opened.spec in HALF:
@@ -233,7 +211,7 @@ class RuntimeConformance:
     def test_executed_macs_are_those_of_one_image(self, opened: Opened) -> None:
         """Counts are per image, whatever the batch."""
         batch = toy_batches(self.shape, count=1)[0]
-        assert opened.worker.executed(batch).macs == opened.worker.executed(batch[:1]).macs
+        assert self.executed(opened, batch).macs == self.executed(opened, batch[:1]).macs
 
     def test_same_input_same_output(self, opened: Opened) -> None:
         """The same bits again, with other images between: none stay behind in memory that is used again."""
@@ -260,35 +238,3 @@ class RuntimeConformance:
         simulated = layer.output.round_trip(layer.quantized_sums())
         assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
         assert np.all(np.abs(logits - layer.sums()) <= layer.half_steps() * (1 + ROUNDING))
-
-
-@contextmanager
-def lower_and_open(
-    runtime: Runtime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
-) -> Iterator[Opened]:
-    """Lower to `folder/written`, move the files to `folder/moved`, and open them in a worker process."""
-    spec = next(name for name, value in SPECS.items() if value == candidate.spec)
-    written = folder / "written"
-    written.mkdir()
-    before = copy.deepcopy(candidate.model)
-    lowering = runtime.lower(candidate, calibration, written)
-    changed = differences(before, candidate.model)
-    moved = written.rename(folder / "moved")
-    with open_files(runtime, lowering, moved, calibration[0]) as worker:
-        yield Opened(spec, candidate, lowering, changed, moved, worker)
-
-
-@contextmanager
-def open_files(runtime: Runtime, lowering: Lowering, folder: Path, batch: Batch) -> Iterator[Worker]:
-    """Open the files in `folder` in a worker process, whose log is beside the folder."""
-    loading = Loading(runtime_path(type(runtime)), lowering.options, measuring_cores(1))
-    log = folder.with_name(f"{folder.name}.log")
-    with Worker(loading, log=log, timeout_s=WORKER_TIMEOUT_S) as worker:
-        worker.assign(Opening(lowering.options, str(folder)))
-        worker.open(batch[:1])
-        yield worker
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -23,6 +23,7 @@ from quant_explorer.core.measurement import (
     Variant,
     twin_key,
 )
+from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.study import Study
 
@@ -36,7 +37,8 @@ class Played:
 
     `slowness` is its latency relative to the baseline's. `wrong` is how many images it gets wrong, of
     those given by `images` (all when None), the last ones first, so that errors of two variants nest.
-    `latency` False leaves it out of every round.
+    `latency` False leaves it out of every round. `precision` is what was asked for, `ran_in` what all that is
+    not one of the `int8_macs` of 1,000 ran in.
     """
 
     config: str
@@ -54,6 +56,8 @@ class Played:
     notes: tuple[str, ...] = ()
     latency: bool = True
     steps: tuple[str, ...] = ()
+    precision: Precision | None = None
+    ran_in: Precision = "fp32"
 
     @property
     def variant(self) -> Variant:
@@ -84,6 +88,7 @@ class Scene:
     trained: bool = True
     stopped_by: str = "precision"
     seed: int = 0
+    instruction_sets: tuple[str, ...] = ("avx2",)
 
 
 def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> Study:
@@ -93,7 +98,7 @@ def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> St
     """
     scene = scene or Scene()
     study = Study.load(path)
-    study.append(environment(scene.environment))
+    study.append(environment(scene.environment, scene.instruction_sets))
     study.append(split(scene.images))
     for one in played:
         study.append(measurement(one, scene))
@@ -103,10 +108,11 @@ def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> St
     return study
 
 
-def environment(digest: str) -> Environment:
+def environment(digest: str, instruction_sets: tuple[str, ...] = ("avx2",)) -> Environment:
     """Return a machine that is the same for every digest but in name."""
+    versions = {"torch": "2.14"}
     return Environment(
-        digest, f"CPU of {digest}", ("avx2",), 2, 8_000_000_000, 1, "Linux", "3.11", {"torch": "2.14"}
+        digest, f"CPU of {digest}", instruction_sets, 2, 8_000_000_000, 1, "Linux", "3.11", versions
     )
 
 
@@ -130,13 +136,14 @@ def measurement(one: Played, scene: Scene) -> Measurement:
         "split",
         one.status,
         files=(FileSize("model.pt", one.size_bytes),),
-        executed=Executed({"int8": one.int8_macs, "fp32": 1000 - one.int8_macs}, {"conv": 6}),
+        executed=Executed({"int8": one.int8_macs, one.ran_in: 1000 - one.int8_macs}, {"conv": 6}),
         memory=memory,
         memory_reason=None if memory else "this kernel cannot reset the high-water mark",
         cold_start_s=(0.2, 0.1, 0.3),
         predictions=_predictions(one, scene),
         notes=one.notes,
         steps=one.steps,
+        precision=one.precision,
     )
 
 

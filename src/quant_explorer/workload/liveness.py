@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _trace(model: nn.Module) -> fx.GraphModule:
         return fx.symbolic_trace(model)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedError(
-            f"torch.fx cannot trace the model ({error}); "
+            f"torch.fx cannot trace the model ({explain(error)}); "
             "control flow that depends on the input must be moved out of forward()"
         ) from error
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.cost import ModelCost
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.workload.layers import count_layers
 from quant_explorer.workload.liveness import find_peak
 
@@ -23,5 +23,5 @@ def analyze_model(model: nn.Module, input_shape: tuple[int, ...]) -> ModelCost:
     try:
         peak = find_peak(model, input_shape)
     except UnsupportedError as error:
-        return replace(cost, peak_reason=str(error))
+        return replace(cost, peak_reason=explain(error))
     return replace(cost, peak_activation_elements=peak.elements, peak_node=peak.node)

@@ -1,0 +1,56 @@
+"""How `eager` and `torchscript` lower: a traced graph with folded batch norms, cast or quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.runtimes import fusion, half
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph in the precision asked for, and what a reader of the report should know of it."""
+
+    module: torch.fx.GraphModule
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def quantized_engine(engine: str | None) -> Iterator[None]:
+    """Make `engine` PyTorch's quantized engine inside the block: weights are packed for it.
+
+    None leaves the engine as it is, and does not ask PyTorch for one.
+    """
+    if engine is None:
+        yield
+        return
+    previous = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = previous
+
+
+def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:
+    """Return the graph of the candidate in the precision of its spec: float32 images to logits.
+
+    `engine` is the quantized engine for INT8, None for other precisions. Raises UnsupportedError when the
+    model cannot be traced or has an operator that the precision has not.
+    """
+    spec = candidate.spec
+    if engine is not None:
+        from quant_explorer.runtimes import fx
+
+        return fx.quantize(candidate, calibration, engine)
+    graph = fusion.fuse(candidate.model, calibration[0][:1])
+    if spec.precision == "fp32":
+        return Lowered(graph, notes=())
+    note = half.explain_emulation(spec.precision)
+    module = half.cast(graph, spec.precision, spec.float_layers, calibration[0][:1])
+    return Lowered(module, notes=(note,) if note else ())
