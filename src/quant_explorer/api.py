@@ -29,8 +29,8 @@ from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.metrics.fidelity import check_fidelity
 from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
+from quant_explorer.runtimes import torch_engine
 from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
-from quant_explorer.runtimes.eager_lowering import quantized_engine
 from quant_explorer.runtimes.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
@@ -95,8 +95,10 @@ def to_int8(
     original = copy.deepcopy(model).eval()
     expected = _float_output(original, checked)
     spec = QuantSpec(precision="int8", activations="static")
-    with quantized_engine(engine), _library_warnings_in_the_log():
-        quantized: nn.Module = fx.quantize(Candidate(original, spec), batches, engine).module.eval()
+    default = torch.backends.quantized.engine
+    with torch_engine.quantized_engine(engine), _library_warnings_in_the_log():
+        lowered = fx.quantize(Candidate(original, spec), batches, engine, copied_for=default)
+    quantized: nn.Module = lowered.module.eval()
     # Counted and compared as the caller will run it: under whatever engine is PyTorch's default.
     executed = count_macs(quantized, checked)
     share = _int8_share(executed, count_macs(original, checked))
@@ -226,9 +228,7 @@ def _int8_share(executed: Executed, original: Executed) -> float:
 def _describe(
     quantized: nn.Module, spec: QuantSpec, engine: str, batches: Sequence[Batch], executed: Executed
 ) -> dict[str, object]:
-    from quant_explorer.runtimes import fx
-
-    bits, reason = fx.activation_bits(engine)
+    bits, reason = torch_engine.choose_bits(spec, engine, torch.backends.quantized.engine)
     return {
         "backend": engine,
         "torch": str(torch.__version__),

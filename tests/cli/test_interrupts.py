@@ -11,7 +11,7 @@ import pytest
 from quant_explorer.core.measurement import Measurement, Round, Status
 from quant_explorer.core.study import Study
 
-from .invoking import EAGER, Place, Running
+from .invoking import EAGER, Invoke, Place, Running
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def told_of_interruption(text: str) -> bool:
     return kept in " ".join(text.split()) and "Traceback" not in text
 
 
-def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place) -> None:
+def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place, invoke: Invoke) -> None:
     run = place.folder / "run"
     (place.folder / "mine.py").write_text(MODEL)
 
@@ -98,10 +98,10 @@ def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place) -> Non
 
     with place.start(*RUN, *ENDLESS) as running:
         running.wait_until(lambda: len(rounds(run)) >= 1)
-        refused = place.call(*RUN)
-        assert refused.returncode == 3
-        assert "run is in use by another quant-explorer process" in refused.stderr
-        assert "Traceback" not in refused.stderr
+        code, printed = invoke(*RUN)
+        assert code == 3
+        assert "run is in use by another quant-explorer process" in printed
+        assert "Traceback" not in printed
         assert running.send(signal.SIGINT) == 130
         assert told_of_interruption(running.told)
     timed = records(run)
@@ -116,9 +116,9 @@ def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place) -> Non
     with (run / "study.jsonl").open("ab") as stream:
         stream.write(b'{"schema_version":1,"kind":"round","rec')
 
-    done = place.call(*RUN, "--time-limit", "0.1")
-    assert done.returncode == 0, done.stderr
-    assert "score" not in done.stderr
+    code, printed = invoke(*RUN, "--time-limit", "0.1")
+    assert code == 0, printed
+    assert "score" not in printed
     whole = records(run)
     assert whole.records[: len(killed.records)] == killed.records
     assert rounds(run) == list(range(len(rounds(run))))

@@ -313,8 +313,11 @@ def test_idle_cores_help_to_score(run: RunFolder, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(measure_module, "Worker", Watched)
     monkeypatch.setattr(scoring, "HELP_PAYS_S", 1e-9)
-    found, _ = measured(run, fake("fp32"), protocol=replace(PROTOCOL, time_limit_s=600))
+    found, _ = measured(
+        run, fake("fp32"), subject=toy_subject(), protocol=replace(PROTOCOL, time_limit_s=600)
+    )
     assert found.status is Status.OK
+    # The first checked its files.
     _, *of_measuring = cores
     assert sorted(of_measuring) == sorted([measuring_cores(1), *idle_cores(1)])
 

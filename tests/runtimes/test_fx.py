@@ -1,6 +1,5 @@
 """FX quantization against the definitions, written out in NumPy; and what it must refuse."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,13 @@ from torch.nn import functional as F
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
-from quant_explorer.runtimes import fx
+from quant_explorer.runtimes import torch_engine
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.testing.reference import Affine
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
 
 ENGINE = select_engine("")
-BITS = fx.activation_bits(ENGINE)[0]
+BITS = torch_engine.activation_bits(ENGINE)[0]
 # Layer, and the batch norm that is folded into it.
 CONVOLUTIONS = (("0", "1"), ("4", "5"))
 
@@ -109,43 +108,8 @@ def test_learned_ranges_are_used_and_calibration_is_not(tmp_path: Path) -> None:
         Eager().lower(Candidate(model, missing), toy_batches((3, 4, 4)), tmp_path)
 
 
-def has_vnni() -> bool:
-    path = Path("/proc/cpuinfo")
-    return path.exists() and re.search(r"\b(avx512_vnni|avx_vnni)\b", path.read_text()) is not None
-
-
-@pytest.mark.skipif(not has_vnni(), reason="this CPU has no VNNI: 8-bit products may overflow")
-@pytest.mark.parametrize("engine", [e for e in torch.backends.quantized.supported_engines if e != "none"])
-def test_a_cpu_with_vnni_has_8_bit_activations(engine: str) -> None:
-    assert fx.activation_bits(engine) == (8, None)
-
-
-@pytest.mark.parametrize(
-    ("probe", "named"), [("_extreme_convolution", "convolution"), ("_extreme_linear", "linear")]
-)
-def test_an_overflow_is_found_and_explained(probe: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """32767 is where 16 bits end: what kernels without VNNI give instead of two products of 255 x 127."""
-    monkeypatch.setattr(fx, probe, lambda *_: 200.0 * 32767 / (2 * 255 * 127))
-    bits, reason = fx.activation_bits.__wrapped__(ENGINE)
-    assert bits == 7
-    assert reason is not None
-    assert reason.startswith(f"activations have 7 bits: on this CPU engine {ENGINE} overflows with 8 bits")
-    assert named in reason
-
-
-def test_the_probe_itself_is_exact() -> None:
-    """Where nothing overflows it gives the exact result, so that only an overflow can be the reason."""
-    outputs = [
-        fx._extreme_convolution(64, 64, 1),
-        fx._extreme_convolution(128, 128, 128),
-        fx._extreme_linear(),
-    ]
-    exact = [abs(output - 200.0) <= 1.0 for output in outputs]
-    assert all(exact) == (fx.activation_bits.__wrapped__(torch.backends.quantized.engine)[0] == 8)
-
-
 def test_seven_bits_are_used_where_they_are_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fx, "activation_bits", lambda engine: (7, "because"))
+    monkeypatch.setattr(torch_engine, "activation_bits", lambda engine: (7, "because"))
     spec = QuantSpec("int8", "static", observer="minmax")
     lowering = Eager().lower(Candidate(toy_linear_model(), spec), toy_batches((3, 4, 4)), tmp_path)
     assert "because" in lowering.notes

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import BuildError
 from quant_explorer.core.quantspec import Activations, Granularity, Observer, QuantSpec
-from quant_explorer.runtimes import inductor_lowering, pt2e
+from quant_explorer.runtimes import inductor_lowering, inductor_saturation, pt2e
 from quant_explorer.runtimes.inductor import PACKAGE_FILE, Inductor
 from quant_explorer.testing.lowered import SPECS, Lowered
 from quant_explorer.testing.reference import differences, float_logits
@@ -115,6 +115,11 @@ class TestUnsupported:
         candidate = Candidate(toy_model(), QuantSpec("bf16", float_layers=("9",)))
         assert "no layer can be left in float" in str(Inductor().unsupported(candidate))
 
+    def test_portable_code_is_for_x86_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("platform.machine", lambda: "aarch64")
+        candidate = Candidate(toy_model(), QuantSpec(target="portable"))
+        assert "choose the native target" in str(Inductor().unsupported(candidate))
+
     def test_a_missing_compiler_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-g++")
         assert "'no-such-g++'" in str(Inductor().unavailable())
@@ -165,7 +170,8 @@ class TestGraph:
             first = next(node for node in graph.graph.nodes if "quantize_per_tensor" in str(node.target))
             steps[observer] = float(first.args[1])
         images = np.concatenate(toy_batches())
-        assert steps["minmax"] == pytest.approx(float(images.max() - images.min()) / 255, rel=1e-5)
+        levels = 127 if inductor_saturation.saturates() else 255
+        assert steps["minmax"] == pytest.approx(float(images.max() - images.min()) / levels, rel=1e-5)
         assert steps["histogram"] < steps["minmax"]
 
 

@@ -1,6 +1,7 @@
 """The onnxruntime runtime: what it writes, in which precision it runs, and what it refuses."""
 
 import contextvars
+import dataclasses
 import platform
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
-from quant_explorer.runtimes import onnx_export, onnx_quantization, onnx_saturation
+from quant_explorer.runtimes import onnx_export, onnx_saturation
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime, session_options
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import (
@@ -341,7 +342,7 @@ def test_ranges_learned_in_training_are_said_to_be_unused(toy: nn.Module, tmp_pa
 def test_weights_have_seven_bits_where_kernels_overflow(
     toy: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_quantization, "saturates", lambda: True)
+    monkeypatch.setattr(onnx_saturation, "saturates", lambda: True)
     static = lower(toy, STATIC, tmp_path)
     assert np.abs(static.tensor("4.weight_quantized").astype(int)).max() == 64
     assert "weights have 7 bits" in " ".join(static.lowering.notes)
@@ -354,6 +355,19 @@ def test_weights_have_seven_bits_where_kernels_overflow(
     )
     assert np.abs(dynamic.tensor(weight).astype(int)).max() == 64
     assert "weights have 7 bits" in " ".join(dynamic.lowering.notes)
+
+
+def test_a_portable_target_has_seven_bits_on_every_cpu(
+    toy: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_saturation, "saturates", lambda: False)
+    native = lower(toy, STATIC, tmp_path)
+    assert np.abs(native.tensor("4.weight_quantized").astype(int)).max() == 127
+    assert native.lowering.needs == (("VNNI",) if ON_X86 else ())
+    portable = lower(toy, dataclasses.replace(STATIC, target="portable"), tmp_path)
+    assert np.abs(portable.tensor("4.weight_quantized").astype(int)).max() == 64
+    assert portable.lowering.needs == ()
+    assert "target portable" in " ".join(portable.lowering.notes)
 
 
 def test_overflow_is_found_by_computing(monkeypatch: pytest.MonkeyPatch) -> None:

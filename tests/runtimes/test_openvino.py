@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -19,12 +20,14 @@ pytest.importorskip("nncf")
 
 import openvino
 
+from quant_explorer.core.architecture import is_x86
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import ActivationRange, Granularity, Precision, QuantSpec
+from quant_explorer.core.quantspec import ActivationRange, Granularity, Precision, QuantSpec, Target
 from quant_explorer.metrics.fidelity import sqnr_db
+from quant_explorer.runtimes import openvino_lowering, openvino_saturation, openvino_session
 from quant_explorer.runtimes.openvino import OpenVino
-from quant_explorer.runtimes.openvino_session import OpenVinoSession, computes_natively
+from quant_explorer.runtimes.openvino_session import OpenVinoSession, computes_natively, has_kernels
 from quant_explorer.runtimes.torch_macs import count_macs
 from quant_explorer.testing.reference import Affine, LinearLayer, float_logits
 from quant_explorer.testing.toys import (
@@ -162,7 +165,12 @@ def test_int8_that_runs_in_float_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("precision", "least_db"), [("fp16", 55.0), ("bf16", 30.0)])
 def test_half_precision(precision: Precision, least_db: float, tmp_path: Path) -> None:
     """Stored in 16 bits; what it is computed in is counted, and told."""
-    session, model = lower(QuantSpec(precision), tmp_path), shared_model()
+    model = shared_model()
+    reason = OpenVino().unsupported(Candidate(model, QuantSpec(precision)))
+    if reason is not None:
+        assert not has_kernels(precision)
+        pytest.skip(reason)
+    session = lower(QuantSpec(precision), tmp_path)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert (tmp_path / "model.bin").stat().st_size < 3 * parameters
     expected = float_logits(model, BATCHES[0])
@@ -171,9 +179,21 @@ def test_half_precision(precision: Precision, least_db: float, tmp_path: Path) -
     assert least_db < found < 100
     (note,) = OpenVino().lower(Candidate(model, QuantSpec(precision)), BATCHES, tmp_path).notes
     executed = session.executed(BATCHES[0])
-    native = computes_natively(precision)
-    assert executed.fraction("bf16" if precision == "bf16" else "fp16" if native else "fp32") == 1.0
-    assert ("this CPU" in note) == (not native)
+    assert executed.fraction(precision if has_kernels(precision) else "fp32") == 1.0
+    assert ("this CPU" in note) == (not computes_natively(precision))
+
+
+@pytest.mark.parametrize(("replaced", "reason"), [(False, None), (True, "OpenVINO has no bf16 kernels")])
+def test_a_half_precision_that_the_plugin_replaces_is_refused(
+    replaced: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It computes in FP32, or in the other of the two, without a word."""
+    executed = "f32" if replaced else "bf16"
+    monkeypatch.setattr(openvino_session, "_inference_precision", lambda compiled: executed)
+    openvino_session.has_kernels.cache_clear()
+    found = OpenVino().unsupported(Candidate(shared_model(), QuantSpec("bf16")))
+    openvino_session.has_kernels.cache_clear()
+    assert found is None if reason is None else str(found).startswith(reason)
 
 
 @pytest.mark.parametrize("spec", [QuantSpec(), STATIC], ids=["fp32", "static_int8"])
@@ -190,7 +210,8 @@ def test_a_quantized_layer_is_its_formula(granularity: Granularity, tmp_path: Pa
     model, (images,) = toy_linear_model(), toy_batches((3, 4, 4), count=1, size=64)
     spec = dataclasses.replace(STATIC, granularity=granularity)
     OpenVino().lower(Candidate(model, spec), (images,), tmp_path)
-    layer = LinearLayer.of(model, images, granularity, weight_levels=127, activation_levels=255)
+    weight_levels = 63.5 if openvino_saturation.saturates() else 127.0
+    layer = LinearLayer.of(model, images, granularity, weight_levels, activation_levels=255)
     steps = np.rint(layer.weight / layer.weight_scale)
     # NNCF widens the range until 0 is a step of it, by moving the end that is nearer to one.
     zero, high = layer.input.zero_point, float(images.max())
@@ -203,6 +224,58 @@ def test_a_quantized_layer_is_its_formula(granularity: Granularity, tmp_path: Pa
     assert np.mean(errors > 1e-5 * np.abs(expected).max()) <= 0.1
     # Fast bias correction takes the mean error of the calibration images away.
     assert np.all(np.abs((expected - layer.sums()).mean(axis=0)) < 1e-3 * np.abs(layer.sums()).max())
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+@pytest.mark.parametrize("target", get_args(Target))
+def test_weights_have_seven_bits_where_kernels_overflow(
+    target: Target, saturates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_saturation, "saturates", lambda: saturates)
+    spec = dataclasses.replace(STATIC, target=target)
+    lowering = OpenVino().lower(Candidate(shared_model(), spec), BATCHES, tmp_path)
+    weights = [
+        np.abs(operation.get_data().astype(int)).max()
+        for operation in openvino.Core().read_model(tmp_path / "model.xml").get_ops()
+        if operation.get_type_name() == "Constant" and operation.get_element_type() == openvino.Type.i8
+    ]
+    reduced = saturates or target == "portable"
+    assert len(weights) == 3
+    assert set(weights) <= ({63, 64} if reduced else {127})
+    assert any("weights have 7 bits" in note for note in lowering.notes) == reduced
+    assert lowering.needs == (("VNNI",) if is_x86() and not reduced else ())
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(2 * 255 * 127, False), (2**15 - 1, True)])
+def test_overflow_is_found_by_computing(
+    largest: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vpmaddubsw does it: each pair of products is cut off at 2^15 - 1."""
+
+    def compiled(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        summands = 128 if images.ndim == 2 else 64 * 9
+        return {"sums": np.full((1, 4), summands / 2 * largest, np.float32)}
+
+    core = SimpleNamespace(compile_model=lambda *_: compiled)
+    monkeypatch.setattr(openvino, "Core", lambda: core)
+    assert openvino_saturation.saturates.__wrapped__() is expected
+
+
+def test_products_of_activations_are_told_from_those_with_weights(tmp_path: Path) -> None:
+    """Both sides have 8 bits, which NNCF's fix of overflows leaves as they are."""
+    model, images = Attention().eval(), toy_batches((8, 6, 6), count=1)
+    OpenVino().lower(Candidate(model, QuantSpec()), images, tmp_path)
+    read = openvino.Core().read_model(tmp_path / "model.xml")
+    assert openvino_lowering.products_of_activations(read) == ["attention/MatMul_3"]
+    total, products = (4 * 8 * 8 + 2 * 36 * 8) * 36, 2 * 36 * 8 * 36
+    portable = dataclasses.replace(STATIC, target="portable")
+    for spec, expected in (
+        (STATIC, {"fp32": products} if openvino_saturation.saturates() else {}),
+        (portable, {"fp32": products}),
+    ):
+        OpenVino().lower(Candidate(model, spec), images, tmp_path)
+        macs = OpenVino("int8").open(tmp_path).executed(images[0]).macs
+        assert macs == expected | {"int8": total - sum(expected.values())}
 
 
 def stored_bias(path: Path) -> NDArray[np.float64]:

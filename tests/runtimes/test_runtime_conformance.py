@@ -12,14 +12,18 @@ import pytest
 import quant_explorer.runtimes
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.measurement import Executed
-from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.runtimes import (
+    RUNTIMES,
+    inductor_saturation,
+    onnx_saturation,
+    openvino_saturation,
+)
 from quant_explorer.runtimes.eager import Eager, select_engine
 from quant_explorer.runtimes.executorch import ExecuTorch
-from quant_explorer.runtimes.fx import activation_bits
 from quant_explorer.runtimes.inductor import Inductor
-from quant_explorer.runtimes.onnx_saturation import saturates
 from quant_explorer.runtimes.onnxruntime import OnnxRuntime
 from quant_explorer.runtimes.openvino import OpenVino
+from quant_explorer.runtimes.torch_engine import activation_bits
 from quant_explorer.runtimes.torchscript import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from quant_explorer.testing.lowered import SPECS, Lowered, Opened
@@ -41,12 +45,14 @@ class SharedConformance(RuntimeConformance):
 class TestEager(SharedConformance):
     kind = Eager
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
+    portable_activation_levels = 127 if select_engine("") != "qnnpack" else 255
 
 
 @pytest.mark.slow
 class TestOnnxRuntime(SharedConformance):
     kind = OnnxRuntime
-    weight_levels = 64.0 if saturates() else 127.0
+    weight_levels = 64.0 if onnx_saturation.saturates() else 127.0
+    portable_weight_levels = 64.0
 
 
 @pytest.mark.slow
@@ -54,6 +60,7 @@ class TestExecuTorch(SharedConformance):
     kind = ExecuTorch
     options = tuple(OPTIONS["executorch"].items())
     weight_levels = 127.0
+    smallest_activation_scale = 2.0**-12
 
     def executed(self, opened: Opened, batch: Batch) -> Executed:
         """The suite's for one spec: each worker would load the exporter for 5 s, which is loaded here."""
@@ -66,12 +73,14 @@ class TestExecuTorch(SharedConformance):
 class TestTorchScript(SharedConformance):
     kind = TorchScript
     activation_levels = 2 ** activation_bits(select_engine(""))[0] - 1
+    portable_activation_levels = 127 if select_engine("") != "qnnpack" else 255
 
 
 @pytest.mark.slow
 class TestOpenVino(SharedConformance):
     kind = OpenVino
-    weight_levels = 127.0
+    weight_levels = 63.5 if openvino_saturation.saturates() else 127.0
+    portable_weight_levels = 63.5
 
     def linear_images(self) -> Batch:
         """The suite's with 0 on a step of their range: NNCF widens others until it is one."""
@@ -86,6 +95,8 @@ class TestInductor(RuntimeConformance):
     """On files of this process: what PyTorch has computed in INT8 before decides how oneDNN packs weights."""
 
     kind = Inductor
+    activation_levels = 127 if inductor_saturation.saturates() else 255
+    portable_activation_levels = 127
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -16,7 +16,8 @@ from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.pipeline.messages import Loading, Opening
 from quant_explorer.pipeline.worker import Worker, runtime_path
-from quant_explorer.testing.conformance_runtime import LINEAR_SHAPE, RuntimeConformance
+from quant_explorer.testing.conformance_runtime import RuntimeConformance
+from quant_explorer.testing.conformance_static import LINEAR_SHAPE
 from quant_explorer.testing.fake_runtime import SLOW_CALL_S, FakeRuntime, Fault
 from quant_explorer.testing.lowered import SPECS, Opened, lower_and_open
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model

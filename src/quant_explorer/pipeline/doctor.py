@@ -88,7 +88,7 @@ def _engines() -> Iterator[Fact]:
     if missing:
         yield Fact("quantized engines", "not available", missing)
         return
-    from quant_explorer.runtimes.fx import FULL_ACTIVATION_BITS, activation_bits
+    from quant_explorer.runtimes.torch_engine import FULL_ACTIVATION_BITS, activation_bits
 
     chosen = select_engine("")
     for engine in torch.backends.quantized.supported_engines:

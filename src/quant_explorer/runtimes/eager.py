@@ -38,8 +38,11 @@ class Eager:
         return None
 
     def cpu_features(self) -> tuple[str, ...]:
-        """Nothing is chosen by the CPU yet."""
-        return ()
+        """Static INT8 has 8 bits where the engine's kernels are exact; half precision may be emulated."""
+        from quant_explorer.runtimes import half, torch_engine
+
+        engine = find_engine(self.engine)
+        return (*(torch_engine.needed_features(engine) if engine else ()), *half.native_precisions())
 
     def versions(self) -> dict[str, str]:
         """Return PyTorch's version, with its build (`+cpu`, `+cu130`)."""
@@ -62,13 +65,14 @@ class Eager:
         Raises UnsupportedError when the model cannot be traced to a graph, or has an operator that the
         precision has not.
         """
-        from quant_explorer.runtimes import eager_lowering, program
+        from quant_explorer.runtimes import eager_lowering, program, torch_engine
 
         engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
-        with eager_lowering.quantized_engine(engine):
+        with torch_engine.quantized_engine(engine):
             lowered = eager_lowering.lower(candidate, calibration, engine)
             program.write(lowered.module, folder, calibration[0][:1], engine=engine)
-        return Lowering(notes=lowered.notes, options=(("engine", engine),) if engine else ())
+        options = (("engine", engine),) if engine else ()
+        return Lowering(notes=lowered.notes, options=options, needs=lowered.needs)
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch with its quantized modules, where it has them, and give it `threads` threads."""
@@ -133,6 +137,14 @@ def select_engine(engine: str) -> str:
     Raises SettingsError with the engines this build of PyTorch has for an unknown one, and
     UnsupportedError when it has none.
     """
+    found = find_engine(engine)
+    if found is None:
+        raise UnsupportedError("this build of PyTorch has no quantized engine")
+    return found
+
+
+def find_engine(engine: str) -> str | None:
+    """Return what `select_engine` does, None when this build of PyTorch has no quantized engine."""
     import torch
 
     engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
@@ -141,7 +153,4 @@ def select_engine(engine: str) -> str:
             raise SettingsError(unknown_name_message("quantized engine", engine, engines))
         return engine
     suited = "qnnpack" if is_arm() else "x86"
-    for name in (suited, "fbgemm", "qnnpack"):
-        if name in engines:
-            return name
-    raise UnsupportedError("this build of PyTorch has no quantized engine")
+    return next((name for name in (suited, "fbgemm", "qnnpack") if name in engines), None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,23 +17,7 @@ class Lowered:
 
     module: torch.fx.GraphModule
     notes: tuple[str, ...]
-
-
-@contextmanager
-def quantized_engine(engine: str | None) -> Iterator[None]:
-    """Make `engine` PyTorch's quantized engine inside the block: weights are packed for it.
-
-    None leaves the engine as it is, and does not ask PyTorch for one.
-    """
-    if engine is None:
-        yield
-        return
-    previous = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = previous
+    needs: tuple[str, ...] = ()
 
 
 def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:

@@ -16,16 +16,23 @@ from torch import nn
 from torch.ao import quantization
 from torch.ao.nn import intrinsic as nni
 from torch.ao.quantization import quantize_fx
+from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.runtimes import fusion
-from quant_explorer.runtimes.eager_lowering import Lowered, quantized_engine
+from quant_explorer.runtimes.eager_lowering import Lowered
+from quant_explorer.runtimes.torch_engine import (
+    REDUCED_ACTIVATION_BITS,
+    choose_bits,
+    explain_transposed,
+    needed_features,
+)
 
-FULL_ACTIVATION_BITS = 8
-REDUCED_ACTIVATION_BITS = 7
+_TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
 def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
@@ -39,8 +46,13 @@ def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
     return fused
 
 
-def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) -> Lowered:
+def quantize(
+    candidate: Candidate, calibration: Sequence[Batch], engine: str, *, copied_for: str | None = None
+) -> Lowered:
     """Lower a float model to INT8 modules of `engine`, dynamic or static as the spec asks.
+
+    Copies of the modules are packed for the engine that is set when they are made, `copied_for` if it is
+    another. Activations have a range that both compute exactly.
 
     Static ranges are those of the spec (learned in training) where it has them, otherwise observed on
     `calibration`. Raises UnsupportedError when the model cannot be traced.
@@ -51,12 +63,20 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     fused = fuse(candidate.model, calibration[0][:1])
     if spec.activations == "dynamic":
         return Lowered(_quantize_linear(fused, spec), (*notes, *_explain_reduced_range(engine)))
-    bits, reason = activation_bits(engine)
+    bits, reason = choose_bits(spec, engine, copied_for or engine)
     mapping = static_mapping(spec, engine, bits)
+    notes += (reason,) if reason else ()
+    transposed = _transposed_convolutions(fused)
+    if transposed and (reason := explain_transposed(spec, engine)):
+        for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
+            mapping.set_object_type(kind, None)
+        notes += (f"{', '.join(transposed)} stay in float: {reason}",)
     with fusion.explain(*fusion.TRACING):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
+    if bits == REDUCED_ACTIVATION_BITS:
+        reduce_fixed_ranges(prepared)
     if spec.activation_ranges:
         set_activation_ranges(prepared, spec.activation_ranges)
     else:
@@ -68,7 +88,17 @@ def quantize(candidate: Candidate, calibration: Sequence[Batch], engine: str) ->
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return Lowered(converted, notes + ((reason,) if reason else ()))
+    return Lowered(converted, notes, needed_features(engine, bits))
+
+
+def _transposed_convolutions(graph: torch.fx.GraphModule) -> list[str]:
+    layers = dict(graph.named_modules())
+    return [
+        str(node.target) if node.op == "call_module" else node.name
+        for node in graph.graph.nodes
+        if node.target in _TRANSPOSED_CALLS
+        or (node.op == "call_module" and isinstance(layers[node.target], _TRANSPOSED_LAYERS))
+    ]
 
 
 def _explain_reduced_range(engine: str) -> tuple[str, ...]:
@@ -151,6 +181,22 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
         prepared.set_submodule(node.target, fixed)
 
 
+def reduce_fixed_ranges(prepared: torch.fx.GraphModule) -> None:
+    """Give outputs of a fixed range (sigmoid, softmax) the reduced range too, in place.
+
+    PyTorch has them at 8 bits on every CPU, and the layer that reads them would overflow.
+    """
+    for name, observer in list(prepared.named_modules()):
+        if isinstance(observer, quantization.FixedQParamsObserver):
+            reduced = quantization.MinMaxObserver(
+                dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=True
+            )
+            zero_point, scale = float(observer.zero_point), float(observer.scale)
+            reduced.min_val.fill_((observer.quant_min - zero_point) * scale)
+            reduced.max_val.fill_((observer.quant_max - zero_point) * scale)
+            prepared.set_submodule(name, reduced)
+
+
 def flatten_quantized(converted: torch.fx.GraphModule) -> None:
     """Let `nn.Flatten` move INT8 values, as PyTorch does for `torch.flatten`, in place.
 
@@ -174,51 +220,3 @@ def flatten_quantized(converted: torch.fx.GraphModule) -> None:
     for name in [name for name, _ in converted.named_buffers(recurse=False) if name not in read]:
         delattr(converted, name)
     converted.recompile()
-
-
-@functools.cache
-def activation_bits(engine: str) -> tuple[int, str | None]:
-    """Return how many bits activations can have in `engine` on this CPU, and why if not 8.
-
-    Kernels without VNNI add pairs of 8-bit products in 16 bits, which overflows
-    (FBGEMM, "vpmaddubsw saturation"). Found by running convolutions (dense, depthwise) and a
-    linear layer on the largest values and comparing with the exact result.
-    """
-    with quantized_engine(engine):
-        saturated = [
-            name
-            for name, output in (
-                ("dense convolution", _extreme_convolution(64, 64, 1)),
-                ("depthwise convolution", _extreme_convolution(128, 128, 128)),
-                ("linear", _extreme_linear()),
-            )
-            if abs(output - _EXPECTED) > 1.0
-        ]
-    if not saturated:
-        return FULL_ACTIVATION_BITS, None
-    return REDUCED_ACTIVATION_BITS, (
-        f"activations have 7 bits: on this CPU engine {engine} overflows with 8 bits ({', '.join(saturated)})"
-    )
-
-
-_EXPECTED = 200.0
-_LARGEST_ACTIVATION, _LARGEST_WEIGHT = 255.0, 127.0
-
-
-def _extreme_convolution(inputs: int, outputs: int, groups: int) -> float:
-    weight = torch.full((outputs, inputs // groups, 3, 3), _LARGEST_WEIGHT)
-    packed = torch.ops.quantized.conv2d_prepack(
-        torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), None, [1, 1], [0, 0], [1, 1], groups
-    )
-    scale = weight[0].numel() * _LARGEST_ACTIVATION * _LARGEST_WEIGHT / _EXPECTED
-    image = torch.full((1, inputs, 8, 8), _LARGEST_ACTIVATION)
-    quantized = torch.quantize_per_tensor(image, 1.0, 0, torch.quint8)
-    return float(torch.ops.quantized.conv2d.new(quantized, packed, scale, 0).dequantize().min()) / scale
-
-
-def _extreme_linear() -> float:
-    weight = torch.full((16, 128), _LARGEST_WEIGHT)
-    packed = torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), None)
-    scale = 128 * _LARGEST_ACTIVATION * _LARGEST_WEIGHT / _EXPECTED
-    rows = torch.quantize_per_tensor(torch.full((4, 128), _LARGEST_ACTIVATION), 1.0, 0, torch.quint8)
-    return float(torch.ops.quantized.linear(rows, packed, scale, 0).dequantize().min()) / scale

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from quant_explorer.core.architecture import has_arithmetic
+from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.quantspec import Precision
@@ -65,10 +65,17 @@ def explain_emulation(precision: Precision) -> str | None:
     """
     if not hasattr(torch.cpu, "get_capabilities"):
         return None
-    capabilities = torch.cpu.get_capabilities()
-    if has_arithmetic(precision, (name for name, there in capabilities.items() if there)):
+    if precision.upper() in native_precisions():
         return None
     return f"this CPU has no {precision} arithmetic: oneDNN converts to fp32 and back, slower than fp32"
+
+
+def native_precisions() -> tuple[str, ...]:
+    """Return which of BF16 and FP16 the CPU multiplies in itself; none where PyTorch cannot say."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return ()
+    features = [name for name, there in torch.cpu.get_capabilities().items() if there]
+    return tuple(one.upper() for one in HALF_PRECISIONS if has_arithmetic(one, features))
 
 
 def cast(

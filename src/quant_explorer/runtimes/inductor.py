@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.architecture import architecture
+from quant_explorer.core.architecture import architecture, is_x86
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.packages import explain_missing, package_versions
@@ -43,15 +43,19 @@ class Inductor:
     """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
 
     name: ClassVar[str] = "inductor"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
         return cpp_compiler.explain_missing() or explain_missing("inductor", "torch", "torchao")
 
     def cpu_features(self) -> tuple[str, ...]:
-        """Nothing is chosen by the CPU yet."""
-        return ()
+        """Return what the compiler generates code for, and what precisions are chosen by."""
+        from quant_explorer.runtimes import half, inductor_saturation
+        from quant_explorer.runtimes.saturation import exact_by
+
+        exact = exact_by(saturates=inductor_saturation.saturates())
+        return (*cpp_compiler.instruction_sets(), *exact, *half.native_precisions())
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what compiles and quantizes."""
@@ -60,6 +64,8 @@ class Inductor:
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
         spec = candidate.spec
+        if spec.target == "portable" and not is_x86():
+            return "inductor compiles portably for x86-64 only; on this machine choose the native target"
         if spec.precision == "int8":
             return _explain_granularity(spec)
         if spec.precision == "fp32":
@@ -78,14 +84,16 @@ class Inductor:
         """
         from quant_explorer.runtimes import inductor_lowering
 
+        spec = candidate.spec
         program, notes = inductor_lowering.prepare(candidate, calibration)
-        precision = candidate.spec.precision
+        precision = spec.precision
         metadata = {
             MACS_KEY: str(inductor_lowering.count_macs(candidate.model, calibration[0][:1])),
             FLOAT_PRECISION_KEY: "fp32" if precision == "int8" else precision,
         }
-        inductor_lowering.compile_package(program, folder / PACKAGE_FILE, metadata)
-        return Lowering(notes=notes, options=())
+        settings = inductor_lowering.settings(spec.target)
+        inductor_lowering.compile_package(program, folder / PACKAGE_FILE, metadata, settings)
+        return Lowering(notes=notes, options=(), needs=inductor_lowering.needed_features(spec))
 
     def load_libraries(self, threads: int) -> None:
         """Import PyTorch (without its compiler), and give it `threads` threads."""

@@ -20,15 +20,21 @@ from torch.export import ExportedProgram
 from quant_explorer.core.architecture import is_x86
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError, explain
-from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.runtimes import half, pt2e, torch_macs
+from quant_explorer.core.quantspec import QuantSpec, Target
+from quant_explorer.runtimes import cpp_compiler, half, pt2e, torch_macs
+from quant_explorer.runtimes.inductor_saturation import explain_reduced_range, saturates
+from quant_explorer.runtimes.saturation import exact_by
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
-# torchao's own smallest scale, for both of its observers.
+# torchao's own smallest scale, for both of its observers of activations.
 _EPS = 2**-12
+
+# The oldest x86-64 CPUs that Inductor vectorizes for.
+_PORTABLE_LEVEL = "x86-64-v3"
+_PORTABLE: Final[dict[str, object]] = {"cpp.march": _PORTABLE_LEVEL, "cpp.simdlen": 256}
 
 SETTINGS: Final[dict[str, object]] = {
     # Without it weights are arguments, and no pattern of quantized weights is replaced by an INT8 kernel.
@@ -49,7 +55,7 @@ SETTINGS: Final[dict[str, object]] = {
 def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[ExportedProgram, tuple[str, ...]]:
     """Return the program to compile, for any batch size, and notes for the report."""
     model, spec, shape = candidate.model, candidate.spec, calibration[0].shape[1:]
-    notes = (f"compiled for this CPU's instruction set ({_instruction_set()}) and for no lesser CPU",)
+    notes = (_explain_instruction_set(spec.target),)
     if spec.precision == "fp32":
         return pt2e.export(model, shape), (*notes, _REPACKED)
     if spec.precision in half.DTYPES:
@@ -84,10 +90,27 @@ def _miscompiled(model: nn.Module) -> list[str]:
     ]
 
 
-def _instruction_set() -> str:
+def _explain_instruction_set(target: Target) -> str:
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-    return str(pick_vec_isa())
+    if target == "portable":
+        return f"compiled for any CPU of {_PORTABLE_LEVEL} (AVX2 and FMA)"
+    return f"compiled for this CPU's instruction set ({pick_vec_isa()}) and for no lesser CPU"
+
+
+def needed_features(spec: QuantSpec) -> tuple[str, ...]:
+    """Return what a package compiled for the target of `spec` needs of a CPU to run and to be exact."""
+    if spec.target == "portable":
+        return (_PORTABLE_LEVEL,)
+    compiled = cpp_compiler.instruction_sets()
+    if spec.precision != "int8" or not is_x86():
+        return compiled
+    return (*compiled, *exact_by(saturates=saturates()))
+
+
+def settings(target: Target) -> dict[str, object]:
+    """Return Inductor's options for code of the target."""
+    return SETTINGS | (_PORTABLE if target == "portable" else {})
 
 
 def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
@@ -98,13 +121,14 @@ def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if is_x86():
         quantizer = x86.X86InductorQuantizer()
-        # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflows.
-        reduced = not torch.cpu._is_vnni_supported()
+        reason = explain_reduced_range(spec.target)
+        reduced = reason is not None
         config = x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic, reduce_range=reduced)
-        notes = ("activations have 7 bits: this CPU has no VNNI",) if reduced else ()
+        notes = (reason,) if reason else ()
     else:
         quantizer = arm.ArmInductorQuantizer()
         config = arm.get_default_arm_inductor_quantization_config(is_dynamic=dynamic)
+    config = pt2e.keep_small_weights(config)
     for layer in spec.float_layers:
         quantizer.set_module_name_qconfig(layer, None)
     if dynamic:
@@ -132,8 +156,10 @@ def count_macs(model: nn.Module, image: Batch) -> int:
     return sum(torch_macs.count_macs(model, image).macs.values())
 
 
-def compile_package(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
-    """Compile `program` with AOTInductor to a package at `path`, with `metadata` in it.
+def compile_package(
+    program: ExportedProgram, path: Path, metadata: dict[str, str], options: dict[str, object]
+) -> None:
+    """Compile `program` with AOTInductor and its `options` to a package at `path`, with `metadata` in it.
 
     Intermediate files and generated sources are removed. Raises BuildError when Inductor or the C++
     compiler fails.
@@ -142,13 +168,13 @@ def compile_package(program: ExportedProgram, path: Path, metadata: dict[str, st
     from torch._inductor.exc import InductorError
     from torch._inductor.utils import fresh_cache
 
-    settings = SETTINGS | {"aot_inductor.metadata": dict(metadata)}
+    configs = options | {"aot_inductor.metadata": dict(metadata)}
     # A failure would leave what fresh_cache makes.
     with TemporaryDirectory() as scratch:
         whole = Path(scratch) / path.name
         try:
             with torch.no_grad(), fresh_cache(dir=scratch):
-                aoti_compile_and_package(program, package_path=str(whole), inductor_configs=settings)
+                aoti_compile_and_package(program, package_path=str(whole), inductor_configs=configs)
         except InductorError as error:
             raise BuildError(f"Inductor cannot compile the model: {_summarize(explain(error))}") from error
         _leave_out_sources(whole, path)

@@ -26,7 +26,8 @@ from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes.onnx_calibration import CalibrationImages
 from quant_explorer.runtimes.onnx_export import nodes_of_layers
-from quant_explorer.runtimes.onnx_saturation import REDUCED_RANGE, saturates
+from quant_explorer.runtimes.onnx_saturation import explain_reduced_range
+from quant_explorer.runtimes.saturation import exact_by
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Converted:
 
     data: bytes
     notes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
 
 
 def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch]) -> Converted:
@@ -52,11 +54,14 @@ def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch])
         folder = Path(temporary)
         prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
         graph = _prepare(exported, prepared)
+        reason = explain_reduced_range(spec.target)
+        reduced = reason is not None
         if spec.activations == "dynamic":
-            notes = _quantize_linear(graph, candidate, prepared, quantized)
+            notes = _quantize_linear(graph, candidate, prepared, quantized, reduced=reduced)
         else:
-            notes = _quantize(graph, spec, calibration, prepared, quantized)
-        return Converted(_serialize(onnx.load(quantized)), notes)
+            notes = _quantize(graph, spec, calibration, prepared, quantized, reduced=reduced)
+        data = _serialize(onnx.load(quantized))
+        return Converted(data, (*notes, reason) if reason else notes, exact_by(saturates=reduced))
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:
@@ -99,14 +104,13 @@ def _prepare(exported: bytes, path: Path) -> onnx.GraphProto:
 
 
 def _quantize_linear(
-    graph: onnx.GraphProto, candidate: Candidate, prepared: Path, quantized: Path
+    graph: onnx.GraphProto, candidate: Candidate, prepared: Path, quantized: Path, *, reduced: bool
 ) -> tuple[str, ...]:
     linear = {name for name, module in candidate.model.named_modules() if isinstance(module, nn.Linear)}
     kept = set(nodes_of_layers(graph, candidate.spec.float_layers))
     # Products of functional calls too, which no layer owns.
     kept |= {node.name for node in graph.node if node.name.partition("/")[0] not in linear}
     _refuse_shared_weights(graph)
-    reduced = saturates()
     quantize_dynamic(
         prepared,
         quantized,
@@ -116,10 +120,7 @@ def _quantize_linear(
         # The quantizer turns a Gemm into a MatMul and an Add first.
         nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],
     )
-    return (
-        "quantize_dynamic: unsigned 8-bit activations with the range of the batch",
-        *((REDUCED_RANGE,) if reduced else ()),
-    )
+    return ("quantize_dynamic: unsigned 8-bit activations with the range of the batch",)
 
 
 def _refuse_shared_weights(graph: onnx.GraphProto) -> None:
@@ -134,11 +135,17 @@ def _refuse_shared_weights(graph: onnx.GraphProto) -> None:
 
 
 def _quantize(
-    graph: onnx.GraphProto, spec: QuantSpec, calibration: Sequence[Batch], prepared: Path, quantized: Path
+    graph: onnx.GraphProto,
+    spec: QuantSpec,
+    calibration: Sequence[Batch],
+    prepared: Path,
+    quantized: Path,
+    *,
+    reduced: bool,
 ) -> tuple[str, ...]:
     percentile = spec.observer == "histogram"
-    activations = QuantType.QInt8 if is_arm() else QuantType.QUInt8
-    reduced = saturates()
+    arm = is_arm() and spec.target == "native"
+    activations = QuantType.QInt8 if arm else QuantType.QUInt8
     quantize_static(
         prepared,
         quantized,
@@ -159,4 +166,4 @@ def _quantize(
     ]
     if spec.activation_ranges:
         notes.append("activation ranges are calibrated; those learned in training are not used")
-    return (*notes, *((REDUCED_RANGE,) if reduced else ()))
+    return tuple(notes)

@@ -12,9 +12,20 @@ import numpy as np
 import onnx
 import onnxruntime
 
-REDUCED_RANGE = (
-    "weights have 7 bits: on this CPU ONNX Runtime's kernels overflow with 8 bits (no VNNI instructions)"
-)
+from quant_explorer.core.quantspec import Target
+from quant_explorer.runtimes.saturation import FOR_ANY_CPU
+
+
+def explain_reduced_range(target: Target) -> str | None:
+    """Return why weights have 7 bits for this target, or None where they have 8."""
+    if target == "portable":
+        return f"weights have 7 bits, {FOR_ANY_CPU}"
+    if saturates():
+        return (
+            "weights have 7 bits: on this CPU ONNX Runtime's kernels overflow with 8 bits (no VNNI "
+            "instructions)"
+        )
+    return None
 
 
 @functools.cache

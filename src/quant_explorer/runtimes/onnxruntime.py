@@ -42,8 +42,11 @@ class OnnxRuntime:
         return explain_missing("onnxruntime", *_PACKAGES)
 
     def cpu_features(self) -> tuple[str, ...]:
-        """Nothing is chosen by the CPU yet."""
-        return ()
+        """INT8 weights have 8 bits where ONNX Runtime's kernels are exact with them."""
+        from quant_explorer.runtimes.onnx_saturation import saturates
+        from quant_explorer.runtimes.saturation import exact_by
+
+        return exact_by(saturates=saturates())
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the exporter's libraries and of the runtime."""
@@ -72,7 +75,7 @@ class OnnxRuntime:
         exported = export_onnx(candidate.model, calibration[0])
         converted = onnx_quantization.convert(exported, candidate, calibration)
         (folder / _FILE).write_bytes(converted.data)
-        return Lowering(notes=converted.notes, options=())
+        return Lowering(notes=converted.notes, options=(), needs=converted.needs)
 
     def load_libraries(self, threads: int) -> None:
         """Import ONNX Runtime; sessions opened from now on have `threads` threads."""

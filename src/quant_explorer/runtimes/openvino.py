@@ -27,15 +27,20 @@ class OpenVino:
 
     precision: str = "fp32"
     name: ClassVar[str] = "openvino"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def unavailable(self) -> str | None:
         """OpenVINO, NNCF and the ONNX exporter are an extra."""
         return explain_missing("openvino", "openvino", "nncf", "onnx", "onnxscript")
 
     def cpu_features(self) -> tuple[str, ...]:
-        """Nothing is chosen by the CPU yet."""
-        return ()
+        """INT8 weights have 8 bits where the plugin's kernels are exact; half precision may be emulated."""
+        from quant_explorer.runtimes.openvino_saturation import saturates
+        from quant_explorer.runtimes.openvino_session import computes_natively
+        from quant_explorer.runtimes.saturation import exact_by
+
+        native = (precision.upper() for precision in ("bf16", "fp16") if computes_natively(precision))
+        return (*exact_by(saturates=saturates()), *native)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what exports, converts, quantizes and runs."""
@@ -49,7 +54,7 @@ class OpenVino:
                 return f"{spec.activations} quantization of activations needs int8, not {spec.precision}"
             if spec.precision != "fp32" and spec.float_layers:
                 return f"openvino lowers the whole model to {spec.precision}: no layers can stay in fp32"
-            return None
+            return _explain_missing_kernels() if spec.precision == "bf16" else None
         if spec.activations == "dynamic":
             return (
                 "in a model for any number of images, OpenVINO's CPU plugin unpacks the INT8 weights of a "
@@ -66,18 +71,25 @@ class OpenVino:
         """
         from quant_explorer.runtimes import openvino_lowering
         from quant_explorer.runtimes.onnx_export import export_onnx
+        from quant_explorer.runtimes.openvino_saturation import explain_reduced_range
+        from quant_explorer.runtimes.saturation import exact_by
 
         spec = candidate.spec
         exported = export_onnx(candidate.model, calibration[0])
+        needs: tuple[str, ...] = ()
         if spec.precision == "int8":
-            model = openvino_lowering.quantize(exported, spec, calibration)
+            reason = explain_reduced_range(spec.target)
+            reduced = reason is not None
+            model = openvino_lowering.quantize(exported, spec, calibration, reduced=reduced)
             notes = _quantization_notes(spec, channel_scales=openvino_lowering.has_channel_scales(model))
+            notes = (*notes, reason) if reason else notes
+            needs = exact_by(saturates=reduced)
         else:
             model = openvino_lowering.convert(exported)
             notes = _half_notes(spec.precision)
         half = spec.precision in ("fp16", "bf16")
         openvino_lowering.save(model, folder / MODEL_FILE, half=half)
-        return Lowering(notes=notes, options=(("precision", spec.precision),))
+        return Lowering(notes=notes, options=(("precision", spec.precision),), needs=needs)
 
     def load_libraries(self, threads: int) -> None:
         """Import OpenVINO and load its CPU plugin with `threads` threads in one stream."""
@@ -104,14 +116,26 @@ def _quantization_notes(spec: QuantSpec, *, channel_scales: bool) -> tuple[str, 
     return tuple(notes)
 
 
+def _explain_missing_kernels() -> str | None:
+    from quant_explorer.runtimes.openvino_session import has_kernels
+
+    if has_kernels("bf16"):
+        return None
+    return (
+        "OpenVINO has no bf16 kernels for this CPU (they need AVX-512, AVX-NE-CONVERT or Arm's BF16) and "
+        "would compute in FP32; fp16 stores the weights in 16 bits too"
+    )
+
+
 def _half_notes(precision: Precision) -> tuple[str, ...]:
-    from quant_explorer.runtimes.openvino_session import computes_natively
+    from quant_explorer.runtimes.openvino_session import computes_natively, has_kernels
 
     if precision == "fp32":
         return ()
     native = computes_natively(precision)
+    half = has_kernels("fp16")
     computed = {
-        "fp16": "computed in FP16" if native else "computed in FP32: this CPU has no FP16 arithmetic",
+        "fp16": "computed in FP16" if half else "computed in FP32: this CPU has no FP16 arithmetic",
         "bf16": "computed in BF16" + ("" if native else ", emulated: this CPU has no BF16 arithmetic"),
     }
     return (f"weights are stored in FP16 and {computed[precision]}",)

@@ -49,13 +49,18 @@ def convert(data: bytes) -> openvino.Model:
     return model
 
 
-def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch]) -> openvino.Model:
+def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, reduced: bool) -> openvino.Model:
     """Return the model with INT8 weights and fake-quantized activations, calibrated on all of `calibration`.
 
-    Raises UnsupportedError for a layer of `spec.float_layers` that is not in the graph.
+    `reduced` gives weights 7 bits, so that no kernel overflows, and leaves products of two activations, which
+    have 8 on either side, in float. Raises UnsupportedError for a layer of `spec.float_layers` that is not
+    in the graph.
     """
     nncf.set_log_level(logging.ERROR)
     model = convert(data)
+    ignored = float_operations(model, data, spec.float_layers)
+    if reduced:
+        ignored += products_of_activations(model)
     return nncf.quantize(
         model,
         nncf.Dataset(calibration),
@@ -65,8 +70,11 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch]) -> open
         # The fast one compares a layer's mean output with that for an image of channel means, and so takes
         # what padding does at the edges for an error of quantization: small feature maps lose by it.
         fast_bias_correction=False,
-        ignored_scope=nncf.IgnoredScope(names=float_operations(model, data, spec.float_layers)),
+        ignored_scope=nncf.IgnoredScope(names=ignored),
         advanced_parameters=AdvancedQuantizationParameters(
+            # NNCF's default halves the range of the first layer's weights alone. Depthwise convolutions keep
+            # theirs in any case: their kernels do not overflow.
+            overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
             activations_range_estimator_params=range_estimator(spec.observer),
             weights_quantization_params=QuantizationParameters(per_channel=spec.granularity == "per_channel"),
         ),
@@ -79,6 +87,26 @@ def has_channel_scales(model: openvino.Model) -> bool:
         operation.get_type_name() == "FakeQuantize" and math.prod(operation.input(1).get_shape()) > 1
         for operation in model.get_ops()
     )
+
+
+def products_of_activations(model: openvino.Model) -> list[str]:
+    """Return the names of attention, and of matrix products of which neither side is a constant."""
+    return [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() in ("MatMul", "ScaledDotProductAttention")
+        and not any(_is_constant(operation.input_value(side).get_node()) for side in (0, 1))
+    ]
+
+
+def _is_constant(node: openvino.Node) -> bool:
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node.get_type_name() == "Parameter":
+            return False
+        pending += [value.get_node() for value in node.input_values()]
+    return True
 
 
 def range_estimator(observer: Observer) -> RangeEstimatorParameters:

@@ -14,7 +14,8 @@ import openvino
 
 from quant_explorer.core.measurement import Executed
 
-_PRECISIONS = {"I8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+# Lower case where both sides are signed, as in attention.
+_PRECISIONS = {"I8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
 def count_macs(compiled: openvino.CompiledModel, model: openvino.Model) -> Executed:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino
+from openvino import opset13 as operations
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.measurement import Executed
@@ -20,7 +21,7 @@ from quant_explorer.runtimes.openvino_macs import count_macs
 
 DEVICE = "CPU"
 # The precision of what is not quantized. Without the hint, a CPU with BF16 would run FP32 models in BF16.
-_HINTS = {"fp32": "f32", "int8": "f32", "fp16": "f16", "bf16": "bf16"}
+_HALF_HINTS = {"fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES = {"fp16": "FP16", "bf16": "BF16"}
 
 
@@ -47,14 +48,31 @@ def computes_natively(precision: str) -> bool:
     return _CAPABILITIES[precision] in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
-def inference_hint(precision: str) -> str:
-    """Return what OpenVINO is told to compute floating-point layers in.
+@functools.cache
+def has_kernels(precision: str) -> bool:
+    """Say whether the plugin computes in a half precision here, natively or not, when it is asked to.
 
-    Told FP16 on a CPU that has BF16 alone, it would compute in BF16, which has 3 bits less.
+    It replaces one that it does not have by another, without a word: found by compiling a convolution.
     """
-    if precision == "fp16" and not computes_natively(precision):
-        return _HINTS["fp32"]
-    return _HINTS[precision]
+    images = operations.parameter((1, 8, 8, 8), np.float32)
+    filters = operations.constant(np.ones((8, 8, 3, 3), np.float32))
+    maps = operations.convolution(images, filters, [1, 1], [0, 0], [0, 0], [1, 1])
+    model = openvino.Model([operations.result(maps)], [images])
+    hint = _HALF_HINTS[precision]
+    try:
+        compiled = _core().compile_model(model, DEVICE, {"INFERENCE_PRECISION_HINT": hint})
+    except RuntimeError:
+        # As where ONEDNN_MAX_CPU_ISA hides from the kernels what the plugin sees.
+        return False
+    return _inference_precision(compiled) == hint
+
+
+def _inference_precision(compiled: openvino.CompiledModel) -> str:
+    return str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+
+def _hint(precision: str) -> str:
+    return _HALF_HINTS[precision] if precision in _HALF_HINTS and has_kernels(precision) else "f32"
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class OpenVinoSession:
     def __init__(self, path: Path, precision: str) -> None:
         """Read the model; `precision` is that of what is not quantized."""
         self._path = path
-        self._hint = inference_hint(precision)
+        self._hint = _hint(precision)
         self._compiled: _Compiled | None = None
         _core().read_model(path)
 
@@ -96,7 +114,7 @@ class OpenVinoSession:
     def inference_precision(self) -> str:
         """The plugin's name for what it computes unquantized layers in, once there was a call."""
         assert self._compiled is not None
-        return str(self._compiled.model.get_property("INFERENCE_PRECISION_HINT").to_string())
+        return _inference_precision(self._compiled.model)
 
     def _compile(self, shape: tuple[int, ...]) -> _Compiled:
         # Before, not after: two forms of a large model in memory are one too many.

@@ -49,8 +49,8 @@ class TorchScript:
         return None
 
     def cpu_features(self) -> tuple[str, ...]:
-        """Nothing is chosen by the CPU yet."""
-        return ()
+        """As in eager, whose graphs are traced."""
+        return Eager(self.engine).cpu_features()
 
     def versions(self) -> dict[str, str]:
         """Return PyTorch's version, with its build (`+cpu`, `+cu130`)."""
@@ -66,10 +66,10 @@ class TorchScript:
         Raises UnsupportedError when the model cannot be traced to a graph, BuildError when the trace is
         not the graph.
         """
-        from quant_explorer.runtimes import eager_lowering, torchscript_file
+        from quant_explorer.runtimes import eager_lowering, torch_engine, torchscript_file
 
         engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
-        with eager_lowering.quantized_engine(engine):
+        with torch_engine.quantized_engine(engine):
             lowered = eager_lowering.lower(candidate, calibration, engine)
             images = calibration[0][:_TRACED_IMAGES]
             torchscript_file.write(lowered.module, folder / MODEL_FILE, images)
@@ -77,6 +77,7 @@ class TorchScript:
         return Lowering(
             notes=(*lowered.notes, _NOT_OPTIMIZED) if broadcasts else lowered.notes,
             options=(("engine", engine or ""), ("optimize", self.optimize and not broadcasts)),
+            needs=lowered.needs,
         )
 
     def load_libraries(self, threads: int) -> None:

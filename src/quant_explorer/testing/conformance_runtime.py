@@ -18,18 +18,17 @@ import pytest
 
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.measurement import Executed
-from quant_explorer.core.quantspec import Activations, Granularity, Precision, QuantSpec
-from quant_explorer.core.recipe import ParameterValue
+from quant_explorer.core.quantspec import Activations, Precision, QuantSpec
+from quant_explorer.testing.conformance_static import StaticConformance
 from quant_explorer.testing.lowered import SPECS as SPECS
-from quant_explorer.testing.lowered import Lowered, Opened, file_sizes, lower, open_files, open_lowered
-from quant_explorer.testing.reference import ROUNDING, LinearLayer, float_logits
+from quant_explorer.testing.lowered import Lowered, Opened, file_sizes, lower, open_lowered
+from quant_explorer.testing.reference import ROUNDING, float_logits
 from quant_explorer.testing.toys import (
     TOY_CLASSES,
     TOY_CONVOLUTION_MACS,
     TOY_LINEAR_MACS,
     TOY_SHAPE,
     toy_batches,
-    toy_linear_model,
     toy_model,
 )
 
@@ -42,45 +41,24 @@ HALF_SQNR_DB: Final = 30.0
 INT8_SQNR_DB: Final = 20.0
 # Of the largest logit. Ranges are those of the batch in dynamic INT8; sums may be rounded to BF16.
 ROWS_DIFFER: Final = {"dynamic_int8": 0.05, "bf16": 0.02, "fp16": 0.0025}
-LINEAR_SHAPE: Final = (3, 4, 4)
 
 
-class RuntimeConformance:
+class RuntimeConformance(StaticConformance):
     """Inherit and set `kind`; `options` are its constructor's.
 
     `model`, `shape` and the hand-counted `convolution_macs` and `linear_macs` (of one image) may be
-    replaced together by a runtime that lowers less than a small convolutional network.
-    `weight_levels` is the vendor's convention for symmetric weights, scale = max|w| / weight_levels;
-    activations have scale = (max - min) / activation_levels.
+    replaced together by a runtime that lowers less than a small convolutional network. The steps of INT8
+    are those of `StaticConformance`.
     """
 
-    kind: ClassVar[type[Runtime]]
-    options: ClassVar[tuple[tuple[str, ParameterValue], ...]] = ()
     shape: ClassVar[tuple[int, int, int]] = TOY_SHAPE
     convolution_macs: ClassVar[int] = TOY_CONVOLUTION_MACS
     linear_macs: ClassVar[int] = TOY_LINEAR_MACS
     float_tolerance: ClassVar[float] = 1e-4
-    weight_levels: ClassVar[float] = 127.5
-    activation_levels: ClassVar[int] = 255
 
     def model(self) -> nn.Module:
         """Return the float model, in eval mode, that gives (n, 4) for (n, *shape)."""
         return toy_model()
-
-    def linear_images(self) -> Batch:
-        """Return the images (n, 3, 4, 4) whose range the quantized linear layer is calibrated on."""
-        return toy_batches(LINEAR_SHAPE, count=1, size=64)[0]
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def runtime(cls) -> Runtime:
-        """Return the runtime, or skip with the reason why it is not available here."""
-        runtime = cls.kind(**dict(cls.options))
-        reason = runtime.unavailable()
-        if reason is not None:
-            assert reason.strip(), "an empty reason tells nobody what to do"
-            pytest.skip(reason)
-        return runtime
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -219,22 +197,3 @@ class RuntimeConformance:
         logits = opened.worker.run(batch)
         assert (opened.worker.run(other) != logits).any()
         np.testing.assert_array_equal(opened.worker.run(batch), logits)
-
-    @pytest.mark.parametrize("granularity", get_args(Granularity))
-    def test_one_static_layer_is_as_exact_as_its_formula(
-        self, runtime: Runtime, granularity: Granularity, tmp_path: Path
-    ) -> None:
-        """Against fake quantization in float64: one output step. Against FP32: the half steps, propagated."""
-        model = toy_linear_model()
-        candidate = Candidate(model, QuantSpec("int8", "static", granularity, "minmax"))
-        reason = runtime.unsupported(candidate)
-        if reason is not None:
-            pytest.skip(reason)
-        images = self.linear_images()
-        lowering = runtime.lower(candidate, (images,), tmp_path)
-        with open_files(runtime, lowering, tmp_path, images) as worker:
-            logits = worker.run(images)
-        layer = LinearLayer.of(model, images, granularity, self.weight_levels, self.activation_levels)
-        simulated = layer.output.round_trip(layer.quantized_sums())
-        assert np.abs(logits - simulated).max() <= layer.output.scale * (1 + ROUNDING)
-        assert np.all(np.abs(logits - layer.sums()) <= layer.half_steps() * (1 + ROUNDING))
