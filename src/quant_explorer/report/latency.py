@@ -76,6 +76,11 @@ class Timings:
         level = float(np.nanmedian(self.seconds(digest)) / np.median([np.median(calls) for calls in timed]))
         return tuple(calls * level for calls in timed)
 
+    def stopped_early(self, digest: str, group: str) -> bool:
+        """Say whether the last round of its group left a variant out."""
+        timed = [digest in one.keys for one in self.rounds if one.group == group]
+        return any(timed) and not timed[-1]
+
     def compare(self, digest: str, reference: str) -> tuple[float, Interval] | str:
         """Return how many times faster a variant is than a reference, with the interval, or why not.
 
