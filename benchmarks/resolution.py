@@ -63,11 +63,8 @@ def main() -> None:
         }
         studies = []
         for number in range(arguments.comparisons):
-            rounds = [
-                time_round(built, subject, run, protocol, [number, index])
-                for index in range(arguments.rounds)
-            ]
-            studies.append([replace(one, number=index) for index, one in enumerate(rounds)])
+            seeds = [(number, index) for index in range(arguments.rounds)]
+            studies.append([time_round(built, subject, run, protocol, seed) for seed in seeds])
             print(f"comparison {number + 1} of {arguments.comparisons}", flush=True)
     figures = summarize(studies, tuple(built)) | describe(tuple(chosen))
     print(json.dumps(figures, indent=2))
