@@ -92,12 +92,14 @@ def quantize(
 
 
 def _transposed_convolutions(graph: torch.fx.GraphModule) -> list[str]:
-    layers = dict(graph.named_modules())
+    # By name, since a layer that is shared has several.
     return [
         str(node.target) if node.op == "call_module" else node.name
         for node in graph.graph.nodes
         if node.target in _TRANSPOSED_CALLS
-        or (node.op == "call_module" and isinstance(layers[node.target], _TRANSPOSED_LAYERS))
+        or (
+            node.op == "call_module" and isinstance(graph.get_submodule(str(node.target)), _TRANSPOSED_LAYERS)
+        )
     ]
 
 
