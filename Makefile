@@ -46,7 +46,7 @@ format: $(INSTALLED) ## Format and fix what can be fixed
 
 bench: $(INSTALLED) ## Training beside a plain loop, A/A false alarms, Session overhead (quiet machine!)
 	$(BIN)/python benchmarks/train.py
-	$(BIN)/python benchmarks/aa.py
+	$(BIN)/python benchmarks/resolution.py
 	$(BIN)/python benchmarks/session_overhead.py
 
 settings: $(INSTALLED) ## Write docs/settings.md from the declared settings

@@ -6,12 +6,14 @@ found in 95 of 100. Of 1,000, where drawing takes long, the band is left once in
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from quant_explorer.core.measurement import Block, Round, twin_key
 from quant_explorer.core.stats import (
     ROUNDS_AFTER_PRECISION,
     Interval,
@@ -20,9 +22,10 @@ from quant_explorer.core.stats import (
     mean_of_changes,
     median_interval,
     quotient_interval,
-    ratio_interval,
     wilson,
 )
+from quant_explorer.pipeline.comparison import interleave
+from quant_explorer.report.latency import collect_timings
 
 COMPARISONS = 2_000
 SPEEDUP = 1.35
@@ -91,10 +94,67 @@ def test_paired_interval_covers_the_difference(gained: float, lost: float, image
 
 @pytest.mark.parametrize(("noise", "outliers"), [(0.01, 0.05), (0.05, 0.1)])
 @pytest.mark.parametrize("rounds", [10, 15, 20, 40])
-def test_ratio_interval_covers_the_speedup_under_drift(rounds: int, noise: float, outliers: float) -> None:
+def test_the_median_of_ratios_covers_under_drift(rounds: int, noise: float, outliers: float) -> None:
     baseline, variant = simulate_pairs(np.random.default_rng([3, rounds]), rounds, noise, outliers)
     low, high = order_statistics_interval(np.sort(baseline / variant, axis=1))
     assert 0.93 <= coverage((low <= SPEEDUP) & (high >= SPEEDUP)) <= 0.97
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Noise as it was observed: modes of a virtual machine, processes that differ, calls that spread.
+
+    `mode_s` is how long a mode lasts on average; the slow one takes 1.8 times as long. `processes` is the
+    spread between processes of one artifact, of which one in twenty is a third slower; `calls` the spread of
+    the median of a block.
+    """
+
+    mode_s: float
+    processes: float
+    calls: float
+
+    def play(self, rng: np.random.Generator, rounds: int, passes: int) -> list[Round]:
+        """Time a baseline, its twin and a variant SPEEDUP times as fast."""
+        made = []
+        for number in range(rounds):
+            own = np.exp(rng.normal(0.0, self.processes, 3)) * np.where(rng.random(3) < 0.05, 1.33, 1.0)
+            took = dict(zip(("base", "base#twin", "fast"), (1.0, 1.0, 1.0 / SPEEDUP) * own, strict=True))
+            slow = bool(rng.random() < 0.5)
+            blocks = []
+            for _ in range(passes):
+                order = interleave(tuple(took), "base", rng)
+                factors = []
+                for _ in order:
+                    slow ^= bool(rng.random() < BLOCK_S / self.mode_s)
+                    factors.append(1.8 if slow else 1.0)
+                noise = np.exp(rng.normal(0.0, self.calls, len(order)))
+                times = np.array([took[key] for key in order]) * np.array(factors) * noise * 1e9
+                blocks.append(tuple(Block(key, (int(ns),)) for key, ns in zip(order, times, strict=True)))
+            made.append(Round("e", "g", 1, number, tuple(blocks)))
+        return made
+
+
+# A block with its warming up, and the other workers' between two of one variant.
+BLOCK_S = 0.02
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [Machine(mode_s=5.0, processes=0.015, calls=0.02), Machine(mode_s=0.3, processes=0.04, calls=0.01)],
+    ids=["modes of seconds", "modes of a pass"],
+)
+def test_contrasts_cover_the_speedup_on_a_machine_whose_modes_switch(machine: Machine) -> None:
+    rng = np.random.default_rng(13)
+    covered: list[bool] = []
+    twins: list[bool] = []
+    for _ in range(COMPARISONS // 5):
+        timings = collect_timings(machine.play(rng, rounds=12, passes=6), "base", ["base", "fast"])
+        for kept, key, truth in ((covered, "fast", SPEEDUP), (twins, twin_key("base"), 1.0)):
+            found = timings.compare(key, "base")
+            assert not isinstance(found, str)
+            kept.append(found[1].contains(truth))
+    assert 0.93 <= coverage(covered) <= 0.97
+    assert 0.93 <= coverage(twins) <= 0.97
 
 
 @pytest.mark.parametrize(("rounds", "noise", "outliers"), [(6, 0.01, 0.05), (10, 0.05, 0.1)])
@@ -121,7 +181,7 @@ def test_median_interval_covers_the_median_of_a_sitting(rounds: int, noise: floa
 def test_a_handful_of_rounds_is_covered_too(rounds: int) -> None:
     rng = np.random.default_rng([5, rounds])
     pairs = zip(*simulate_pairs(rng, rounds, noise=0.05, outliers=0.05), strict=True)
-    covered = [ratio_interval(baseline, variant)[1].contains(SPEEDUP) for baseline, variant in pairs]
+    covered = [median_interval(baseline / variant)[1].contains(SPEEDUP) for baseline, variant in pairs]
     assert 0.93 <= coverage(covered) <= 0.97
 
 
@@ -140,11 +200,9 @@ def order_statistics_interval(sorted_values: Array) -> tuple[Array, Array]:
 
 @pytest.mark.parametrize("rounds", [10, 15, 17, 20, 40])
 def test_the_vectorized_interval_of_these_simulations_is_the_real_one(rounds: int) -> None:
-    one, other = np.random.default_rng(6).lognormal(size=(2, 20, rounds))
-    ratios = one / other
+    ratios = np.random.default_rng(6).lognormal(size=(20, rounds))
     low, high = order_statistics_interval(np.sort(ratios, axis=1))
     medians = [median_interval(row)[1] for row in ratios]
-    assert medians == [ratio_interval(*pair)[1] for pair in zip(one, other, strict=True)]
     np.testing.assert_allclose(low, [interval.low for interval in medians])
     np.testing.assert_allclose(high, [interval.high for interval in medians])
 

@@ -15,9 +15,8 @@ from quant_explorer.core.stats import (
     compare_paired,
     holm,
     median_interval,
+    quantile_of_rounds,
     quotient_interval,
-    ratio_interval,
-    round_medians,
     tail_percentile,
     wilson,
 )
@@ -187,19 +186,6 @@ class TestHolm:
             holm(p_values)
 
 
-class TestRoundMedians:
-    def test_converts_nanoseconds_of_uneven_rounds(self) -> None:
-        medians = round_medians([(3_000_000, 1_000_000, 2_000_000), (4_000_000, 6_000_000), (7,)])
-        np.testing.assert_allclose(medians, [0.002, 0.005, 7e-9])
-
-    def test_no_rounds_have_no_medians(self) -> None:
-        assert round_medians([]).shape == (0,)
-
-    def test_refuses_a_round_without_calls(self) -> None:
-        with pytest.raises(ValueError, match="without calls"):
-            round_medians([(1, 2), ()])
-
-
 class TestMedianInterval:
     @fixed
     @given(st.lists(durations, min_size=2, max_size=70))
@@ -251,28 +237,6 @@ class TestMedianInterval:
             median_interval(np.array(values, dtype=np.float64))
 
 
-class TestRatioInterval:
-    def test_drift_that_slows_whole_rounds_cancels(self) -> None:
-        drift = np.random.default_rng(0).uniform(0.5, 2.0, 20)
-        speedup, interval = ratio_interval(3.0 * drift, 1.5 * drift)
-        assert speedup == pytest.approx(2.0)
-        assert interval.half_width < 1e-12
-
-    @fixed
-    @given(st.lists(st.tuples(durations, durations), min_size=2, max_size=30))
-    def test_is_the_median_of_the_rounds_ratios(self, rounds: list[tuple[float, float]]) -> None:
-        baseline, variant = np.array(rounds).T
-        assert ratio_interval(baseline, variant) == median_interval(baseline / variant)
-
-    def test_refuses_rounds_that_are_not_paired(self) -> None:
-        with pytest.raises(ValueError, match="paired"):
-            ratio_interval(np.ones(10), np.ones(11))
-
-    def test_refuses_negative_durations_on_both_sides(self) -> None:
-        with pytest.raises(ValueError, match="positive"):
-            ratio_interval(-np.ones(10), -np.ones(10))
-
-
 class TestQuotientInterval:
     def test_is_the_quotient_of_the_medians_and_lies_around_it(self) -> None:
         rng = np.random.default_rng(0)
@@ -288,18 +252,32 @@ class TestQuotientInterval:
 
 
 class TestTailPercentile:
-    def test_is_the_percentile_of_all_calls(self) -> None:
-        calls = np.random.default_rng(0).lognormal(size=700)
-        assert tail_percentile(calls, 95) == (float(np.percentile(calls, 95)), None)
-        assert tail_percentile(calls, 99) == (float(np.percentile(calls, 99)), None)
+    def test_is_the_percentile_of_all_calls_of_equal_rounds(self) -> None:
+        rounds = np.random.default_rng(0).lognormal(size=(7, 100))
+        for q in (95, 99):
+            expected = float(np.percentile(rounds, q, method="inverted_cdf"))
+            assert tail_percentile(list(rounds), q) == (expected, None)
+
+    def test_each_round_has_the_same_weight(self) -> None:
+        """Pooled, the calls of the fast round would hide the slow one."""
+        fast, slow = np.linspace(1.0, 1.1, 10_000), np.linspace(2.0, 2.1, 1_000)
+        assert tail_percentile([fast, slow], 95)[0] == pytest.approx(2.09, abs=1e-3)
+        assert quantile_of_rounds([fast, slow], 0.5) == pytest.approx(1.1, abs=1e-3)
 
     @pytest.mark.parametrize(("q", "floor"), [(95, 130), (99, 662)])
     def test_needs_more_calls_than_the_floor(self, q: int, floor: int) -> None:
-        assert tail_percentile(np.ones(floor + 1), q) == (1.0, None)  # type: ignore[arg-type]
-        value, reason = tail_percentile(np.ones(floor), q)  # type: ignore[arg-type]
+        assert tail_percentile([np.ones(floor + 1)], q) == (1.0, None)  # type: ignore[arg-type]
+        value, reason = tail_percentile([np.ones(floor)], q)  # type: ignore[arg-type]
         assert value is None
         assert reason == f"p{q} needs more than {floor} calls, there are {floor}"
 
-    def test_refuses_another_percentile(self) -> None:
+    def test_a_round_of_few_calls_counts_as_few(self) -> None:
+        assert tail_percentile([np.ones(10), np.ones(10_000)], 95)[0] is None
+
+    def test_refuses_another_percentile_and_empty_rounds(self) -> None:
         with pytest.raises(ValueError, match="95"):
-            tail_percentile(np.ones(1_000), 90)  # type: ignore[arg-type]
+            tail_percentile([np.ones(1_000)], 90)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="without calls"):
+            tail_percentile([np.ones(1_000), np.ones(0)], 95)
+        with pytest.raises(ValueError, match="at least one round"):
+            quantile_of_rounds([], 0.5)

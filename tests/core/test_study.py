@@ -11,6 +11,7 @@ import pytest
 
 from quant_explorer.core.errors import StorageError, StudyError
 from quant_explorer.core.measurement import (
+    Block,
     Environment,
     Executed,
     FileSize,
@@ -21,6 +22,7 @@ from quant_explorer.core.measurement import (
     Round,
     Status,
     TimingEnd,
+    TimingGroup,
     Variant,
     twin_key,
 )
@@ -45,9 +47,10 @@ MEASURED = Measurement(
     notes=("fused",),
 )
 FAILED = Measurement(INT8, "e1", "s1", Status.DIED, reason="killed by signal 9")
-ROUND = Round("e1", "g1", 8, 0, ("d1", twin_key("d1")), {"d1": (5, 6), twin_key("d1"): (7,)})
+ROUND = Round("e1", "g1", 8, 0, ((Block("d1", (5, 6)), Block(twin_key("d1"), (7,))),), 2.0, 0.5)
+GROUP = TimingGroup("e1", "d1", "g1", ("d1",))
 END = TimingEnd("e1", "g1", 8, "d1", "precision", ("d2",))
-ALL: tuple[Record, ...] = (ENVIRONMENT, SPLIT, MEASURED, FAILED, ROUND, END)
+ALL: tuple[Record, ...] = (ENVIRONMENT, SPLIT, MEASURED, FAILED, GROUP, ROUND, END)
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ def wrap(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (wrap(schema_version=2), "schema version 2, this program reads 1"),
+        (wrap(schema_version=3), "schema version 3, this program reads 1 and 2"),
         (wrap(schema_version=None), "schema version None"),
         (wrap(kind="surprise"), "unknown kind 'surprise'. Allowed: environment, split, measurement"),
         (wrap(record={"digest": "s1"}), "missing required field"),
@@ -164,16 +167,24 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         Study(tmp_path / "file" / "study.jsonl").append(SPLIT)
 
 
-def test_merge_adds_what_is_new_once_and_on_disk(study: Study, path: Path, tmp_path: Path) -> None:
-    elsewhere = replace(ENVIRONMENT, digest="e2")
-    others = [Study(tmp_path / f"{name}.jsonl") for name in "ab"]
-    for other in others:
-        for record in (SPLIT, elsewhere, MEASURED):
-            other.append(record)
-    study.merge(others)
-    assert study.records == [*ALL, elsewhere]
-    assert Study.load(path).records == [*ALL, elsewhere]
-    assert [len(Study.load(other.path).records) for other in others] == [3, 3]
+def test_a_round_of_the_first_schema_is_one_pass(path: Path) -> None:
+    path.parent.mkdir()
+    record = {
+        "environment": "e1",
+        "group": "g1",
+        "batch_size": 8,
+        "number": 0,
+        "order": ["d1#twin", "d1"],
+        "calls_ns": {"d1": [5, 6], "d1#twin": [7]},
+    }
+    path.write_text(json.dumps({"schema_version": 1, "kind": "round", "record": record}) + "\n")
+    (found,) = Study.load(path).rounds("e1", 8)
+    assert found.passes == ((Block("d1#twin", (7,)), Block("d1", (5, 6))),)
+    assert found.calls_ns("d1") == (5, 6)
+    del record["order"]
+    path.write_text(json.dumps({"schema_version": 1, "kind": "round", "record": record}) + "\n")
+    with pytest.raises(StudyError, match=r"study\.jsonl:1: .*order"):
+        Study.load(path)
 
 
 def test_records_are_found_by_what_they_are(study: Study) -> None:
@@ -182,6 +193,8 @@ def test_records_are_found_by_what_they_are(study: Study) -> None:
     assert study.measurements("e1") == {"d1": MEASURED, "d2": FAILED}
     assert study.rounds("e1", 8) == [ROUND]
     assert study.timing_ends("e1") == [END]
+    assert study.timing_groups("e1", "d1") == [GROUP]
+    assert study.timing_groups("e1", "d2") == []
 
 
 @pytest.mark.parametrize(
@@ -192,6 +205,7 @@ def test_records_are_found_by_what_they_are(study: Study) -> None:
         lambda study: study.rounds("e2", 8),
         lambda study: study.rounds("e1", 32),
         lambda study: study.timing_ends("e2"),
+        lambda study: study.timing_groups("e2", "d1"),
     ],
 )
 def test_environments_and_batch_sizes_are_never_mixed(

@@ -24,8 +24,8 @@ def test_percentile_floors_are_the_sample_sizes_of_wilks(q: Literal[95, 99], flo
     smallest = next(n for n in count(1) if binom.cdf(1, n, 1 - q / 100) <= 0.01)
     assert smallest == floor
     calls = np.linspace(1.0, 2.0, floor + 1)
-    assert tail_percentile(calls, q)[0] is not None
-    assert tail_percentile(calls[:-1], q)[0] is None
+    assert tail_percentile([calls], q)[0] is not None
+    assert tail_percentile([calls[:-1]], q)[0] is None
 
 
 @pytest.mark.parametrize("values", [[-0.3, 1.7], [0.2, 5.0], [-4.0, -1.0], [0.0, 0.0]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.metrics.latency import MIN_BLOCK_NS, WARMUP_CALLS, time_block
+from quant_explorer.metrics.latency import BLOCK_NS, time_block
 
 BATCH = np.zeros((1, 3, 2, 2), np.float32)
 MS = 1_000_000
@@ -42,36 +42,41 @@ def turned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turned]:
     return make
 
 
-def test_protocol() -> None:
-    """Three unmeasured calls, then at least 50 ms."""
-    assert (WARMUP_CALLS, MIN_BLOCK_NS) == (3, 50 * MS)
-
-
-def test_a_block_lasts_until_50_ms_are_full(turned: Callable[..., Turned]) -> None:
-    clock = turned(7 * MS)
-    assert time_block(clock.run, BATCH) == (7 * MS,) * 8
-    assert clock.calls == 3 + 8
+def test_a_block_lasts_until_8_ms_are_full(turned: Callable[..., Turned]) -> None:
+    clock = turned(3 * MS)
+    assert time_block(clock.run, BATCH) == (3 * MS,) * 3
 
 
 def test_a_block_ends_with_the_call_that_fills_it_exactly(turned: Callable[..., Turned]) -> None:
-    assert time_block(turned(10 * MS).run, BATCH) == (10 * MS,) * 5
-
-
-def test_warm_up_is_not_measured(turned: Callable[..., Turned]) -> None:
-    """Were the first calls measured, or did they count for the block, it would be shorter or slower."""
-    clock = turned(900 * MS, 800 * MS, 700 * MS, 20 * MS, 21 * MS, 22 * MS)
-    assert time_block(clock.run, BATCH) == (20 * MS, 21 * MS, 22 * MS)
+    assert time_block(turned(4 * MS).run, BATCH) == (4 * MS,) * 2
 
 
 def test_each_call_keeps_its_own_time(turned: Callable[..., Turned]) -> None:
-    clock = turned(1, 1, 1, 5, 300, 17, 60)
-    assert time_block(clock.run, BATCH, min_block_ns=323) == (5, 300, 17, 60)
+    clock = turned(5, 300, 17, 60)
+    assert time_block(clock.run, BATCH, warmup_calls=0, block_ns=323) == (5, 300, 17, 60)
 
 
-@pytest.mark.parametrize("min_block_ns", [50 * MS, 1, 0])
-def test_a_long_call_is_timed_once(turned: Callable[..., Turned], min_block_ns: int) -> None:
-    clock = turned(4_000 * MS)
-    assert time_block(clock.run, BATCH, warmup_calls=1, min_block_ns=min_block_ns) == (4_000 * MS,)
+def test_calls_are_warmed_up_until_they_are_level(turned: Callable[..., Turned]) -> None:
+    """Times fall by a tenth from call to call, down to a level that all measured calls have."""
+    falling = [int(MS * (0.02 + 0.1 * 0.9**number)) for number in range(60)]
+    calls = time_block(turned(*falling, 20_000).run, BATCH)
+    assert max(calls) < 1.05 * min(calls)
+    # Three calls would leave the first measured one four times as long as the last.
+    unlevel = time_block(turned(*falling, 20_000).run, BATCH, warmup_calls=0)
+    assert max(unlevel) > 4 * min(unlevel)
+
+
+def test_warming_up_ends_where_times_never_level(turned: Callable[..., Turned]) -> None:
+    clock = turned(*(int(MS * 0.98**number) for number in range(2_000)))
+    calls = time_block(clock.run, BATCH)
+    unmeasured_ns = clock.now_ns - 1_000 - sum(calls)
+    assert unmeasured_ns < 3 * BLOCK_NS
+
+
+@pytest.mark.parametrize("block_ns", [BLOCK_NS, 1, 0])
+def test_a_long_call_is_warmed_up_and_timed_once(turned: Callable[..., Turned], block_ns: int) -> None:
+    clock = turned(900 * MS, 4_000 * MS)
+    assert time_block(clock.run, BATCH, block_ns=block_ns) == (4_000 * MS,)
     assert clock.calls == 2
 
 
@@ -86,24 +91,24 @@ def test_garbage_collection_is_off_inside_and_as_before_after(
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
-    assert clock.collecting == [enabled] * 3 + [False] * 3
+    assert clock.collecting == [False, False]
 
 
 def test_garbage_collection_is_restored_after_an_error(turned: Callable[..., Turned]) -> None:
     clock = turned(20 * MS)
 
     def fail(batch: Batch) -> Batch:
-        if clock.calls == 4:
+        if clock.calls == 1:
             raise ZeroDivisionError
         return clock.run(batch)
 
     with pytest.raises(ZeroDivisionError):
         time_block(fail, BATCH)
-    assert clock.collecting == [True] * 3 + [False]
+    assert clock.collecting == [False]
     assert gc.isenabled()
 
 
 def test_on_the_real_clock() -> None:
-    calls = time_block(lambda batch: batch, BATCH, min_block_ns=MS)
+    calls = time_block(lambda batch: batch, BATCH, block_ns=MS)
     assert len(calls) >= 1
     assert all(isinstance(call, int) and call >= 0 for call in calls)

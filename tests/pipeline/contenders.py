@@ -17,7 +17,7 @@ from quant_explorer.core.measurement import FileSize, Predictions
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline import timing
+from quant_explorer.pipeline import comparison
 from quant_explorer.pipeline.build import build, create_runtime
 from quant_explorer.pipeline.contender import Contender
 from quant_explorer.pipeline.prepare import Preparation
@@ -106,4 +106,4 @@ def without_processes(monkeypatch: pytest.MonkeyPatch, call_ns: Mapping[str, Ite
     def open_stub(artifact: Artifact, *_: object) -> StubWorker:
         return StubWorker(next(latencies[artifact.manifest.recipe.config]))
 
-    monkeypatch.setattr(timing, "open_worker", open_stub)
+    monkeypatch.setattr(comparison, "open_worker", open_stub)

@@ -9,10 +9,11 @@ import pytest
 
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.contrasts import FEWEST_PASSES
 from quant_explorer.core.measurement import twin_key
 from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Record, Study
-from quant_explorer.pipeline import timing
+from quant_explorer.pipeline import comparison
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.timing import time_variants
@@ -35,7 +36,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8", "other"), STEADY))
 
 
-def test_each_round_times_everything_and_the_twin_once(run: RunFolder) -> None:
+def test_each_pass_times_everything_and_the_twin_between_blocks_of_the_baseline(run: RunFolder) -> None:
     both = [fp32(run), int8(run)]
     study, problems = timed(run, both)
     assert problems == ()
@@ -45,9 +46,12 @@ def test_each_round_times_everything_and_the_twin_once(run: RunFolder) -> None:
         assert [one.number for one in rounds] == [0, 1, 2]
         assert len({one.group for one in rounds}) == 1
         for one in rounds:
-            assert sorted(one.order) == sorted(keys)
-            assert set(one.calls_ns) == keys
-            assert all(min(calls) > 0 for calls in one.calls_ns.values())
+            assert len(one.passes) >= FEWEST_PASSES
+            for blocks in one.passes:
+                found = [block.key for block in blocks]
+                assert found[0] == found[-1] == both[0].digest
+                assert sorted(found) == sorted([*keys, both[0].digest])
+                assert all(min(block.calls_ns) > 0 for block in blocks)
     ends = study.timing_ends(ENVIRONMENT.digest)
     assert [(end.batch_size, end.stopped_by, end.settled) for end in ends] == [
         (1, "time_limit", ()),
@@ -66,7 +70,7 @@ def test_everything_is_opened_afresh_in_each_round(run: RunFolder, monkeypatch: 
         processes.append(worker.pid)
         return worker
 
-    monkeypatch.setattr(timing, "open_worker", watched)
+    monkeypatch.setattr(comparison, "open_worker", watched)
     timed(run, [fp32(run), int8(run)])
     # Three rounds of two variants and the twin, each process for both batch sizes.
     assert len(processes) == len(set(processes)) == 9
@@ -76,7 +80,7 @@ def test_the_baseline_alone_is_timed_against_its_twin(run: RunFolder, no_process
     base = fp32(run)
     study, _ = timed(run, [base], replace(THREE_ROUNDS, batch_sizes=(1,)))
     keys = {base.digest, twin_key(base.digest)}
-    assert [set(one.calls_ns) for one in study.rounds(ENVIRONMENT.digest, 1)] == [keys] * 3
+    assert [set(one.keys) for one in study.rounds(ENVIRONMENT.digest, 1)] == [keys] * 3
 
 
 def test_a_second_time_nothing_is_timed_and_no_worker_started(
@@ -89,7 +93,7 @@ def test_a_second_time_nothing_is_timed_and_no_worker_started(
     def refuse(*_: object) -> Worker:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(timing, "open_worker", refuse)
+    monkeypatch.setattr(comparison, "open_worker", refuse)
     assert timed(run, both)[1] == ()
     assert run.study.read_bytes() == before
 
@@ -101,7 +105,7 @@ def test_a_new_variant_is_timed_against_the_baseline_alone(run: RunFolder, no_pr
     study, _ = timed(run, [base, first, second], protocol)
     rounds = study.rounds(ENVIRONMENT.digest, 1)
     assert [one.number for one in rounds] == [0, 1, 2, 0, 1, 2]
-    assert set(rounds[3].calls_ns) == {base.digest, twin_key(base.digest), second.digest}
+    assert set(rounds[3].keys) == {base.digest, twin_key(base.digest), second.digest}
 
 
 def test_when_more_rounds_are_asked_for_the_first_are_kept(run: RunFolder, no_processes: None) -> None:
@@ -137,7 +141,7 @@ class Killing(Study):
 
 
 # Within a round, between rounds, and before the ends are recorded.
-@pytest.mark.parametrize("recorded", [1, 4, 6])
+@pytest.mark.parametrize("recorded", [2, 5, 7])
 def test_a_killed_timing_goes_on_and_repeats_no_round(
     run: RunFolder, no_processes: None, recorded: int
 ) -> None:
@@ -156,5 +160,5 @@ def test_a_killed_timing_goes_on_and_repeats_no_round(
     for size in (1, 4):
         numbers = [one.number for one in study.rounds(ENVIRONMENT.digest, size)]
         # All recorded and the end not: one more shows that time is up.
-        assert numbers == list(range(4 if recorded == 6 else 3))
+        assert numbers == list(range(4 if recorded == 7 else 3))
     assert [end.batch_size for end in study.timing_ends(ENVIRONMENT.digest)] == [1, 4]

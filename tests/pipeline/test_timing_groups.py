@@ -21,8 +21,8 @@ from quant_explorer.core.measurement import (
 )
 from quant_explorer.core.settings import MeasurementProtocol
 from quant_explorer.core.study import Study
+from quant_explorer.pipeline import comparison
 from quant_explorer.pipeline import contender as contender_module
-from quant_explorer.pipeline import timing
 from quant_explorer.pipeline.contender import Contender, group_by_memory, workers_that_fit
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
@@ -83,8 +83,8 @@ def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytes
     study, _ = timed(run, [base, *others], protocol)
     rounds = study.rounds(ENVIRONMENT.digest, 1)
     pair = {base.digest, twin_key(base.digest)}
-    assert [set(one.calls_ns) - pair for one in rounds] == [{one.digest} for one in others for _ in range(3)]
-    assert all(pair <= set(one.calls_ns) for one in rounds)
+    assert [set(one.keys) - pair for one in rounds] == [{one.digest} for one in others for _ in range(3)]
+    assert all(pair <= set(one.keys) for one in rounds)
     assert len({one.group for one in rounds}) == 2
     assert len(study.timing_ends(ENVIRONMENT.digest)) == 2
 
@@ -138,7 +138,7 @@ def assassinated(
         assassin.watch(worker)
         return worker
 
-    monkeypatch.setattr(timing, "open_worker", watched)
+    monkeypatch.setattr(comparison, "open_worker", watched)
     subject = replace(SUBJECT, progress=Watching(assassin))
     found = timed(run, contenders, TWO_ROUNDS, subject)
     assert assassin.struck
@@ -161,7 +161,7 @@ def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
     groups = [list(group) for _, group in grouped]
     # The rounds until then are kept, and those of the others complete.
     assert [len(group) for group in groups] == ([rounds] if rounds else []) + [2]
-    assert {lives.digest, base.digest, twin_key(base.digest)} == set(groups[-1][-1].calls_ns)
+    assert {lives.digest, base.digest, twin_key(base.digest)} == set(groups[-1][-1].keys)
     (end,) = study.timing_ends(ENVIRONMENT.digest)
     assert end.group == groups[-1][0].group
 
@@ -176,7 +176,7 @@ def test_a_variant_that_died_is_tried_again_with_the_baseline(
     study, problems = timed(run, [base, dies, lives], TWO_ROUNDS)
     assert problems == ()
     added = study.rounds(ENVIRONMENT.digest, 1)[known:]
-    assert [set(one.calls_ns) for one in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 2
+    assert [set(one.keys) for one in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 2
 
 
 @pytest.mark.parametrize("victim", [0, 2], ids=["baseline", "twin"])

@@ -169,19 +169,52 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Round:
-    """One interleaved round: every variant of a group timed once, in the order given.
+class Block:
+    """Consecutive calls of one worker, each in nanoseconds.
 
-    `calls_ns` maps a digest to the durations of its timed calls. The baseline's A/A twin has the key
-    `twin_key(digest)`. `group` names the variants timed together; groups share baseline and twin.
+    `key` is the variant's digest, or `twin_key(digest)` for the baseline's A/A twin.
+    """
+
+    key: str
+    calls_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One interleaved round: every variant of a group opened once, and timed once in each pass.
+
+    `passes` holds the blocks of each pass in the order they were timed. The baseline has several blocks in
+    a pass, so that one is near every other block. `group` names the variants timed together; groups share
+    baseline and twin. `opening_s` and `timing_s` are what the two parts of the round took.
     """
 
     environment: str
     group: str
     batch_size: int
     number: int
-    order: tuple[str, ...]
-    calls_ns: dict[str, tuple[int, ...]]
+    passes: tuple[tuple[Block, ...], ...]
+    opening_s: float | None = None
+    timing_s: float | None = None
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What was timed."""
+        return frozenset(block.key for blocks in self.passes for block in blocks)
+
+    def calls_ns(self, key: str) -> tuple[int, ...]:
+        """All timed calls of a variant or the twin, in order."""
+        own = (block for blocks in self.passes for block in blocks if block.key == key)
+        return tuple(ns for block in own for ns in block.calls_ns)
+
+
+@dataclass(frozen=True)
+class TimingGroup:
+    """Variants that are timed together, the baseline with its twin among them, as long as it is not ended."""
+
+    environment: str
+    baseline: str
+    group: str
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -239,5 +272,5 @@ class MachinePeaks:
 
 
 def twin_key(digest: str) -> str:
-    """Return the key of the A/A twin of the variant `digest` in Round.calls_ns."""
+    """Return the key of the A/A twin of the variant `digest` in a Block."""
     return f"{digest}#twin"

@@ -16,7 +16,7 @@ LARGEST_SEED = 2**32 - 1
 # How figures are taken. Raised when the same artifact on the same machine would come out different: what is
 # timed, weighed or counted, warm-up, order of rounds, what is pinned to which core. Studies from before it
 # was recorded have 0. Figures of two versions never stand in one table.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 
@@ -110,7 +110,10 @@ class MeasurementProtocol:
     )
     answer_timeout_s: float = setting(600.0, "Seconds that a worker may be silent.", above=0, metavar="S")
     warmup_calls: int = setting(
-        3, "Unmeasured calls before each block.", at_least=0, aliases=(Alias("benchmark_warmup"),)
+        3,
+        "Least number of unmeasured calls before each block.",
+        at_least=0,
+        aliases=(Alias("benchmark_warmup"),),
     )
     most_rounds: int | None = setting(
         None,

@@ -7,7 +7,7 @@ longer to import than most commands take to run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
@@ -179,18 +179,6 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def round_medians(calls_ns: Iterable[Sequence[int]]) -> NDArray[np.float64]:
-    """Median duration of a call of each round, in seconds, shape (n_rounds,).
-
-    `calls_ns` holds for each round the durations of its calls in nanoseconds. Raises ValueError for a
-    round without calls.
-    """
-    rounds = list(calls_ns)
-    if not all(rounds):
-        raise ValueError("a round without calls has no median")
-    return np.array([np.median(calls) for calls in rounds], dtype=np.float64) / 1e9
-
-
 def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     """Median of the rounds' values (positive, shape (n_rounds,)) and its 95 % interval.
 
@@ -213,21 +201,6 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     low, high = _few_rounds(values) if values.size < _FEWEST_FOR_ORDER_STATISTICS else _order_ends(values)
     # Interpolating between equal values may round to just beyond them.
     return point, Interval(min(low, point), max(high, point))
-
-
-def ratio_interval(baseline: NDArray[np.float64], variant: NDArray[np.float64]) -> tuple[float, Interval]:
-    """Speed-up over the baseline: median of the rounds' ratios baseline / variant, with its 95 % interval.
-
-    Both are positive and of shape (n_rounds,), paired by round, so that drift which slows a whole round
-    cancels. The interval is that of `median_interval`, with its coverage; a number of rounds that depends on
-    the interval's width costs coverage, see ROUNDS_AFTER_PRECISION.
-    Raises ValueError like `median_interval`, and for arrays of different shapes.
-    """
-    if baseline.shape != variant.shape:
-        raise ValueError(f"rounds must be paired, got {baseline.shape} and {variant.shape}")
-    _require_durations(baseline)
-    _require_durations(variant)
-    return median_interval(baseline / variant)
 
 
 def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, Interval]:
@@ -286,14 +259,32 @@ def _require_durations(values: NDArray[np.float64]) -> None:
         raise ValueError("rounds must be positive and finite")
 
 
-def tail_percentile(calls_s: NDArray[np.float64], q: Literal[95, 99]) -> tuple[float | None, str | None]:
-    """Return the q-th percentile of all calls (seconds, shape (n_calls,)), or None and the reason.
+def tail_percentile(
+    calls_s: Sequence[NDArray[np.float64]], q: Literal[95, 99]
+) -> tuple[float | None, str | None]:
+    """Return the q-th percentile of the calls of all rounds (seconds, a 1-D array each), or None and why.
 
-    The 95th needs more than 130 calls and the 99th more than 662; below that it rests on a handful of the
-    slowest calls. Raises ValueError for another q.
+    Each round has the same weight, for fast rounds hold more calls. The 95th needs more than 130 calls and
+    the 99th more than 662; below that it rests on a handful of the slowest calls. Unequal rounds count as the
+    number of equally weighted calls of the same variance (Kish, Survey Sampling, 1965).
+    Raises ValueError for another q and for a round without calls.
     """
     if q not in _MORE_CALLS_THAN:
         raise ValueError(f"q must be one of {sorted(_MORE_CALLS_THAN)}, got {q}")
-    if calls_s.size <= _MORE_CALLS_THAN[q]:
-        return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {calls_s.size}"
-    return float(np.percentile(calls_s, q)), None
+    if not all(map(len, calls_s)):
+        raise ValueError("a round without calls has no percentile")
+    count = int(len(calls_s) ** 2 / sum(1 / len(calls) for calls in calls_s)) if calls_s else 0
+    if count <= _MORE_CALLS_THAN[q]:
+        return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {count}"
+    return quantile_of_rounds(calls_s, q / 100), None
+
+
+def quantile_of_rounds(calls_s: Sequence[NDArray[np.float64]], share: float) -> float:
+    """Return the quantile (share from 0 to 1) of the calls of all rounds, each round with the same weight.
+
+    Raises ValueError for no rounds and for a round without calls.
+    """
+    if not calls_s or not all(map(len, calls_s)):
+        raise ValueError("need at least one round, and calls in each")
+    weights = np.concatenate([np.full(len(calls), 1 / len(calls)) for calls in calls_s])
+    return float(np.quantile(np.concatenate(calls_s), share, weights=weights, method="inverted_cdf"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.measurement import (
+    Block,
     Environment,
     FloatModel,
     MachinePeaks,
@@ -20,17 +20,21 @@ from quant_explorer.core.measurement import (
     Round,
     Status,
     TimingEnd,
+    TimingGroup,
 )
 from quant_explorer.core.roofline import Peaks
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Its rounds had one block a variant, in `order` and `calls_ns`.
+_ONE_BLOCK_VERSION = 1
 
-Record = Environment | ReportSplit | Measurement | Round | TimingEnd | FloatModel | MachinePeaks
+Record = Environment | ReportSplit | Measurement | Round | TimingGroup | TimingEnd | FloatModel | MachinePeaks
 _KINDS: dict[str, type[Record]] = {
     "environment": Environment,
     "split": ReportSplit,
     "measurement": Measurement,
     "round": Round,
+    "timing_group": TimingGroup,
     "timing_end": TimingEnd,
     "float_model": FloatModel,
     "peaks": MachinePeaks,
@@ -88,13 +92,6 @@ class Study:
             raise StorageError(f"{self.path}: {reason}") from error
         self._whole_bytes += len(line)
         self.records.append(record)
-
-    def merge(self, others: Iterable[Study]) -> None:
-        """Append every record of `others` that this study does not hold yet."""
-        for other in others:
-            for record in other.records:
-                if record not in self.records:
-                    self.append(record)
 
     @property
     def environments(self) -> dict[str, Environment]:
@@ -162,6 +159,16 @@ class Study:
             and record.batch_size == batch_size
         ]
 
+    def timing_groups(self, environment: str, baseline: str) -> list[TimingGroup]:
+        """The groups that were timed against a baseline, in the order they began."""
+        return [
+            record
+            for record in self.records
+            if isinstance(record, TimingGroup)
+            and record.environment == environment
+            and record.baseline == baseline
+        ]
+
     def timing_ends(self, environment: str) -> list[TimingEnd]:
         """How the rounds of each group and batch size ended; of one that was timed on, the last end."""
         ends = {
@@ -183,11 +190,28 @@ def _decode(line: bytes, where: str) -> Record:
         version, kind, content = wrapped["schema_version"], wrapped["kind"], wrapped["record"]
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{where}: not a study record ({explain(error)})") from error
-    if version != SCHEMA_VERSION:
-        raise StudyError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}")
+    if version not in (_ONE_BLOCK_VERSION, SCHEMA_VERSION):
+        readable = f"{_ONE_BLOCK_VERSION} and {SCHEMA_VERSION}"
+        raise StudyError(f"{where}: schema version {version}, this program reads {readable}")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise StudyError(f"{where}: unknown kind {kind!r}. Allowed: {', '.join(_KINDS)}.")
     try:
+        if version == _ONE_BLOCK_VERSION and kind == "round":
+            return _in_one_pass(msgspec.convert(content, type=_OneBlockRound))
         return msgspec.convert(content, type=_KINDS[kind])
     except msgspec.ValidationError as error:
         raise StudyError(f"{where}: {explain(error)}") from error
+
+
+class _OneBlockRound(msgspec.Struct):
+    environment: str
+    group: str
+    batch_size: int
+    number: int
+    order: tuple[str, ...]
+    calls_ns: dict[str, tuple[int, ...]]
+
+
+def _in_one_pass(old: _OneBlockRound) -> Round:
+    blocks = tuple(Block(key, old.calls_ns[key]) for key in old.order)
+    return Round(old.environment, old.group, old.batch_size, old.number, (blocks,))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.errors import UnsupportedError, require_supported
 from quant_explorer.core.quantspec import Granularity, QuantSpec
-from quant_explorer.core.stats import Interval, ratio_interval, round_medians
+from quant_explorer.core.stats import Interval, median_interval
 from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.metrics.latency import WARMUP_CALLS
 from quant_explorer.models import load_model
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MODEL = "small_cnn"
 IMAGE_SHAPE = (3, 32, 32)
 CLASSES = 10
-# Of about 50 ms for each precision.
-PAIRS_OF_BLOCKS = 12
+# Of about 8 ms for each precision.
+PAIRS_OF_BLOCKS = 60
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 4, 8
 _ANSWER_TIMEOUT_S = 120.0
 
@@ -79,7 +79,8 @@ def measure_int8_speed(runtime: Runtime, threads: int, folder: Path) -> Int8Spee
         batch = images[0][:1]
         for worker in workers:
             worker.open(batch)
-        ratio, interval = ratio_interval(*_time_pairs(workers))
+        fp32_s, int8_s = _time_pairs(workers)
+        ratio, interval = median_interval(fp32_s / int8_s)
         executed = workers[1].executed(batch)
     return Int8Speed(granularity, ratio, interval, executed.fraction("int8"), lowering)
 
@@ -113,4 +114,4 @@ def _time_pairs(workers: Sequence[Worker]) -> Iterator[NDArray[np.float64]]:
             if number >= 0:
                 kept.append(block)
     for blocks in calls:
-        yield round_medians(blocks)
+        yield np.array([np.median(block) for block in blocks]) / 1e9

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
-from quant_explorer.core.stats import Interval
+from quant_explorer.core.stats import Interval, quantile_of_rounds
 from quant_explorer.report.latency import Timings
 from quant_explorer.report.results import Results, VariantResult
 
@@ -53,7 +51,7 @@ def describe_deployment(results: Results, name: str, timings: Timings) -> Deploy
     """
     variant = next(one for one in results.variants if one.name == name)
     calls = timings.calls_s(variant.digest)
-    quantiles = {f"p{100 * share:g}": float(np.quantile(calls, share)) for share in QUANTILES if len(calls)}
+    quantiles = {f"p{100 * share:g}": quantile_of_rounds(calls, share) for share in QUANTILES if calls}
     latency = variant.latency[str(results.run.ranked_batch)]
     tails = {"p95": latency.p95_s, "p99": latency.p99_s}
     return Deployment(
@@ -62,7 +60,7 @@ def describe_deployment(results: Results, name: str, timings: Timings) -> Deploy
         digest=variant.digest,
         size_bytes=variant.size.bytes,
         cold_start_s=variant.cold_start_s,
-        calls=len(calls),
+        calls=sum(map(len, calls)),
         single_image_s=quantiles | {tail: value for tail, value in tails.items() if value is not None},
         throughput=tuple(_throughput(results, variant)),
         peak_memory_bytes=dict(variant.memory.peak_bytes or {}),

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quant_explorer.core.contrasts import log_contrasts
 from quant_explorer.core.measurement import Round, TimingEnd, twin_key
 from quant_explorer.core.stats import (
     FEWEST_FOR_QUOTIENT,
     Interval,
     median_interval,
     quotient_interval,
-    ratio_interval,
     tail_percentile,
 )
 from quant_explorer.report.results import Latency, TwinCheck
@@ -28,61 +28,91 @@ MIN_ROUNDS = 2
 class Timings:
     """The rounds of one model at one batch size.
 
-    `medians` maps a digest (or a twin's key) to the median call of each round in seconds, shape
-    (rounds,), NaN where it was not timed. Variants that were not timed in the same rounds (those of another
-    group, or one that was settled early) compare through the baseline.
+    `contrasts` maps a digest (or a twin's key) to log(its time / the baseline's near it) in each pass of each
+    round, shape (rounds, passes), NaN where it was not timed. `baseline_s` is the baseline's median call
+    of each round in seconds, shape (rounds,), NaN where it was not timed.
     """
 
     baseline: str
     rounds: tuple[Round, ...]
-    medians: dict[str, NDArray[np.float64]]
+    contrasts: dict[str, NDArray[np.float64]]
+    baseline_s: NDArray[np.float64]
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups that were timed, in the order first seen."""
         return tuple(dict.fromkeys(one.group for one in self.rounds))
 
-    def comparable(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of each round to resample, NaN where the variant was not timed.
+    @property
+    def baseline_p50_s(self) -> float:
+        """The median of the baseline's rounds; NaN when it was not timed."""
+        timed = self.baseline_s[np.isfinite(self.baseline_s)]
+        return float(np.median(timed)) if len(timed) else float("nan")
 
-        Where any variant was not timed in every round, they are the ratio to the baseline of that round,
-        times the baseline's overall median: else drift between rounds would count as a difference.
-        """
-        baseline = self.medians[self.baseline]
-        timed = [seconds for seconds in self._variants() if np.isfinite(seconds).any()]
-        if not np.isnan(timed).any() or not np.isfinite(baseline).any():
-            return self.medians[digest]
-        return self.medians[digest] * (float(np.nanmedian(baseline)) / baseline)
+    def log_ratios(self, digest: str, reference: str) -> NDArray[np.float64]:
+        """log(time / the reference's time) of each round: the median over the passes that timed both."""
+        return _median_of_passes(self.contrasts[digest] - self.contrasts[reference])
 
     def seconds(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of each round as reported: comparable; the baseline's as timed, with all their spread."""
-        return self.medians[digest] if digest == self.baseline else self.comparable(digest)
+        """Seconds of a call in each round, NaN where it was not timed.
 
-    def calls_s(self, digest: str) -> NDArray[np.float64]:
-        """Seconds of every timed call, empty for a variant that was not timed.
+        The baseline's are as timed. Others are the ratio to the baseline near them times the baseline's p50,
+        so that a slow mode of the machine is no difference between variants.
+        """
+        return self.baseline_s if digest == self.baseline else self.levelled(digest)
+
+    def levelled(self, digest: str) -> NDArray[np.float64]:
+        """As `seconds`, but the baseline's p50 for the baseline too: what variants are ranked by."""
+        return self.baseline_p50_s * np.exp(self.log_ratios(digest, self.baseline))
+
+    def calls_s(self, digest: str) -> tuple[NDArray[np.float64], ...]:
+        """Seconds of the timed calls of each round in which the variant was timed.
 
         As observed, times one factor that brings the median of the rounds to that of `seconds`.
         """
-        blocks = [np.array(one.calls_ns.get(digest, ())) / 1e9 for one in self.rounds]
-        calls = np.concatenate(blocks) if blocks else np.array([])
-        if not len(calls):
-            return calls
-        level: float = np.nanmedian(self.seconds(digest)) / np.nanmedian(self.medians[digest])
-        return calls * level
+        timed = [np.array(calls) / 1e9 for one in self.rounds if (calls := one.calls_ns(digest))]
+        if not timed:
+            return ()
+        level = float(np.nanmedian(self.seconds(digest)) / np.median([np.median(calls) for calls in timed]))
+        return tuple(calls * level for calls in timed)
 
-    def _variants(self) -> list[NDArray[np.float64]]:
-        return [seconds for key, seconds in self.medians.items() if key != twin_key(self.baseline)]
+    def stopped_early(self, digest: str, group: str) -> bool:
+        """Say whether the last round of its group left a variant out."""
+        timed = [digest in one.keys for one in self.rounds if one.group == group]
+        return any(timed) and not timed[-1]
+
+    def compare(self, digest: str, reference: str) -> tuple[float, Interval] | str:
+        """Return how many times faster a variant is than a reference, with the interval, or why not.
+
+        Directly, by the rounds that timed both; those of two groups that share none compare through the
+        baseline, which is in every group.
+        """
+        ratios = np.exp(-self.log_ratios(digest, reference))
+        shared = ratios[np.isfinite(ratios)]
+        if len(shared) >= MIN_ROUNDS:
+            return median_interval(shared)
+        if not len(shared):
+            own, other = (np.exp(-self.log_ratios(one, self.baseline)) for one in (digest, reference))
+            own, other = own[np.isfinite(own)], other[np.isfinite(other)]
+            if min(len(own), len(other)) >= FEWEST_FOR_QUOTIENT:
+                return quotient_interval(own, other)
+        return f"needs at least {MIN_ROUNDS} rounds that timed both, has {len(shared)}"
 
 
 def collect_timings(rounds: Iterable[Round], baseline: str, digests: Iterable[str]) -> Timings:
     """Gather the rounds in which any of `digests` was timed; `baseline` is the digest compared with."""
-    wanted = {*digests, baseline}
-    kept = tuple(one for one in rounds if not wanted.isdisjoint(one.calls_ns))
-    medians = {
-        key: np.array([_median_s(one.calls_ns.get(key, ())) for one in kept])
-        for key in (*sorted(wanted), twin_key(baseline))
-    }
-    return Timings(baseline, kept, medians)
+    keys = (*sorted({*digests, baseline}), twin_key(baseline))
+    kept = tuple(one for one in rounds if not one.keys.isdisjoint(keys))
+    shape = (len(kept), max((len(one.passes) for one in kept), default=0))
+    contrasts = {key: np.full(shape, np.nan) for key in keys}
+    for number, one in enumerate(kept):
+        for place, blocks in enumerate(one.passes):
+            medians = np.array([np.median(block.calls_ns) for block in blocks]) / 1e9
+            found = log_contrasts([block.key for block in blocks], medians, baseline)
+            for key in contrasts.keys() & found.keys():
+                contrasts[key][number, place] = found[key]
+    baseline_s = np.array([_median_s(one.calls_ns(baseline)) for one in kept])
+    return Timings(baseline, kept, contrasts, baseline_s)
 
 
 def no_latency(reason: str) -> Latency:
@@ -95,16 +125,16 @@ def no_latency(reason: str) -> Latency:
 def latency_of(timings: Timings, digest: str, same_runtime: str | None, *, settled: bool) -> Latency:
     """Derive one variant's latency; `same_runtime` is the digest of its own runtime's FP32 baseline."""
     seconds = timings.seconds(digest)
-    timed = np.flatnonzero(np.isfinite(seconds))
+    timed = seconds[np.isfinite(seconds)]
     if not len(timed):
         return no_latency(NOT_TIMED)
     reasons: dict[str, str] = {}
     calls_s = timings.calls_s(digest)
-    p50_s, p50_ci_s = float(np.median(seconds[timed])), None
+    p50_s, p50_ci_s = float(np.median(timed)), None
     if len(timed) >= MIN_ROUNDS:
-        p50_s, p50_ci_s = median_interval(seconds[timed])
+        p50_s, p50_ci_s = median_interval(timed)
     else:
-        reasons["p50_ci_s"] = _too_few(len(timed))
+        reasons["p50_ci_s"] = f"needs at least {MIN_ROUNDS} rounds, has {len(timed)}"
     p95_s, p99_s = (_tail(calls_s, q, reasons) for q in (95, 99))
     speedup, speedup_ci = _speedup(timings, timings.baseline, digest, "speedup", reasons)
     same, same_ci = _speedup(timings, same_runtime, digest, "speedup_same_runtime", reasons)
@@ -113,8 +143,8 @@ def latency_of(timings: Timings, digest: str, same_runtime: str | None, *, settl
         p50_ci_s=p50_ci_s,
         p95_s=p95_s,
         p99_s=p99_s,
-        mean_s=float(calls_s.mean()),
-        calls=len(calls_s),
+        mean_s=float(np.mean([calls.mean() for calls in calls_s])),
+        calls=sum(map(len, calls_s)),
         rounds=len(timed),
         speedup=speedup,
         speedup_ci=speedup_ci,
@@ -129,16 +159,16 @@ def check_twins(
     timings: Timings, model: str, batch_size: int, ends: Sequence[TimingEnd]
 ) -> tuple[TwinCheck, ...]:
     """Compare the baseline with its twin in every group of one model at one batch size."""
-    baseline, twin = timings.medians[timings.baseline], timings.medians[twin_key(timings.baseline)]
+    ratios = np.exp(-timings.log_ratios(twin_key(timings.baseline), timings.baseline))
     checks = []
     for group in timings.groups:
         inside = np.array([one.group == group for one in timings.rounds])
-        both = inside & np.isfinite(baseline) & np.isfinite(twin)
+        both = inside & np.isfinite(ratios)
         stops = [end.stopped_by for end in ends if (end.group, end.batch_size) == (group, batch_size)]
         reasons = {} if stops else {"stopped_by": "the rounds did not reach their end"}
         ratio, interval, separable = None, None, None
         if both.sum() >= MIN_ROUNDS:
-            ratio, interval = ratio_interval(baseline[both], twin[both])
+            ratio, interval = median_interval(ratios[both])
             separable = not interval.contains(1.0)
         else:
             reasons |= dict.fromkeys(("ratio", "ratio_ci", "separable"), _too_few(int(both.sum())))
@@ -155,7 +185,16 @@ def _median_s(calls_ns: Sequence[int]) -> float:
     return float(np.median(calls_ns)) / 1e9 if calls_ns else float("nan")
 
 
-def _tail(calls_s: NDArray[np.float64], q: Literal[95, 99], reasons: dict[str, str]) -> float | None:
+def _median_of_passes(contrasts: NDArray[np.float64]) -> NDArray[np.float64]:
+    medians = np.full(len(contrasts), np.nan)
+    timed = np.isfinite(contrasts).any(axis=1)
+    medians[timed] = np.nanmedian(contrasts[timed], axis=1)
+    return medians
+
+
+def _tail(
+    calls_s: Sequence[NDArray[np.float64]], q: Literal[95, 99], reasons: dict[str, str]
+) -> float | None:
     value, reason = tail_percentile(calls_s, q)
     if reason is not None:
         reasons[f"p{q}_s"] = reason
@@ -167,24 +206,11 @@ def _speedup(
 ) -> tuple[float | None, Interval | None]:
     if reference == digest:
         return 1.0, Interval(1.0, 1.0)
-    variant = timings.medians[digest]
-    other = timings.medians.get(reference) if reference else None
-    both = np.isfinite(variant) & np.isfinite(other) if other is not None else np.zeros(len(variant), bool)
-    if other is not None and not both.any():
-        # Of another group: through the baseline, which is in every one.
-        own, others = (_against_baseline(timings, seconds) for seconds in (variant, other))
-        if min(len(own), len(others)) >= FEWEST_FOR_QUOTIENT:
-            return quotient_interval(own, others)
-    if both.sum() < MIN_ROUNDS or other is None:
-        reason = _too_few(int(both.sum())) if reference else "this runtime has no FP32 baseline"
-        reasons |= {name: reason, f"{name}_ci": reason}
+    found = timings.compare(digest, reference) if reference else "this runtime has no FP32 baseline"
+    if isinstance(found, str):
+        reasons |= {name: found, f"{name}_ci": found}
         return None, None
-    return ratio_interval(other[both], variant[both])
-
-
-def _against_baseline(timings: Timings, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    ratios = timings.medians[timings.baseline] / seconds
-    return ratios[np.isfinite(ratios)]
+    return found
 
 
 def _too_few(rounds: int) -> str:

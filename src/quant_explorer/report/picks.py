@@ -9,6 +9,7 @@ import numpy as np
 from quant_explorer.core.stats import Interval
 from quant_explorer.report.accuracy import tied_with_best
 from quant_explorer.report.evidence import Evidence
+from quant_explorer.report.latency import Timings
 from quant_explorer.report.results import Pick, VariantResult
 
 
@@ -16,8 +17,8 @@ def pick(variants: Sequence[VariantResult], evidence: Evidence, batch: int) -> t
     """Return the smallest, the most accurate and the fastest variants of one model's frontier.
 
     Equal sizes are a tie; so are accuracies whose paired difference from the best holds 0 (on the images
-    that all of the frontier saw), and speed-ups whose intervals overlap the best's. Empty when nothing
-    is ranked.
+    that all of the frontier saw), and latencies that a direct comparison does not tell from the best's. Empty
+    when nothing is ranked.
     """
     best = [variant for variant in variants if variant.frontier.on_frontier]
     if not best:
@@ -25,7 +26,7 @@ def pick(variants: Sequence[VariantResult], evidence: Evidence, batch: int) -> t
     return (
         Pick("smallest", evidence.model, _smallest(best)),
         Pick("most accurate", evidence.model, _most_accurate(best, evidence)),
-        Pick("fastest", evidence.model, _fastest(best, str(batch))),
+        Pick("fastest", evidence.model, _fastest(best, evidence.timings[batch], str(batch))),
     )
 
 
@@ -44,14 +45,14 @@ def _most_accurate(best: Sequence[VariantResult], evidence: Evidence) -> tuple[s
     return tuple(best[index].name for index in tied_with_best([one.at(common) for one in hits]))
 
 
-def _fastest(best: Sequence[VariantResult], batch: str) -> tuple[str, ...]:
-    speeds: dict[str, tuple[float, Interval]] = {}
-    for variant in best:
-        latency = variant.latency[batch]
-        if latency.speedup is not None and latency.speedup_ci is not None:
-            speeds[variant.name] = latency.speedup, latency.speedup_ci
-    if not speeds:
-        return (min(best, key=lambda variant: variant.latency[batch].p50_s or float("inf")).name,)
-    order = sorted(speeds, key=lambda name: -speeds[name][0])
-    lowest = speeds[order[0]][1].low
-    return tuple(name for name in order if name == order[0] or speeds[name][1].high >= lowest)
+def _fastest(best: Sequence[VariantResult], timings: Timings, batch: str) -> tuple[str, ...]:
+    """The fastest, and those that a direct comparison with it does not tell from it."""
+    order = sorted(best, key=lambda variant: variant.latency[batch].p50_s or float("inf"))
+    first = order[0]
+    return tuple(
+        one.name for one in order if one is first or _tied(timings.compare(first.digest, one.digest))
+    )
+
+
+def _tied(found: tuple[float, Interval] | str) -> bool:
+    return isinstance(found, str) or found[1].low <= 1.0

@@ -122,5 +122,5 @@ def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender |
     right = ranked_values(hits, reference) if evidence.same_split(variant.digest) else None
     if right is None:
         return "no comparable accuracy: it was scored on other images than the baseline"
-    medians = evidence.timings[batch].comparable(variant.digest)
+    medians = evidence.timings[batch].levelled(variant.digest)
     return Contender(variant.name, variant.size.bytes, latency.p50_s, medians, right)

@@ -199,6 +199,13 @@ class TwinCheck:
     stopped_by: str | None = None
     reasons: Reasons = field(default_factory=dict)
 
+    @property
+    def resolution(self) -> float | None:
+        """The relative half width of the twin's ratio: what this comparison tells apart."""
+        if self.ratio is None or self.ratio_ci is None:
+            return None
+        return self.ratio_ci.half_width / self.ratio
+
 
 @dataclass(frozen=True)
 class Pick:

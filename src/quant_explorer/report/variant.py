@@ -72,7 +72,12 @@ def _latency(evidence: Evidence, measurement: Measurement) -> dict[str, Latency]
         return {str(batch): no_latency(reason) for batch in evidence.timings}
     digest = measurement.variant.digest
     reference = evidence.fp32_digest(measurement.variant.runtime)
-    settled = {(end.batch_size, one) for end in evidence.ends for one in end.settled}
+    settled = {
+        (end.batch_size, one)
+        for end in evidence.ends
+        for one in end.settled
+        if evidence.timings[end.batch_size].stopped_early(one, end.group)
+    }
     return {
         str(batch): latency_of(timings, digest, reference, settled=(batch, digest) in settled)
         for batch, timings in evidence.timings.items()

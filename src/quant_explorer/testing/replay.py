@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quant_explorer.core.measurement import (
+    Block,
     Environment,
     Executed,
     FileSize,
@@ -171,8 +172,9 @@ def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np
                 calls = {
                     digest: _calls(level * factor, scene, generator) for digest, factor in slowness.items()
                 }
-                order = tuple(generator.permutation(list(calls)).tolist())
-                study.append(Round(scene.environment, group, batch, number, order, calls))
+                order = generator.permutation(list(calls)).tolist()
+                blocks = tuple(Block(key, calls[key]) for key in order)
+                study.append(Round(scene.environment, group, batch, number, (blocks,)))
             study.append(
                 TimingEnd(scene.environment, group, batch, baseline.variant.digest, scene.stopped_by)
             )
