@@ -1,7 +1,8 @@
 """What differences this machine resolves, how often equal files differ, and what slowdown is seen.
 
 FP32 of each runtime is opened twice in every round, in fresh processes, and timed in passes as in every
-comparison (docs/methodology.md). A pair whose 95 % interval leaves out 1 is a false alarm. Then the recorded times
+comparison (docs/methodology.md).
+A pair whose 95 % interval leaves out 1 is a false alarm. Then the recorded times
 of one side are stretched by a known factor: the share of pairs that show it is the power. The spread of a
 round's log ratio is given for fewer passes too.
 
