@@ -21,22 +21,22 @@ from pathlib import Path
 
 import numpy as np
 
+from quant_explorer.analysis.latency import collect_timings
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contrasts import FIRST_PASSES
 from quant_explorer.core.measurement import Block, Round
 from quant_explorer.core.progress import Silent
-from quant_explorer.core.settings import MeasurementProtocol, Settings
-from quant_explorer.core.stats import wilson
+from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.machine.environment import describe_environment
-from quant_explorer.pipeline.build import build, create_runtime
-from quant_explorer.pipeline.comparison import interleave
+from quant_explorer.pipeline.building.build import build, create_runtime
+from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.measure import open_worker
-from quant_explorer.pipeline.prepare import Preparation
+from quant_explorer.pipeline.plan.space import BASELINE_CONFIG, recipes
 from quant_explorer.pipeline.run import RunFolder, open_run
-from quant_explorer.pipeline.space import BASELINE_CONFIG, recipes
 from quant_explorer.pipeline.subject import Subject, load_subject
-from quant_explorer.report.latency import collect_timings
+from quant_explorer.pipeline.timing.comparison import interleave
 from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.stats.contrasts import FIRST_PASSES
+from quant_explorer.stats.intervals import wilson
 
 SLOWDOWNS = (0.01, 0.02, 0.03, 0.05, 0.10)
 AGAIN = " again"

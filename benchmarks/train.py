@@ -23,8 +23,8 @@ from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import input_spec, load_dataset
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.models import load_model
-from quant_explorer.pipeline.schedule import GROWING_IMAGES, Schedule
-from quant_explorer.pipeline.training import Trainer
+from quant_explorer.pipeline.training.schedule import GROWING_IMAGES, Schedule
+from quant_explorer.pipeline.training.trainer import Trainer
 
 PLAIN_BATCH = 128
 

@@ -16,8 +16,7 @@ from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.lowered import SPECS, Lowered, lower
 from quant_explorer.testing.toys import toy_batches, toy_model
-
-from .kept_objects import kept_objects
+from tests.kept_objects import kept_objects
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One process a core; each would start a thread for every core, and they would wait for each other.

@@ -26,7 +26,7 @@ from quant_explorer.core.errors import (
     UnsupportedError,
 )
 from quant_explorer.metrics.fidelity import sqnr_db
-from quant_explorer.runtimes.torch_macs import count_macs
+from quant_explorer.runtimes.torch_graph.macs import count_macs
 from quant_explorer.testing.reference import differences, float_logits
 from quant_explorer.testing.toys import TOY_CONVOLUTION_MACS, TOY_LINEAR_MACS, toy_batches, toy_model
 

@@ -9,8 +9,8 @@ import click
 
 from quant_explorer.cli.app import COMMANDS, app
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.declaration import Setting, settings_of, shown
-from quant_explorer.core.settings import (
+from quant_explorer.core.settings.declaration import Setting, settings_of, shown
+from quant_explorer.core.settings.groups import (
     MeasurementProtocol,
     Output,
     Settings,
@@ -24,8 +24,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 _INTRODUCTION = """\
 # Settings
 
-Written by `make settings` from `core/settings.py`, where each setting is declared once; a test fails when
-this page is not current.
+Written by `make settings` from `core/settings/groups.py`, where each setting is declared once; a test fails
+when this page is not current.
 
 - A setting is an option of the commands named ("all" is every command with `--run-dir`), and, where `sweep`
   is among them, a key of its [YAML file](sweep.md). What the command line says wins over the file. Earlier

@@ -27,12 +27,12 @@ from quant_explorer.core.errors import BuildError, DataError, ModelError, Settin
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.models.weights import check_finite
-from quant_explorer.pipeline.expectation import CHECKED_IMAGES, Expectation
+from quant_explorer.pipeline.building.expectation import CHECKED_IMAGES, Expectation
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
-from quant_explorer.runtimes import torch_engine
-from quant_explorer.runtimes.eager import explain_missing_int8, select_engine
-from quant_explorer.runtimes.half import HalfPrecisionModel
-from quant_explorer.runtimes.torch_macs import count_macs
+from quant_explorer.runtimes.eager.runtime import explain_missing_int8, select_engine
+from quant_explorer.runtimes.torch_graph import engine as torch_engine
+from quant_explorer.runtimes.torch_graph.half import HalfPrecisionModel
+from quant_explorer.runtimes.torch_graph.macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
 
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
@@ -86,7 +86,7 @@ def to_int8(
     """
     _check_model(model, "cpu")
     require_supported(explain_missing_int8())
-    from quant_explorer.runtimes import fx
+    from quant_explorer.runtimes.torch_graph import fx
 
     engine = select_engine(backend)
     batches = _read_batches(calibration_loader, calibration_batches)

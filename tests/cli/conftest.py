@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.report import sweep
+from quant_explorer.report.sweep import files as sweep
 from quant_explorer.runtimes import RUNTIMES
-from quant_explorer.runtimes.onnxruntime import OnnxRuntime
+from quant_explorer.runtimes.onnxruntime.runtime import OnnxRuntime
+from tests.cli.invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 from tests.conftest import made_once
-
-from .invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 
 CALIBRATED = "static_int8_per_channel"
 

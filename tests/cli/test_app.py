@@ -6,8 +6,7 @@ import pytest
 
 from quant_explorer import __version__
 from quant_explorer.cli.app import COMMANDS
-
-from .invoking import Place
+from tests.cli.invoking import Place
 
 Invoke = Callable[..., tuple[int, str]]
 SLOW_TO_IMPORT = ("torch", "torchvision", "scipy", "matplotlib", "moocore", "PIL")

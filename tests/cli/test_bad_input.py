@@ -15,8 +15,7 @@ from quant_explorer.cli.multi_bench import CONFIGS
 from quant_explorer.core.study import Study
 from quant_explorer.models import load_model
 from quant_explorer.runtimes import RUNTIMES
-
-from .invoking import EAGER, ONNX, SMALL, Invoke, Place
+from tests.cli.invoking import EAGER, ONNX, SMALL, Invoke, Place
 
 CONFIGURED = ("quantize", "bench", "evaluate")
 

@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.progress import Progress
-from quant_explorer.core.roofline import Peaks
 from quant_explorer.machine import kept_peaks
 from quant_explorer.machine.topology import available_cores
-from quant_explorer.pipeline import doctor
-from quant_explorer.pipeline.doctor import Fact
+from quant_explorer.pipeline.doctor import report as doctor
+from quant_explorer.pipeline.doctor.report import Fact
 from quant_explorer.runtimes import RUNTIMES
-
-from .invoking import Place
+from tests.cli.invoking import Place
 
 Invoke = Callable[..., tuple[int, str]]
 

@@ -10,8 +10,7 @@ import pytest
 
 from quant_explorer.core.measurement import Measurement, Round, Status
 from quant_explorer.core.study import Study
-
-from .invoking import EAGER, Invoke, Place, Running
+from tests.cli.invoking import EAGER, Invoke, Place, Running
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .invoking import QUICK, SMALL, Place
+from tests.cli.invoking import QUICK, SMALL, Place
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 from quant_explorer.datasets import SOURCES
 from quant_explorer.models import MODELS
-from quant_explorer.pipeline.space import CONFIGURATIONS
+from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.techniques import TECHNIQUES
 

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from .invoking import QUICK, SMALL, Invoke, Place
+from tests.cli.invoking import QUICK, SMALL, Invoke, Place
 
 REASON = "openvino not installed: pip install 'quant-explorer[openvino]'"
 MODEL = """

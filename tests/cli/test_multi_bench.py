@@ -6,8 +6,7 @@ import jsonschema
 import pytest
 
 from quant_explorer.report.schema import schema_json
-
-from .invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
+from tests.cli.invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 
 pytestmark = pytest.mark.slow
 CONFIG = "static_int8_per_tensor"

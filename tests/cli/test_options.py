@@ -6,9 +6,9 @@ import pytest
 
 from quant_explorer.cli.app import app
 from quant_explorer.cli.options import resolve
-from quant_explorer.core.declaration import settings_of
 from quant_explorer.core.errors import SettingsError
-from quant_explorer.core.settings import MeasurementProtocol, Settings, sweep_settings
+from quant_explorer.core.settings.declaration import settings_of
+from quant_explorer.core.settings.groups import MeasurementProtocol, Settings, sweep_settings
 from quant_explorer.pipeline.run import RunFolder
 
 

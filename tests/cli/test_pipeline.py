@@ -6,15 +6,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline.space import CONFIGURATIONS
+from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 from quant_explorer.report.render import load_results
-from quant_explorer.report.results import Results, VariantResult
 from quant_explorer.report.schema import schema_json
-
-from .invoking import EAGER, ONNX, QUICK, SMALL, Invoke, Place
+from tests.cli.invoking import EAGER, ONNX, QUICK, SMALL, Invoke, Place
 
 pytestmark = pytest.mark.slow
 NAMES = {"fp32_baseline@eager", *(f"{config}@onnxruntime" for config in CONFIGURATIONS)}

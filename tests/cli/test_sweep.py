@@ -10,8 +10,7 @@ import yaml
 
 from quant_explorer.core.measurement import Predictions
 from quant_explorer.core.study import Study
-
-from .invoking import Invoke, Place, called_here
+from tests.cli.invoking import Invoke, Place, called_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light_baseline")]
 

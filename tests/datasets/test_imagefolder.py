@@ -12,8 +12,7 @@ from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import load_dataset
 from quant_explorer.datasets.imagefolder import ImageFolder
-
-from .image_trees import Recorder, make_tree, two_classes
+from tests.datasets.image_trees import Recorder, make_tree, two_classes
 
 SOUND = {"cat": 3, "dog": 3}
 

@@ -11,8 +11,7 @@ import quant_explorer.datasets
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import SettingsError, UnknownNameError
 from quant_explorer.datasets import SOURCES, load_dataset
-
-from .image_trees import Recorder, two_classes
+from tests.datasets.image_trees import Recorder, two_classes
 
 NO_SOURCES = {"augmentation", "cache", "decoding", "preprocess", "source", "splits"}
 

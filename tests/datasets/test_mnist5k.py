@@ -7,8 +7,7 @@ import pytest
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import load_dataset
-
-from .image_trees import Recorder
+from tests.datasets.image_trees import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,7 @@ from torchvision.datasets import utils
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import DataError, StorageError
 from quant_explorer.datasets import load_dataset
-
-from .image_trees import Recorder
+from tests.datasets.image_trees import Recorder
 
 STREAM = np.random.default_rng(0)
 IMAGES = {"train": STREAM.integers(0, 256, (60, 28, 28), np.uint8), "t10k": np.zeros((20, 28, 28), np.uint8)}

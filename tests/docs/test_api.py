@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .documents import ROOT, blocks, code_words
+from tests.docs.documents import ROOT, blocks, code_words
 
 API = ROOT / "docs" / "api.md"
 

@@ -12,9 +12,9 @@ from scipy.stats import binom
 from torch.ao import quantization
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from quant_explorer.core.stats import tail_percentile
 from quant_explorer.models import load_model
-from quant_explorer.runtimes.torch_macs import count_macs
+from quant_explorer.runtimes.torch_graph.macs import count_macs
+from quant_explorer.stats.intervals import tail_percentile
 
 EPS = 2.0**-23
 

@@ -18,8 +18,7 @@ from quant_explorer.testing.conformance_runtime import INT8_SQNR_DB
 from quant_explorer.testing.lowered import Lowered
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import toy_batches, toy_model
-
-from .documents import ROOT
+from tests.docs.documents import ROOT
 
 # The lines are those of every precision; this one leaves most to the runtime.
 SPEC = "static_int8_per_channel"

@@ -15,12 +15,11 @@ from quant_explorer.core.errors import QuantExplorerError, RunBusyError
 from quant_explorer.core.measurement import Status
 from quant_explorer.datasets import SOURCES
 from quant_explorer.models import MODELS
+from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.space import CONFIGURATIONS
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.techniques import TECHNIQUES
-
-from .documents import (
+from tests.docs.documents import (
     PACKAGE,
     ROOT,
     anchors,
@@ -149,7 +148,9 @@ def test_every_configuration_has_its_numerics(name: str) -> None:
 
 def test_the_checks_can_fail(tmp_path: Path) -> None:
     document = tmp_path / "wrong.md"
-    document.write_text("```sh\nquant-explorer pipelin\n```\n[x](no.md) `pipeline/build.py:no_such`\n")
+    document.write_text(
+        "```sh\nquant-explorer pipelin\n```\n[x](no.md) `pipeline/building/build.py:no_such`\n"
+    )
     with pytest.raises(AssertionError):
         test_command_lines_parse(document)
     with pytest.raises(AssertionError):

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from .documents import GUIDE, ROOT, Block, blocks
+from tests.docs.documents import GUIDE, ROOT, Block, blocks
 
 BLOCKS = [block for block in blocks(GUIDE) if block.file]
 TESTS = [block.file for block in BLOCKS if block.file and block.file.startswith("tests/")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .documents import ROOT
+from tests.docs.documents import ROOT
 
 
 def test_the_false_alarms_are_those_that_were_measured() -> None:

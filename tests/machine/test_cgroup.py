@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.machine.cgroup import cpu_quota, free_memory_bytes, memory_limit_bytes
-
-from .systems import write, write_cgroup, write_cgroups_v1
+from tests.machine.systems import write, write_cgroup, write_cgroups_v1
 
 UNLIMITED_V1 = "9223372036854771712"
 

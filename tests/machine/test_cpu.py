@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
-
-from .cpus import GRAVITON, OLD, SAPPHIRE
+from tests.machine.cpus import GRAVITON, OLD, SAPPHIRE
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.errors import SettingsError, StorageError
 from quant_explorer.core.progress import Progress, Silent
-from quant_explorer.core.roofline import Peaks
 from quant_explorer.machine import kept_peaks
 from quant_explorer.machine.kept_peaks import load_or_measure, measure_and_keep, peaks_file, read_peaks
 from quant_explorer.machine.topology import available_cores, core_numbers

@@ -5,8 +5,7 @@ import psutil
 import pytest
 
 from quant_explorer.machine.memory import ResidentMemory, available_bytes, total_bytes
-
-from .systems import write_cgroup
+from tests.machine.systems import write_cgroup
 
 MB = 2**20
 

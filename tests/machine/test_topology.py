@@ -13,8 +13,7 @@ from quant_explorer.machine.topology import (
     measuring_cores,
     physical_cores,
 )
-
-from .systems import write_cgroup, write_topology
+from tests.machine.systems import write_cgroup, write_topology
 
 Allow = Callable[[Iterable[int]], None]
 # Hardware threads 0 and 4 are one physical core, and so on: how Linux counts on most servers.

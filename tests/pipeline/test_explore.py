@@ -22,13 +22,12 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline import explore as explore_module
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.explore import Outcome, Until
-from quant_explorer.pipeline.messages import Opening
 from quant_explorer.pipeline.run import RunFolder, open_run
-from quant_explorer.pipeline.worker import Worker
+from quant_explorer.pipeline.worker.messages import Opening
+from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
-
-from .toy_runs import (
+from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
     PROTOCOL,

@@ -4,19 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.measurement import FloatModel, MachinePeaks
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.core.recipe import Step
-from quant_explorer.core.roofline import Peaks
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline import inspect
+from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.inspect import inspect_machine, inspect_models
-from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.toys import toy_model
-
-from .toy_runs import ENVIRONMENT, INT8, fake, toy_subject
+from tests.pipeline.toy_runs import ENVIRONMENT, INT8, fake, toy_subject
 
 PRUNE = create_step("prune", ratio=0.25)
 FINE_TUNE = create_step("fine_tune")

@@ -14,31 +14,37 @@ from torch import nn
 
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError
-from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Recipe
-from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline import scoring
-from quant_explorer.pipeline.build import build, create_runtime
+from quant_explorer.pipeline.building.build import build, create_runtime
+from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.measure import check_precision, measure
-from quant_explorer.pipeline.messages import Loading, Opened
-from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Worker
+from quant_explorer.pipeline.worker.messages import Loading, Opened
+from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.testing.fake_runtime import Fault
 from quant_explorer.testing.toys import toy_dataset
-
-from .contenders import SUBJECT, built
-from .toy_runs import INT8, PROTOCOL, RUNTIMES, ImpatientWithHanging, exploration, fake, toy_subject
+from tests.pipeline.timing.contenders import SUBJECT, built
+from tests.pipeline.toy_runs import (
+    INT8,
+    PROTOCOL,
+    RUNTIMES,
+    ImpatientWithHanging,
+    exploration,
+    fake,
+    toy_subject,
+)
 
 
 @pytest.fixture

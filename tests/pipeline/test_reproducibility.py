@@ -3,10 +3,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from quant_explorer.core.sweep import SweepPlan
+from quant_explorer.core.settings.plan import SweepPlan
 from quant_explorer.pipeline.reproducibility import describe_reproducibility, source_state
-
-from .toy_runs import ENVIRONMENT
+from tests.pipeline.toy_runs import ENVIRONMENT
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from quant_explorer.core.artifact import atomic_folder
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError
-from quant_explorer.core.settings import MeasurementProtocol, Settings
+from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 SETTINGS = Settings(

@@ -20,15 +20,14 @@ from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline import scoring
-from quant_explorer.pipeline.build import build, create_runtime
+from quant_explorer.pipeline.building.build import build, create_runtime
+from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.measure import open_worker
-from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order, score_split
-from quant_explorer.pipeline.worker import Worker
+from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.testing.toys import toy_dataset
-
-from .toy_runs import PROTOCOL, RUNTIMES, fake, toy_subject
+from tests.pipeline.toy_runs import PROTOCOL, RUNTIMES, fake, toy_subject
 
 SUBJECT = toy_subject(dataset=toy_dataset(train=64, search=8, report=240))
 PATIENT = replace(PROTOCOL, batch_sizes=(1, 4), time_limit_s=600)

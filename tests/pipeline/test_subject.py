@@ -13,15 +13,14 @@ from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.progress import Silent
-from quant_explorer.core.settings import Settings
+from quant_explorer.core.settings.groups import Settings
 from quant_explorer.models import load_model, parameter_digest, save_weights
-from quant_explorer.pipeline import schedule
 from quant_explorer.pipeline import subject as subject_module
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
+from quant_explorer.pipeline.training import schedule
 from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
-
-from .toy_runs import Watching, toy_subject
+from tests.pipeline.toy_runs import Watching, toy_subject
 
 DATA = toy_dataset(train=64, search=8, report=12)
 SETTINGS = Settings("toy", "small_cnn", Path("data"), epochs=2)

@@ -16,16 +16,16 @@ from quant_explorer.core.dataset import Dataset
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.progress import Progress, Silent, Task
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
-from quant_explorer.core.settings import MeasurementProtocol, Settings
+from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline.explore import Exploration
-from quant_explorer.pipeline.messages import Loading, Opened
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Worker
-from quant_explorer.runtimes.eager import Eager
+from quant_explorer.pipeline.worker.messages import Loading, Opened
+from quant_explorer.pipeline.worker.process import Worker
+from quant_explorer.runtimes.eager.runtime import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model

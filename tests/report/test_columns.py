@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.core.stats import Interval
 from quant_explorer.report.columns import Table, detail_table, display_names, pareto_table, with_interval
+from quant_explorer.stats.intervals import Interval
 from quant_explorer.testing.replay import Played, Scene
-
-from .replayed import BASELINE, BROKEN, ORDINARY, ranked
+from tests.analysis.replayed import BASELINE, BROKEN, ORDINARY, ranked
 
 
 def cells_of(table: Table, config: str) -> dict[str, str]:

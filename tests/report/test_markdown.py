@@ -4,12 +4,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from quant_explorer.analysis.rank import summarize
 from quant_explorer.report.columns import Table
 from quant_explorer.report.markdown import markdown_table, render_multi_pareto, render_pareto
-from quant_explorer.report.rank import summarize
 from quant_explorer.testing.replay import Played, Scene, play
-
-from .replayed import BASELINE, BROKEN, ORDINARY, RUN, ranked
+from tests.analysis.replayed import BASELINE, BROKEN, ORDINARY, RUN, ranked
 
 
 def test_sections_come_in_the_order_of_a_decision(tmp_path: Path) -> None:

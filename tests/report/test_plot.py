@@ -11,8 +11,7 @@ from PIL import Image
 from quant_explorer.report.annotate import drawable_points, marker_area
 from quant_explorer.report.plot import DOMINATED, LINE, ON_FRONTIER, draw_pareto
 from quant_explorer.testing.replay import Played, Scene
-
-from .replayed import BROKEN, ORDINARY, ranked
+from tests.analysis.replayed import BROKEN, ORDINARY, ranked
 
 
 def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

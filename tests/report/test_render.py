@@ -9,8 +9,7 @@ from quant_explorer.core.errors import StorageError, StudyError
 from quant_explorer.core.study import Study
 from quant_explorer.report.render import load_results, write_report
 from quant_explorer.testing.replay import Scene, play
-
-from .replayed import ORDINARY, RUN
+from tests.analysis.replayed import ORDINARY, RUN
 
 
 @pytest.mark.parametrize(

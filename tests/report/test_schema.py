@@ -9,8 +9,7 @@ import pytest
 from quant_explorer.report.render import encode_results
 from quant_explorer.report.schema import SCHEMA_PATH, schema_json
 from quant_explorer.testing.replay import Scene
-
-from .replayed import BROKEN, ORDINARY, ranked
+from tests.analysis.replayed import BROKEN, ORDINARY, ranked
 
 
 def test_the_committed_schema_is_current() -> None:

@@ -7,8 +7,7 @@ from rich.console import Console
 
 from quant_explorer.report.columns import pareto_table
 from quant_explorer.report.terminal import terminal_tables
-
-from .replayed import ORDINARY, ranked
+from tests.analysis.replayed import ORDINARY, ranked
 
 
 def test_the_terminal_shows_the_table_of_the_report(tmp_path: Path) -> None:

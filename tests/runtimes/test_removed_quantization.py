@@ -104,9 +104,10 @@ def test_what_needs_no_torch_ao_works_without() -> None:
         _REMOVE_FOR_ALL,
         _LOWER,
         """
-import quant_explorer.api, quant_explorer.cli.app, quant_explorer.pipeline.worker, quant_explorer.techniques
+import quant_explorer.api, quant_explorer.cli.app
+import quant_explorer.pipeline.worker.process, quant_explorer.techniques
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.pipeline.doctor import examine
+from quant_explorer.pipeline.doctor.report import examine
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 
 for name in ("eager", "torchscript", "onnxruntime", "openvino"):
@@ -159,7 +160,7 @@ for spec in (QuantSpec(), STATIC):
     if RUNTIMES["inductor"]().unavailable():
         print("inductor", spec.precision, "missing")
     else:
-        from quant_explorer.runtimes import inductor_lowering
+        from quant_explorer.runtimes.inductor import lowering as inductor_lowering
 
         program, _ = inductor_lowering.prepare(Candidate(MODEL, spec), BATCHES)
         error = np.abs(float_logits(program.module(), BATCHES[0]) - EXPECTED).max() / np.abs(EXPECTED).max()

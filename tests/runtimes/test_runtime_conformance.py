@@ -12,19 +12,17 @@ import pytest
 import quant_explorer.runtimes
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.measurement import Executed
-from quant_explorer.runtimes import (
-    RUNTIMES,
-    inductor_saturation,
-    onnx_saturation,
-    openvino_saturation,
-)
-from quant_explorer.runtimes.eager import Eager, select_engine
-from quant_explorer.runtimes.executorch import ExecuTorch
-from quant_explorer.runtimes.inductor import Inductor
-from quant_explorer.runtimes.onnxruntime import OnnxRuntime
-from quant_explorer.runtimes.openvino import OpenVino
-from quant_explorer.runtimes.torch_engine import activation_bits
-from quant_explorer.runtimes.torchscript import TorchScript
+from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.runtimes.eager.runtime import Eager, select_engine
+from quant_explorer.runtimes.executorch.runtime import ExecuTorch
+from quant_explorer.runtimes.inductor import saturation as inductor_saturation
+from quant_explorer.runtimes.inductor.runtime import Inductor
+from quant_explorer.runtimes.onnxruntime import saturation as onnx_saturation
+from quant_explorer.runtimes.onnxruntime.runtime import OnnxRuntime
+from quant_explorer.runtimes.openvino import saturation as openvino_saturation
+from quant_explorer.runtimes.openvino.runtime import OpenVino
+from quant_explorer.runtimes.torch_graph.engine import activation_bits
+from quant_explorer.runtimes.torchscript.runtime import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from quant_explorer.testing.lowered import SPECS, Lowered, Opened
 from tests.conftest import OPTIONS

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from quant_explorer.machine.process import thread_environment
-from quant_explorer.pipeline.worker import runtime_path
+from quant_explorer.pipeline.worker.process import runtime_path
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.lowered import Lowered
 

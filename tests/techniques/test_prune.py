@@ -15,7 +15,7 @@ from torch import fx, nn
 from quant_explorer.core.contracts import Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.core.settings import Importance
+from quant_explorer.core.settings.groups import Importance
 from quant_explorer.models import load_model
 from quant_explorer.techniques.prune import ChannelPruning
 from quant_explorer.testing.reference import differences, float_logits

@@ -15,8 +15,8 @@ from torch.ao.quantization import FakeQuantize
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Granularity, Observer, QuantSpec
-from quant_explorer.runtimes.eager import Eager, select_engine
-from quant_explorer.runtimes.torch_engine import activation_bits
+from quant_explorer.runtimes.eager.runtime import Eager, select_engine
+from quant_explorer.runtimes.torch_graph.engine import activation_bits
 from quant_explorer.techniques import qat
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 from quant_explorer.testing.reference import Affine, float_logits

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from quant_explorer.core.contracts import Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Granularity, Observer, QuantSpec
-from quant_explorer.runtimes.eager import Eager
+from quant_explorer.runtimes.eager.runtime import Eager
 from quant_explorer.techniques import qat, qat_fx
 from quant_explorer.techniques.qat import FakeQuantized, QuantizationAwareTraining
 from quant_explorer.testing.reference import float_logits

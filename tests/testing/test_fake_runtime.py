@@ -14,8 +14,8 @@ from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.machine.topology import measuring_cores
-from quant_explorer.pipeline.messages import Loading, Opening
-from quant_explorer.pipeline.worker import Worker, runtime_path
+from quant_explorer.pipeline.worker.messages import Loading, Opening
+from quant_explorer.pipeline.worker.process import Worker, runtime_path
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from quant_explorer.testing.conformance_static import LINEAR_SHAPE
 from quant_explorer.testing.fake_runtime import SLOW_CALL_S, FakeRuntime, Fault
@@ -59,7 +59,7 @@ def opened(folder: Path, fault: Fault, spec: str = "fp32", after: int = 0) -> It
 
 def test_worker_imports_no_torch() -> None:
     program = (
-        "import sys, quant_explorer.pipeline.worker, quant_explorer.testing.fake_runtime as f;"
+        "import sys, quant_explorer.pipeline.worker.process, quant_explorer.testing.fake_runtime as f;"
         "f.FakeRuntime().load_libraries(1); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quant_explorer.core.cost import LayerCost
+from quant_explorer.core.cost.counts import LayerCost
 from quant_explorer.models import load_model
 from quant_explorer.models.small_cnn import SmallCnn
 from quant_explorer.workload.layers import count_layers

@@ -14,7 +14,7 @@ from quant_explorer.cli.options import (
     run_options,
     runtime_option,
 )
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()

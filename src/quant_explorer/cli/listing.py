@@ -15,7 +15,7 @@ def command(as_json: bool) -> int:
     from quant_explorer.cli.session import print_figures
     from quant_explorer.datasets import SOURCES
     from quant_explorer.models import MODELS
-    from quant_explorer.pipeline.space import CONFIGURATIONS, describe
+    from quant_explorer.pipeline.plan.space import CONFIGURATIONS, describe
     from quant_explorer.runtimes import RUNTIMES
     from quant_explorer.techniques import TECHNIQUES
 

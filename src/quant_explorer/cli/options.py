@@ -10,8 +10,8 @@ from typing import TypeVar
 import click
 
 from quant_explorer.cli.console import verbosity
-from quant_explorer.core.declaration import Scalar, Setting, Value, declared_of, merge, settings_of
-from quant_explorer.core.settings import (
+from quant_explorer.core.settings.declaration import Scalar, Setting, Value, declared_of, merge, settings_of
+from quant_explorer.core.settings.groups import (
     MeasurementProtocol,
     Output,
     Settings,
@@ -27,7 +27,7 @@ MULTI = "multi"
 
 
 def _check_runtimes(names: Iterable[Scalar]) -> None:
-    from quant_explorer.pipeline.space import choose_runtimes
+    from quant_explorer.pipeline.plan.space import choose_runtimes
     from quant_explorer.runtimes import RUNTIMES
 
     choose_runtimes([str(name) for name in names], RUNTIMES)

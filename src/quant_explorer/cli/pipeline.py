@@ -13,7 +13,7 @@ from quant_explorer.cli.options import (
     run_options,
     runtime_option,
 )
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 # A minute or two: enough to see every part run, too little to believe a figure.
 TINY: dict[str, Value] = {
@@ -46,7 +46,7 @@ def command(
     """
     from quant_explorer.cli.session import exit_code, open_session, write_and_show
     from quant_explorer.pipeline.explore import Until
-    from quant_explorer.pipeline.space import CONFIGURATIONS
+    from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 
     if tiny:
         given = {name: TINY.get(name) if value is None else value for name, value in given.items()}

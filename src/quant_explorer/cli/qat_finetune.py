@@ -8,7 +8,7 @@ import click
 
 from quant_explorer.cli.options import json_option, run_options, runtime_option
 from quant_explorer.cli.quantize import build_configs
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()

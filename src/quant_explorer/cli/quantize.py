@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import config_option, json_option, run_options, runtime_option
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()

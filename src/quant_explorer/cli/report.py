@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import MULTI, json_option, resolve, run_options
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()

@@ -12,16 +12,16 @@ import msgspec
 
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
 from quant_explorer.cli.options import MULTI, resolve
-from quant_explorer.core.declaration import Value
 from quant_explorer.core.measurement import Environment
+from quant_explorer.core.settings.declaration import Value
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:
+    from quant_explorer.analysis.results import Results, RunInfo
     from quant_explorer.core.recipe import Recipe
-    from quant_explorer.core.settings import Settings
+    from quant_explorer.core.settings.groups import Settings
     from quant_explorer.pipeline.explore import Exploration, Outcome, Until
-    from quant_explorer.report.results import Results, RunInfo
 
 # Whose versions decide a figure, beside those that the runtimes name.
 _PACKAGES = ("numpy", "torch", "torchvision")
@@ -46,7 +46,7 @@ class Session:
         train: bool = True,
     ) -> Outcome:
         """Take the configurations on `runtimes` as far as `until`; the FP32 baseline always comes along."""
-        from quant_explorer.pipeline.space import choose_runtimes, recipes
+        from quant_explorer.pipeline.plan.space import choose_runtimes, recipes
         from quant_explorer.runtimes import RUNTIMES
 
         settings = self.wanted.settings if model is None else replace(self.wanted.settings, model=model)
@@ -80,7 +80,7 @@ class Session:
     @property
     def environment(self) -> Environment:
         """This machine, with the settings of the protocol."""
-        from quant_explorer.core.settings import PROTOCOL_VERSION
+        from quant_explorer.core.settings.groups import PROTOCOL_VERSION
         from quant_explorer.machine.environment import describe_environment
         from quant_explorer.runtimes import RUNTIMES
 
@@ -128,7 +128,7 @@ def _check(wanted: RunDescription) -> None:
     if settings.model != MULTI:
         takes_image_size(settings.model)
     if settings.engine:
-        from quant_explorer.runtimes.eager import select_engine
+        from quant_explorer.runtimes.eager.runtime import select_engine
 
         select_engine(settings.engine)
 
@@ -136,7 +136,7 @@ def _check(wanted: RunDescription) -> None:
 def run_info(study: Study, wanted: RunDescription) -> RunInfo:
     """Return what a report says of the run."""
     from quant_explorer import __version__
-    from quant_explorer.report.results import RunInfo
+    from quant_explorer.analysis.results import RunInfo
 
     return RunInfo(
         wanted.settings,

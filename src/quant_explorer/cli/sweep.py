@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from quant_explorer.cli.options import json_option, sweep_options
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
     from quant_explorer.cli.session import Session
     from quant_explorer.core.study import Study
     from quant_explorer.pipeline.explore import Outcome
+    from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
-    from quant_explorer.pipeline.sweep_config import SweepConfig
-    from quant_explorer.report.sweep import SeedFindings
+    from quant_explorer.report.sweep.files import SeedFindings
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
@@ -61,7 +61,7 @@ def command(config_file: Path, report_only: bool, as_json: bool, **given: Value)
     was stopped goes on where it was.
     """
     from quant_explorer.cli.session import exit_code
-    from quant_explorer.pipeline.sweep_config import SweepConfig, read_sweep_file
+    from quant_explorer.pipeline.plan.sweep_file import SweepConfig, read_sweep_file
 
     values = read_sweep_file(config_file)
     if given["seed"] is not None:
@@ -84,7 +84,7 @@ class _Sweep:
     """One configuration over its seeds, each an ordinary run in a folder of its own."""
 
     def __init__(self, config: SweepConfig) -> None:
-        from quant_explorer.pipeline.space import choose_runtimes, sweep_recipes
+        from quant_explorer.pipeline.plan.space import choose_runtimes, sweep_recipes
         from quant_explorer.runtimes import RUNTIMES
 
         self.config, self.seeds, self.plan = config, config.seeds, config.plan
@@ -131,8 +131,8 @@ class _Sweep:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
         from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
-        from quant_explorer.pipeline.space import BASELINE_CONFIG, BASELINE_RUNTIME
-        from quant_explorer.report.sweep import decide_all
+        from quant_explorer.pipeline.plan.space import BASELINE_CONFIG, BASELINE_RUNTIME
+        from quant_explorer.report.sweep.files import decide_all
 
         decisions = decide_all(list(self.findings.values()), self.plan)
         names = {f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}", *(one.chosen for one in decisions)}
@@ -158,8 +158,8 @@ class _Sweep:
         from quant_explorer.cli.console import ConsoleProgress, messages, output
         from quant_explorer.cli.session import show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
-        from quant_explorer.report.sweep import write_sweep
-        from quant_explorer.report.sweep_text import describe_sweep
+        from quant_explorer.report.sweep.files import write_sweep
+        from quant_explorer.report.sweep.text import describe_sweep
 
         findings = list(self.findings.values())
         digests = [one.results.run.data_digest for one in findings]
@@ -197,7 +197,7 @@ class _Sweep:
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
         from quant_explorer.cli.session import run_info
         from quant_explorer.report.render import write_report
-        from quant_explorer.report.sweep import examine_seed
+        from quant_explorer.report.sweep.files import examine_seed
 
         results = write_report(study, run_info(study, described), run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)

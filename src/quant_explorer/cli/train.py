@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import json_option, run_options
-from quant_explorer.core.declaration import Value
+from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()
@@ -20,7 +20,7 @@ def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
     """
     from quant_explorer.cli.session import open_session, print_figures
     from quant_explorer.pipeline.subject import load_subject
-    from quant_explorer.pipeline.training import Trainer
+    from quant_explorer.pipeline.training.trainer import Trainer
 
     with open_session(run_dir, given) as session:
         settings = session.wanted.settings

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from quant_explorer.core.architecture import HALF_PRECISIONS, has_arithmetic
-from quant_explorer.core.cost import ModelCost
-from quant_explorer.core.energy import EnergyBlock
+from quant_explorer.core.cost.counts import ModelCost
+from quant_explorer.core.cost.roofline import Peaks
+from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.roofline import Peaks
 
 
 class Status(StrEnum):
@@ -139,6 +138,15 @@ class Predictions:
     top5_hits: int
     trained: bool
     sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class EnergyBlock:
+    """One block of calls and what the CPU packages took meanwhile, all of the machine's work included."""
+
+    calls: int
+    duration_s: float
+    energy_j: float
 
 
 @dataclass(frozen=True)

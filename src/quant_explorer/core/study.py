@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.measurement import (
     Block,
@@ -22,7 +23,6 @@ from quant_explorer.core.measurement import (
     TimingEnd,
     TimingGroup,
 )
-from quant_explorer.core.roofline import Peaks
 
 SCHEMA_VERSION = 2
 # Its rounds had one block a variant, in `order` and `calls_ns`.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quant_explorer.core.errors import DataError
-from quant_explorer.core.packages import installed_version
+from quant_explorer.core.host.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets.source import Reading, slices
 from quant_explorer.datasets.splits import draw_balanced

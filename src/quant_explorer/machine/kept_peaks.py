@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 
 from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.errors import StorageError, explain
-from quant_explorer.core.packages import installed_version
+from quant_explorer.core.host.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
-from quant_explorer.core.roofline import Peaks
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
 from quant_explorer.machine.peaks import measure_peaks
 from quant_explorer.machine.topology import measuring_cores

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import IO
 
+from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Progress
-from quant_explorer.core.roofline import BANDWIDTH, Peaks
 from quant_explorer.machine.probe import WHAT, Effort, Figure, probe
 from quant_explorer.machine.process import (
     connect_to_parent,

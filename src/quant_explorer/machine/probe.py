@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from quant_explorer.core.cost.roofline import BANDWIDTH
 from quant_explorer.core.errors import explain
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.roofline import BANDWIDTH
 from quant_explorer.machine.kernels import KERNELS, Call, Prepare
 from quant_explorer.machine.memory import available_bytes
 

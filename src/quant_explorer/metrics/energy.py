@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.measurement import EnergyBlock
 
 # The counters move about once a millisecond.
 MIN_BLOCK_S = 0.5
@@ -36,8 +36,8 @@ def measure_energy(
 ) -> tuple[EnergyBlock, ...]:
     """Return calls, duration and energy of `blocks` blocks of calls, each at least `min_block_s` long.
 
-    Raw values: `core/energy.py:energy_per_call` gives the median and its interval. One unmeasured call
-    comes first. Raises UnsupportedError when the counters did not move during a block.
+    Raw values: `analysis/hardware/energy.py:energy_per_call` gives the median and its interval. One
+    unmeasured call comes first. Raises UnsupportedError when the counters did not move during a block.
     """
     run()
     return tuple(_measure_block(run, counters, min_block_s) for _ in range(blocks))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from statistics import median
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.core.settings.groups import MeasurementProtocol
 
 # Short, so that many blocks of all variants share a mode of the machine.
 BLOCK_NS = 8_000_000

@@ -24,17 +24,17 @@ from quant_explorer.core.errors import (
 )
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
-from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.metrics.accuracy import Scored
-from quant_explorer.pipeline.anew import explain_rebuilding, explain_remeasuring, explain_retraining
-from quant_explorer.pipeline.build import build, create_runtime, provenance_of
-from quant_explorer.pipeline.contender import Contender
+from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
+from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
+from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.measure import measure, status_of
-from quant_explorer.pipeline.prepare import Preparation
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.timing import time_variants
+from quant_explorer.pipeline.timing.contender import Contender
+from quant_explorer.pipeline.timing.rounds import time_variants
 
 logger = logging.getLogger(__name__)
 

@@ -9,20 +9,19 @@ from functools import partial
 
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
-from quant_explorer.core.energy import EnergyBlock
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
-from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored, score
-from quant_explorer.pipeline.contender import Contender, workers_that_fit
-from quant_explorer.pipeline.messages import Loading, Opened, Opening
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import score_split
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Worker, runtime_path
+from quant_explorer.pipeline.timing.contender import Contender, workers_that_fit
+from quant_explorer.pipeline.worker.messages import Loading, Opened, Opening
+from quant_explorer.pipeline.worker.process import Worker, runtime_path
 
 # Of the multiply-accumulates of a static INT8 variant; the gate of `gate-size` is stricter.
 LEAST_STATIC_INT8_FRACTION = 0.5

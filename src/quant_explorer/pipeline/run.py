@@ -13,9 +13,9 @@ import filelock
 import msgspec
 
 from quant_explorer.core.artifact import remove_unfinished, write_atomically
-from quant_explorer.core.declaration import decode_path, settings_of
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError, explain
-from quant_explorer.core.settings import MeasurementProtocol, Settings
+from quant_explorer.core.settings.declaration import decode_path, settings_of
+from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 
 

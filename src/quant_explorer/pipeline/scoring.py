@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.progress import Task
-from quant_explorer.core.settings import MeasurementProtocol
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.datasets import prepare
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.worker import Worker
+from quant_explorer.pipeline.worker.process import Worker
 
 # Too few images say nothing; a variant too slow even for these fails by its time-out.
 LEAST_SCORED_IMAGES = 100

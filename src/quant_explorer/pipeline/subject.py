@@ -16,7 +16,7 @@ from quant_explorer.core.difference import Facts, describe_changes
 from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
-from quant_explorer.core.settings import CALIBRATION_BATCH, Settings
+from quant_explorer.core.settings.groups import CALIBRATION_BATCH, Settings
 from quant_explorer.datasets import input_spec, load_dataset, prepare
 from quant_explorer.machine.topology import available_cores
 from quant_explorer.models import (
@@ -28,9 +28,9 @@ from quant_explorer.models import (
     save_weights,
 )
 from quant_explorer.models.user import parse_user_model
-from quant_explorer.pipeline.origin import Origin
+from quant_explorer.pipeline.building.origin import Origin
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.schedule import GROWING_IMAGES, Schedule, facts_of_training
+from quant_explorer.pipeline.training.schedule import GROWING_IMAGES, Schedule, facts_of_training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +98,7 @@ class Subject:
         label: str,
         teacher: Teacher | None = None,
     ) -> None:
-        from quant_explorer.pipeline.training import Trainer
+        from quant_explorer.pipeline.training.trainer import Trainer
 
         schedule = self._fine_tuning(epochs=epochs, learning_rate=learning_rate)
         trainer = Trainer(self.dataset, self.spec, self.settings.batch_seed + 1, self.progress, teacher)
@@ -169,7 +169,7 @@ def _train(
     run: RunFolder,
     progress: Progress,
 ) -> None:
-    from quant_explorer.pipeline.training import Trainer
+    from quant_explorer.pipeline.training.trainer import Trainer
 
     schedule = Schedule(
         settings.epochs,

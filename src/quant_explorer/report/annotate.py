@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.stats import Interval
 from quant_explorer.report.columns import display_names
 from quant_explorer.report.labels import Anchor, Box, place_labels
-from quant_explorer.report.results import Results, VariantResult
+from quant_explorer.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.stats import Interval
 from quant_explorer.core.units import format_kb, format_mb, format_ms, format_percent
-from quant_explorer.report.results import Results, VariantResult
+from quant_explorer.stats.intervals import Interval
 
 MISSING = "n/a"
 
@@ -39,7 +39,7 @@ def pareto_table(results: Results, model: str) -> Table:
     measured = _measured(results, model)
     batch = str(results.run.ranked_batch)
     trained = any(variant.accuracy for variant in measured) or not any(one.agreement for one in measured)
-    counts = {scored_images(variant) for variant in measured}
+    counts = {variant.scored_images for variant in measured}
     columns = (
         _config_column(measured),
         Column("size_kb", _size),
@@ -47,7 +47,7 @@ def pareto_table(results: Results, model: str) -> Table:
         Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)),
         Column("latency_speedup", partial(_speedup, batch=batch)),
         *(ACCURACY_COLUMNS if trained else AGREEMENT_COLUMNS),
-        *((Column("images", lambda one: f"{scored_images(one):,}"),) if len(counts) > 1 else ()),
+        *((Column("images", lambda one: f"{one.scored_images:,}"),) if len(counts) > 1 else ()),
         Column("mem_peak_mb", partial(_memory, batch=batch)),
         Column("pareto_optimal", _optimal, numeric=False),
     )
@@ -80,12 +80,6 @@ def display_names(variants: Sequence[VariantResult]) -> dict[str, str]:
     configs = [variant.config for variant in variants]
     clear = len(set(configs)) == len(configs) and len({variant.runtime for variant in variants}) <= 1
     return {variant.name: variant.config if clear else variant.name for variant in variants}
-
-
-def scored_images(variant: VariantResult) -> int:
-    """How many images a variant's accuracy or agreement is of; 0 when it has neither."""
-    scored = variant.accuracy or variant.agreement
-    return scored.images if scored else 0
 
 
 def with_interval(value: float, interval: Interval | None, form: Callable[[float], str]) -> str:

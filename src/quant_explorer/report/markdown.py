@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.units import format_mb
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
-from quant_explorer.report.results import Pick, Results, VariantResult
 
 # Of those that dominate a variant; full_results.json has them all.
 _NAMED = 3

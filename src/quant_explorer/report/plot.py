@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quant_explorer.core.frontier import Objective, on_frontier
+from quant_explorer.analysis.results import Results
 from quant_explorer.core.units import format_kb
 from quant_explorer.report.annotate import INK, Panel, Point, drawable_points, label_points, marker_area
-from quant_explorer.report.results import Results
+from quant_explorer.stats.frontier import Objective, on_frontier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

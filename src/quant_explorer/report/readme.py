@@ -10,12 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from quant_explorer.analysis.results import Results
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.units import format_count
 from quant_explorer.report.columns import pareto_table
 from quant_explorer.report.markdown import markdown_table
 from quant_explorer.report.render import load_results
-from quant_explorer.report.results import Results
 
 
 def marks(folder: str) -> tuple[str, str]:

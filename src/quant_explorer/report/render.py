@@ -7,15 +7,15 @@ from pathlib import Path
 
 import msgspec
 
+from quant_explorer.analysis.migration import from_schema_1
+from quant_explorer.analysis.rank import summarize
+from quant_explorer.analysis.results import SCHEMA_VERSION, Results, RunInfo
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.core.declaration import decode_path
 from quant_explorer.core.errors import StorageError, StudyError, explain
+from quant_explorer.core.settings.declaration import decode_path
 from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
-from quant_explorer.report.migration import from_schema_1
 from quant_explorer.report.plot import draw_pareto
-from quant_explorer.report.rank import summarize
-from quant_explorer.report.results import SCHEMA_VERSION, Results, RunInfo
 
 
 class _Header(msgspec.Struct):
@@ -54,7 +54,7 @@ def encode_results(results: Results) -> bytes:
 def load_results(path: Path) -> Results:
     """Read `full_results.json` or `multi_results.json`.
 
-    A document of schema 1 is read too (`report/migration.py`). Raises StudyError naming the file when it is
+    A document of schema 1 is read too (`analysis/migration.py`). Raises StudyError naming the file when it is
     missing, is not JSON, lacks a field, or is of another schema version.
     """
     try:

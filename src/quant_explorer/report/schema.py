@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from quant_explorer.analysis.results import Results
 from quant_explorer.core.artifact import write_atomically
-from quant_explorer.report.results import Results
 
 SCHEMA_PATH = Path(__file__).with_name("full_results.schema.json")
 

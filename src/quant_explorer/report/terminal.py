@@ -9,7 +9,7 @@ from quant_explorer.report.columns import Table, pareto_table
 if TYPE_CHECKING:
     import rich.table
 
-    from quant_explorer.report.results import Results
+    from quant_explorer.analysis.results import Results
 
 # What Rich draws around a cell: two blanks and a line.
 _FRAME = 3

@@ -6,12 +6,12 @@ that a person can read, and so that a worker imports no runtime but its own.
 
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.registry import Registry
-from quant_explorer.runtimes.eager import Eager
-from quant_explorer.runtimes.executorch import ExecuTorch
-from quant_explorer.runtimes.inductor import Inductor
-from quant_explorer.runtimes.onnxruntime import OnnxRuntime
-from quant_explorer.runtimes.openvino import OpenVino
-from quant_explorer.runtimes.torchscript import TorchScript
+from quant_explorer.runtimes.eager.runtime import Eager
+from quant_explorer.runtimes.executorch.runtime import ExecuTorch
+from quant_explorer.runtimes.inductor.runtime import Inductor
+from quant_explorer.runtimes.onnxruntime.runtime import OnnxRuntime
+from quant_explorer.runtimes.openvino.runtime import OpenVino
+from quant_explorer.runtimes.torchscript.runtime import TorchScript
 
 RUNTIMES: Registry[type[Runtime]] = Registry(
     "runtime",

@@ -7,7 +7,7 @@ https://uxlfoundation.github.io/oneDNN/dev_guide_int8_computations.html.
 
 from __future__ import annotations
 
-from quant_explorer.core.architecture import is_x86
+from quant_explorer.core.host.architecture import is_x86
 
 # Of a note that says why a range is reduced.
 FOR_ANY_CPU = "with which no x86-64 CPU overflows (target portable)"

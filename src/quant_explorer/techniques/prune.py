@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError, explain
-from quant_explorer.core.packages import explain_missing
-from quant_explorer.core.settings import Importance
+from quant_explorer.core.host.packages import explain_missing
+from quant_explorer.core.settings.groups import Importance
 from quant_explorer.techniques.channel_groups import (
     NOT_FOLLOWED,
     Choice,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError, explain
-from quant_explorer.core.packages import explain_missing
+from quant_explorer.core.host.packages import explain_missing
 from quant_explorer.core.quantspec import ActivationRange
 
 if TYPE_CHECKING:

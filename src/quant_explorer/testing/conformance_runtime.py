@@ -19,7 +19,7 @@ import pytest
 from quant_explorer.core.contracts import Batch, Candidate, Runtime
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import Activations, Precision, QuantSpec
-from quant_explorer.pipeline.expectation import Expectation
+from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.testing.conformance_static import StaticConformance
 from quant_explorer.testing.lowered import SPECS as SPECS
 from quant_explorer.testing.lowered import Lowered, Opened, file_sizes, lower, open_lowered

@@ -12,8 +12,8 @@ from typing import Final
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.machine.topology import measuring_cores
-from quant_explorer.pipeline.messages import Loading, Opening
-from quant_explorer.pipeline.worker import Worker, runtime_path
+from quant_explorer.pipeline.worker.messages import Loading, Opening
+from quant_explorer.pipeline.worker.process import Worker, runtime_path
 from quant_explorer.testing.reference import differences
 
 SPECS: Final = {

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.cost import LayerCost
+from quant_explorer.core.cost.counts import LayerCost
 from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:

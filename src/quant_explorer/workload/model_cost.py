@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.cost import ModelCost
+from quant_explorer.core.cost.counts import ModelCost
 from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.workload.layers import count_layers
 from quant_explorer.workload.liveness import find_peak

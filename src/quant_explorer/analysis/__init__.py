@@ -1,0 +1,1 @@
+"""Analysis: a study to results. No torch, no runtime, no drawing."""

@@ -1,0 +1,206 @@
+"""What to distrust on this machine: sentences derived from the figures, for the reader of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from quant_explorer.analysis.results import Latency, RunInfo, TwinCheck, VariantResult
+from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
+from quant_explorer.core.host.architecture import HALF_PRECISIONS
+from quant_explorer.core.measurement import Environment, Status
+from quant_explorer.core.units import format_count
+
+FEW_ROUNDS = 10
+MOST_NAMED = 8
+
+
+def list_distrust(
+    variants: Sequence[VariantResult],
+    aa: Sequence[TwinCheck],
+    run: RunInfo,
+    environment: Environment,
+    others: Sequence[Environment],
+) -> tuple[str, ...]:
+    """Return the sentences, most damaging first; empty when nothing speaks against the figures.
+
+    `environment` is the one that the figures are of, `others` are those that the study holds beside it.
+    """
+    sources = (
+        _environments(environment, others),
+        _twins(aa),
+        _failures(variants),
+        _unranked(variants),
+        _ends(aa),
+        _wide(variants, aa, run.protocol.precision),
+        _few_rounds(variants),
+        _subsets(variants),
+        _tails(variants),
+        _memory(variants),
+        _emulation(variants, environment),
+        _promotion(variants),
+    )
+    return tuple(sentence for source in sources for sentence in source)
+
+
+def label(variant: VariantResult) -> str:
+    """Name a variant with its model, as sentences do."""
+    return f"{variant.name} ({variant.model})"
+
+
+def _environments(environment: Environment, others: Sequence[Environment]) -> Iterator[str]:
+    here = facts_of_environment(environment)
+    for other in others:
+        # More threads on the same machine are what a sweep measures its choice on.
+        if not other.is_but_for_threads(environment):
+            found = find_differences(facts_of_environment(other), here)
+            yield (
+                f"The study holds figures of environment {other.digest} too, which have a table of their own "
+                f"and do not compare with these ({environment.digest}): {describe_contrasts(found)}."
+            )
+
+
+def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
+    checked = [check for check in aa if check.separable is not None]
+    for check in checked:
+        if check.separable and check.ratio is not None and check.ratio_ci is not None:
+            interval = f"{check.ratio:.3f} [{check.ratio_ci.low:.3f}, {check.ratio_ci.high:.3f}]"
+            yield (
+                f"{_comparison(check)}: this machine was too noisy for this comparison. The baseline and its "
+                f"A/A twin, the same files opened twice, came out different ({interval} over "
+                f"{format_count(check.rounds, 'round')}), so latency differences of that order mean nothing."
+            )
+    for check in aa:
+        if check.separable is None:
+            reason = check.reasons.get("ratio", "not timed")
+            yield f"{_comparison(check)}: there is no A/A control ({reason})."
+    resolved = [
+        f"{check.resolution:.1%} ({_comparison(check)})" for check in checked if check.resolution is not None
+    ]
+    if resolved:
+        yield (
+            f"This machine resolves differences of {_listed(resolved)}: the half width of the baseline's "
+            "interval against its A/A twin, the same files opened twice. Smaller ones are not shown."
+        )
+
+
+def _comparison(check: TwinCheck) -> str:
+    return f"{check.model}, batch {check.batch_size}, group {check.group}"
+
+
+def _failures(variants: Sequence[VariantResult]) -> Iterator[str]:
+    failed = [variant for variant in variants if variant.status is not Status.OK]
+    if failed:
+        names = _listed(f"{label(variant)} {variant.status.predicate}" for variant in failed)
+        yield f"Not everything was measured: {names}. The reasons are below."
+
+
+def _unranked(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for variant in variants:
+        if variant.status is Status.OK and variant.frontier.reason:
+            yield f"{label(variant)} is not ranked: {variant.frontier.reason}."
+
+
+def _ends(aa: Sequence[TwinCheck]) -> Iterator[str]:
+    for check in aa:
+        why = {
+            "time_limit": "stopped by the time limit",
+            "rounds": "stopped at the allowed number of rounds",
+        }
+        if check.stopped_by != "precision":
+            stopped = why.get(check.stopped_by or "", "did not run to an end")
+            yield f"{_comparison(check)}: timing {stopped} after {format_count(check.rounds, 'round')}."
+
+
+def _wide(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
+    for model, size in dict.fromkeys((check.model, check.batch_size) for check in aa):
+        widths = {
+            label(variant): _half_width(latency)
+            for variant in variants
+            if variant.model == model
+            and (latency := variant.latency.get(str(size))) is not None
+            and not latency.settled
+            and _half_width(latency) > precision
+        }
+        if widths:
+            widest_first = sorted(widths.items(), key=lambda item: -item[1])
+            names = _listed(f"{name} ±{width:.1%}" for name, width in widest_first)
+            yield f"{model}, batch {size}: speed-ups wider than the ±{precision * 100:g}% asked for: {names}."
+
+
+def _half_width(latency: Latency) -> float:
+    if latency.speedup is None or latency.speedup_ci is None:
+        return 0.0
+    return latency.speedup_ci.half_width / latency.speedup
+
+
+def _few_rounds(variants: Sequence[VariantResult]) -> Iterator[str]:
+    few = [
+        f"{label(variant)} at batch {batch} ({latency.rounds}{', settled early' if latency.settled else ''})"
+        for variant in variants
+        for batch, latency in variant.latency.items()
+        if 0 < latency.rounds < FEW_ROUNDS
+    ]
+    if few:
+        yield f"Fewer than {FEW_ROUNDS} rounds, so the intervals are rough: {_listed(few)}."
+
+
+def _subsets(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for variant in variants:
+        images = variant.scored_images
+        whole = max((one.scored_images for one in variants if one.model == variant.model), default=0)
+        if 0 < images < whole:
+            yield (
+                f"{label(variant)} was too slow to be scored in full: its accuracy is of {images:,} of "
+                f"{whole:,} images, compared with the baseline on those, and it is ranked by the baseline's "
+                "accuracy plus that difference."
+            )
+
+
+def _tails(variants: Sequence[VariantResult]) -> Iterator[str]:
+    for figure in ("p95_s", "p99_s"):
+        missing: dict[str, int] = {}
+        for variant in variants:
+            for batch, latency in variant.latency.items():
+                if latency.rounds and figure in latency.reasons:
+                    missing[batch] = missing.get(batch, 0) + 1
+        if missing:
+            counts = _listed(
+                f"{format_count(count, 'variant')} at batch {batch}" for batch, count in missing.items()
+            )
+            yield f"{figure.removesuffix('_s')} is not given, for want of calls, for {counts}."
+
+
+def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for variant in variants:
+        if variant.status is Status.OK and "peak_bytes" in variant.memory.reasons:
+            reasons.setdefault(variant.memory.reasons["peak_bytes"], []).append(label(variant))
+    for reason, names in reasons.items():
+        yield f"Peak memory is not available for {_listed(names)}: {reason}."
+
+
+def _emulation(variants: Sequence[VariantResult], environment: Environment) -> Iterator[str]:
+    for precision in filter(environment.emulates, HALF_PRECISIONS):
+        names = [label(one) for one in variants if (one.executed.macs or {}).get(precision)]
+        if names:
+            yield (
+                f"{_listed(names)}: this CPU has no {precision} arithmetic: it converts to fp32 and back, "
+                "and these latencies say nothing of a CPU that has it."
+            )
+
+
+def _promotion(variants: Sequence[VariantResult]) -> Iterator[str]:
+    names: dict[tuple[str, str], list[str]] = {}
+    for variant in variants:
+        ran = [precision for precision, count in (variant.executed.macs or {}).items() if count]
+        if variant.precision in HALF_PRECISIONS and ran and variant.precision not in ran:
+            names.setdefault((variant.precision, " and ".join(ran)), []).append(label(variant))
+    for (precision, ran_in), named in names.items():
+        yield f"{_listed(named)}: asked for {precision}, computed in {ran_in}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    if len(listed) <= MOST_NAMED:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:MOST_NAMED])} and {len(listed) - MOST_NAMED} more"

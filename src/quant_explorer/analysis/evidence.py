@@ -1,0 +1,145 @@
+"""Evidence: the records of one model in one environment, joined so that figures can be derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
+from quant_explorer.analysis.latency import Timings, collect_timings
+from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.study import Study
+
+BASELINE_RUNTIME = "eager"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was observed of one model in one environment.
+
+    A variant that failed keeps its files and what it executed, which may tell why, and no other figure.
+    `baseline` is the measurement all others are compared with, None when there is no sound one; then
+    `no_baseline` says why. `timings` is keyed by batch size; `hits` by digest holds those that were scored.
+    """
+
+    model: str
+    measurements: tuple[Measurement, ...]
+    baseline: Measurement | None
+    no_baseline: str
+    baseline_config: str
+    timings: dict[int, Timings]
+    ends: tuple[TimingEnd, ...]
+    hits: dict[str, Hits]
+    splits: dict[str, ReportSplit]
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model was trained on the data, so that it has an accuracy."""
+        known = [one.predictions.trained for one in self.measurements if one.predictions]
+        return all(known)
+
+    @property
+    def baseline_hits(self) -> Hits | None:
+        """What the baseline got right, None when it was not scored."""
+        return self.hits.get(self.baseline.variant.digest) if self.baseline else None
+
+    def fp32_digest(self, runtime: str) -> str | None:
+        """The digest of the FP32 baseline of one runtime, None when it was not measured."""
+        for one in self.measurements:
+            if one.variant.config == self.baseline_config and one.variant.runtime == runtime:
+                return one.variant.digest if one.status is Status.OK else None
+        return None
+
+    def is_baseline(self, measurement: Measurement) -> bool:
+        """Whether `measurement` is the one that all others are compared with."""
+        return self.baseline is not None and measurement.variant == self.baseline.variant
+
+    def same_split(self, digest: str) -> bool:
+        """Whether the variant `digest` was scored on the report split the baseline was scored on."""
+        splits = {one.variant.digest: one.split for one in self.measurements}
+        return self.baseline is not None and splits[digest] == self.baseline.split
+
+
+def gather(
+    study: Study, environment: str, baseline_config: str, batch_sizes: Sequence[int]
+) -> tuple[Evidence, ...]:
+    """Join the records of one environment, one Evidence a model, in the order first seen.
+
+    Of several measurements with one name the latest counts. `batch_sizes` are those that were asked for;
+    others that were timed are there too.
+    """
+    latest: dict[tuple[str, str], Measurement] = {}
+    for record in study.records:
+        if isinstance(record, Measurement) and record.environment == environment:
+            sound = record.status is Status.OK
+            latest[record.variant.model, record.variant.name] = record if sound else _without_figures(record)
+    models = dict.fromkeys(model for model, _ in latest)
+    timed = [one for one in study.records if isinstance(one, Round) and one.environment == environment]
+    rounds = {
+        batch: [one for one in timed if one.batch_size == batch]
+        for batch in sorted({*batch_sizes, *(one.batch_size for one in timed)})
+    }
+    ends = study.timing_ends(environment)
+    return tuple(
+        _join(
+            [one for one in latest.values() if one.variant.model == model],
+            rounds,
+            ends,
+            study.splits,
+            baseline_config,
+        )
+        for model in models
+    )
+
+
+def _join(
+    measurements: Sequence[Measurement],
+    rounds: Mapping[int, Sequence[Round]],
+    ends: Sequence[TimingEnd],
+    splits: dict[str, ReportSplit],
+    baseline_config: str,
+) -> Evidence:
+    model = measurements[0].variant.model
+    baseline, no_baseline = _find_baseline(measurements, baseline_config)
+    digests = [one.variant.digest for one in measurements if one.status is Status.OK]
+    compared_with = baseline.variant.digest if baseline else ""
+    return Evidence(
+        model=model,
+        measurements=tuple(measurements),
+        baseline=baseline,
+        no_baseline=no_baseline,
+        baseline_config=baseline_config,
+        timings={batch: collect_timings(some, compared_with, digests) for batch, some in rounds.items()},
+        ends=tuple(end for end in ends if end.baseline == compared_with),
+        hits=_score(measurements, splits, baseline),
+        splits=splits,
+    )
+
+
+def _without_figures(failed: Measurement) -> Measurement:
+    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=())
+
+
+def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Measurement | None, str]:
+    name = f"{config}@{BASELINE_RUNTIME}"
+    for one in measurements:
+        if one.variant.name == name:
+            if one.status is Status.OK:
+                return one, ""
+            return None, f"the baseline {name} {one.status.explain(one.reason)}"
+    return None, f"the baseline {name} was not measured"
+
+
+def _score(
+    measurements: Sequence[Measurement], splits: dict[str, ReportSplit], baseline: Measurement | None
+) -> dict[str, Hits]:
+    hits: dict[str, Hits] = {}
+    for one in measurements:
+        if one.predictions is None or why_unscored(one, splits) is not None:
+            continue
+        # Positions of another split are other images: nothing to compare.
+        shared = baseline.predictions if baseline and baseline.split == one.split else None
+        found = find_hits(one.predictions, splits[one.split], shared)
+        if found is not None:
+            hits[one.variant.digest] = found
+    return hits

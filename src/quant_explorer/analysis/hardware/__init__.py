@@ -1,0 +1,1 @@
+"""What hardware explains: each layer under the roof, and estimates for a slower clock."""

@@ -1,0 +1,126 @@
+"""Study -> Results: pure and deterministic; one Results an environment, ranked within each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from quant_explorer.analysis.accuracy import ranked_values
+from quant_explorer.analysis.distrust import list_distrust
+from quant_explorer.analysis.evidence import Evidence, gather
+from quant_explorer.analysis.latency import check_twins
+from quant_explorer.analysis.picks import pick
+from quant_explorer.analysis.place import Contender, default_objectives, find_places
+from quant_explorer.analysis.results import SCHEMA_VERSION, Place, Results, RunInfo, VariantResult
+from quant_explorer.analysis.variant import describe_variant
+from quant_explorer.core.errors import StudyError
+from quant_explorer.core.measurement import Environment, Measurement, Status
+from quant_explorer.core.study import Study
+from quant_explorer.stats.frontier import Objective
+
+
+def summarize(
+    study: Study, run: RunInfo, *, baseline_config: str = "fp32_baseline", draws: int = 2000
+) -> tuple[Results, ...]:
+    """Derive every figure of the report from what was recorded.
+
+    Returns one Results an environment, because different environments are never ranked together: the one
+    that was measured last on as many threads as the run asks for, then the others, the latest first.
+    `draws` is how often rounds and images are resampled for the frontier probabilities. Raises StudyError for
+    a study without measurements, and for one that measured in an environment it does not describe.
+    """
+    measured = {record.environment for record in study.records if isinstance(record, Measurement)}
+    if not measured:
+        raise StudyError(f"{study.path}: no measurements; run a pipeline or bench on this run folder first")
+    unknown = sorted(measured - set(study.environments))
+    if unknown:
+        raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
+    latest_first = [one for one in reversed(study.visits) if one.digest in measured]
+    order = sorted(latest_first, key=lambda one: one.threads != run.protocol.threads)
+    return tuple(
+        _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
+        for place, one in enumerate(order)
+    )
+
+
+def _summarize_environment(
+    study: Study,
+    environment: Environment,
+    run: RunInfo,
+    baseline_config: str,
+    draws: int,
+    others: Sequence[Environment],
+) -> Results:
+    gathered = gather(study, environment.digest, baseline_config, run.protocol.batch_sizes)
+    variants: list[VariantResult] = []
+    objectives: dict[Objective, None] = {}
+    for evidence in gathered:
+        axes = default_objectives(run.ranked_batch, trained=evidence.trained)
+        objectives |= dict.fromkeys(axes)
+        described = [describe_variant(evidence, one) for one in evidence.measurements]
+        places = _rank(evidence, described, axes, run.ranked_batch, draws)
+        variants += [replace(one, frontier=places[one.digest]) for one in described]
+    aa = tuple(
+        check
+        for evidence in gathered
+        for batch, timings in evidence.timings.items()
+        if evidence.baseline
+        for check in check_twins(timings, evidence.model, batch, evidence.ends)
+    )
+    picks = tuple(
+        one
+        for evidence in gathered
+        for one in pick(
+            [variant for variant in variants if variant.model == evidence.model], evidence, run.ranked_batch
+        )
+    )
+    return Results(
+        schema_version=SCHEMA_VERSION,
+        run=run,
+        environment=environment,
+        objectives=tuple(objectives),
+        variants=tuple(variants),
+        aa=aa,
+        picks=picks,
+        distrust=list_distrust(variants, aa, run, environment, others),
+    )
+
+
+def _rank(
+    evidence: Evidence,
+    variants: Sequence[VariantResult],
+    objectives: Sequence[Objective],
+    batch: int,
+    draws: int,
+) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    contenders: dict[str, Contender] = {}
+    for variant in variants:
+        contender = enter(evidence, variant, batch)
+        if isinstance(contender, str):
+            places[variant.digest] = Place(reason=contender)
+        else:
+            contenders[variant.digest] = contender
+    found = find_places(list(contenders.values()), objectives, draws)
+    return places | dict(zip(contenders, found, strict=True))
+
+
+def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
+    """Return the variant with its figures on every axis, or why it cannot be ranked."""
+    if variant.status is not Status.OK:
+        return f"it {variant.status.explain(variant.reason)}"
+    if evidence.baseline is None:
+        return f"{evidence.no_baseline}, and variants compare through it"
+    if variant.size.bytes is None:
+        return f"no size: {variant.size.reasons['bytes']}"
+    latency = variant.latency[str(batch)]
+    if latency.p50_s is None:
+        return f"no latency at batch {batch}: {latency.reasons['p50_s']}"
+    hits, reference = evidence.hits.get(variant.digest), evidence.baseline_hits
+    if hits is None or reference is None:
+        return f"no accuracy: {variant.reasons.get('agreement', 'the baseline was not scored')}"
+    right = ranked_values(hits, reference) if evidence.same_split(variant.digest) else None
+    if right is None:
+        return "no comparable accuracy: it was scored on other images than the baseline"
+    medians = evidence.timings[batch].levelled(variant.digest)
+    return Contender(variant.name, variant.size.bytes, latency.p50_s, medians, right)

@@ -1,0 +1,1 @@
+"""A sweep's rows, budgets and decisions, joined over its seeds."""

@@ -1,0 +1,1 @@
+"""What this interpreter runs on, found without any library: kind of CPU, installed packages."""

@@ -1,0 +1,1 @@
+"""Recipe to artifact: prepare, lower, check, and say what is made anew."""

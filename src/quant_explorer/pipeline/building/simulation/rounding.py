@@ -1,0 +1,109 @@
+"""A model computed with operands that are rounded to their grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._ops import OpOverload
+
+from quant_explorer.core.errors import BuildError
+from quant_explorer.core.quantspec import Grid, QuantSpec
+from quant_explorer.pipeline.building.simulation.activation_range import Range
+from quant_explorer.pipeline.building.simulation.following import (
+    BATCH_NORMS,
+    PRODUCTS,
+    Following,
+    Value,
+    operator_name,
+)
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product that was computed with a rounded weight, its second factor, which was `raw` before."""
+
+    func: OpOverload
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    output: object
+    raw: torch.Tensor
+    axis: int | None
+
+    def compute(self, weight: torch.Tensor) -> object:
+        """Compute it again with another weight."""
+        position = PRODUCTS[operator_name(self.func)][1]
+        return self.func(*self.args[:position], weight, *self.args[position + 1 :], **self.kwargs)
+
+
+class Rounding(Following):
+    """Rounds activations to `ranges`, or to that of the batch where they are dynamic, and weights."""
+
+    def __init__(
+        self, model: nn.Module, spec: QuantSpec, grid: Grid, ranges: Mapping[Value, Range], *sharing: str
+    ) -> None:
+        """Let the operators `sharing` leave their output on the grid of their input."""
+        super().__init__(model, spec)
+        self.sharing = sharing
+        self._grid, self._ranges = grid, ranges
+        self._raw: tuple[torch.Tensor, int | None] | None = None
+        self._product: _Product | None = None
+
+    def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
+        """Round it; raises BuildError for a value that has no range."""
+        if self._spec.precision in _DTYPES:
+            return tensor.to(_DTYPES[self._spec.precision]).float()
+        if value.constant or self._spec.activations == "dynamic":
+            return Range.of(tensor).round(tensor, self._grid.activation_levels)
+        if value not in self._ranges:
+            raise BuildError(
+                "its quantization cannot be simulated: forward() calls other operators for these images than "
+                f"for the calibration images ({value.operator}, call {value.call})"
+            )
+        return self._ranges[value].round(tensor, self._grid.activation_levels)
+
+    def weight(self, tensor: torch.Tensor, axis: int | None) -> torch.Tensor:
+        """Round it, with a scale for each channel where the spec asks for that."""
+        if self._spec.precision in _DTYPES:
+            return tensor.to(_DTYPES[self._spec.precision]).float()
+        self._raw = (tensor, axis)
+        return self._round_weight(tensor, axis if self._spec.granularity == "per_channel" else None)
+
+    def compute(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+        """Fold a batch norm into the weight before it: the one scale of all channels depends on that."""
+        name = operator_name(func)
+        if name in BATCH_NORMS and self._spec.granularity == "per_tensor":
+            args = (self._folded(args), *args[1:])
+        output = func(*args, **kwargs)
+        if name in PRODUCTS:
+            self._product = _Product(func, args, kwargs, output, *self._raw) if self._raw else None
+        self._raw = None
+        return output
+
+    def _folded(self, args: tuple[object, ...]) -> object:
+        """Return the sums that a batch norm reads, of a weight that was rounded with the gain in it."""
+        sums, gamma, _, _, variance, *_, epsilon = args
+        product, self._product = self._product, None
+        if product is None or product.axis is None or product.output is not sums:
+            return sums
+        assert isinstance(gamma, torch.Tensor)
+        assert isinstance(variance, torch.Tensor)
+        assert isinstance(epsilon, float)
+        gain = gamma / (variance + epsilon).sqrt()
+        gain = gain.where(gain != 0, torch.ones_like(gain))
+        gain = gain.view([-1 if axis == product.axis else 1 for axis in range(product.raw.dim())])
+        return product.compute(self._round_weight(product.raw * gain, None) / gain)
+
+    def _round_weight(self, weight: torch.Tensor, axis: int | None) -> torch.Tensor:
+        others = [other for other in range(weight.dim()) if axis is not None and other != axis]
+        # In float64: the largest weight is in the middle between two steps where levels are 127.5.
+        exact = weight.double()
+        largest = exact.abs().amax(others, keepdim=True) if others else exact.abs().amax()
+        scale = (largest / self._grid.weight_levels).clamp(min=torch.finfo(torch.float32).tiny)
+        # 127.5 levels are -128 to 127, 127 are -127 to 127.
+        below, above = int(self._grid.weight_levels + 0.5), int(self._grid.weight_levels)
+        return ((exact / scale).round().clamp(-below, above) * scale).float()

@@ -1,0 +1,122 @@
+"""Which values are quantized, with which ranges, and what is left of a model then."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import fx, nn
+
+from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.quantspec import Grid, QuantSpec
+from quant_explorer.pipeline.building.simulation.activation_range import Observed, Range
+from quant_explorer.pipeline.building.simulation.following import Following, Value
+from quant_explorer.pipeline.building.simulation.rounding import Rounding
+
+# PyTorch fixes the range of what these give, whatever is observed.
+_FIXED = {
+    **dict.fromkeys(("_softmax", "_safe_softmax"), Range(0.0, 1.0)),
+    **dict.fromkeys(("sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_"), Range(0.0, 1.0)),
+    **dict.fromkeys(("tanh", "tanh_"), Range(-1.0, 1.0)),
+}
+# What PyTorch and ExecuTorch leave on the grid of its input, and ONNX Runtime and OpenVINO do not.
+_SHARING = (
+    *("mean", "_adaptive_avg_pool2d", "avg_pool2d", "hardtanh", "hardtanh_"),
+    *("upsample_nearest2d", "upsample_bilinear2d"),
+)
+
+
+class Simulation:
+    """A candidate's float model on the grids that its spec asks for.
+
+        static      weights (symmetric) and activations (affine) of products, that is of convolutions, linear
+                    layers and products of matrices; and the operands of all other operators and the outputs,
+                    as `eager` and ExecuTorch have them
+        dynamic     weights and activations of linear layers, with the range of the batch
+        half        all operands, in BF16 or FP16
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", CVPR 2018, sections 2 and 3.
+    """
+
+    def __init__(self, candidate: Candidate, calibration: Sequence[Batch]) -> None:
+        """Observe the activations of static INT8 on the batches (n, channels, height, width)."""
+        self._model, self._spec = candidate.model, candidate.spec
+        self._observed: dict[Value, Observed] = {}
+        self._learned: dict[Value, Range] = {}
+        if self._spec.activations == "static":
+            self._observe(calibration)
+        self._ranges = functools.cache(self._find_ranges)
+
+    def run(self, images: Batch, grid: Grid) -> tuple[Batch, ...]:
+        """Return the logits (n, classes) that quantization to `grid` leaves of the images.
+
+        They are several for static INT8, as runtimes differ: ranges by minimum and maximum, of least squared
+        error where the observer is "histogram", and learned ones where there are any; pools on the grid of
+        their input or on their own. The model is left untouched. Raises BuildError when forward() calls other
+        operators for other images.
+        """
+        if self._spec.activations != "static":
+            return (Rounding(self._model, self._spec, grid, {}).run(images),)
+        return tuple(
+            Rounding(self._model, self._spec, grid, ranges, *sharing).run(images)
+            for ranges in self._ranges(grid.activation_levels)
+            for sharing in ((), _SHARING)
+        )
+
+    def _observe(self, calibration: Sequence[Batch]) -> None:
+        names: dict[str, Value] = {}
+        for batch in calibration:
+            observing = _Observing(self._model, self._spec, self._observed)
+            if self._spec.activation_ranges and not names:
+                # As training did, whose ranges have the names of this graph.
+                naming = _Naming(fx.symbolic_trace(self._model), observing, names)
+                observing.run(batch, naming.run)
+            else:
+                observing.run(batch)
+        self._learned = {
+            names[learned.layer]: Range(learned.low, learned.high)
+            for learned in self._spec.activation_ranges
+            if learned.layer in names
+        }
+
+    def _find_ranges(self, levels: int) -> tuple[Mapping[Value, Range], ...]:
+        widest = {value: observed.min_max() for value, observed in self._observed.items()}
+        ways = [widest]
+        if self._spec.observer == "histogram":
+            ways.append({value: seen.least_squares(levels) for value, seen in self._observed.items()})
+        if self._learned:
+            ways.append(widest | self._learned)
+        return tuple(ways)
+
+
+class _Observing(Following):
+    """Computes in float, and keeps what the operands of quantized operators are."""
+
+    def __init__(self, model: nn.Module, spec: QuantSpec, observed: dict[Value, Observed]) -> None:
+        super().__init__(model, spec)
+        self._observed = observed
+        self._seen: set[Value] = set()
+
+    def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
+        """See its range."""
+        if value not in self._seen and not value.constant:
+            self._seen.add(value)
+            self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)
+        return tensor
+
+
+class _Naming(fx.Interpreter):
+    """Runs a traced graph, and keeps which value each node gave."""
+
+    def __init__(self, graph: fx.GraphModule, following: Following, names: dict[str, Value]) -> None:
+        super().__init__(graph)
+        self._following, self._names = following, names
+
+    def run_node(self, n: fx.Node) -> object:
+        """Run it, and look at what it gave."""
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor):
+            self._names[n.name] = self._following.value(result)
+        return result

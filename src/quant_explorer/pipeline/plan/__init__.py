@@ -1,0 +1,1 @@
+"""What to try: presets, grids and the sweep file."""

@@ -1,0 +1,1 @@
+"""Interleaved rounds in fresh processes, from the first to the one that decides."""

@@ -1,0 +1,130 @@
+"""Latency of variants against each other: which are timed together, and what is timed already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from quant_explorer.core.errors import WorkerError, explain
+from quant_explorer.core.measurement import Measurement, Round, TimingEnd, TimingGroup
+from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings.groups import MeasurementProtocol
+from quant_explorer.core.study import Study
+from quant_explorer.pipeline.measure import status_of
+from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.timing.comparison import Comparison, LostWorkerError
+from quant_explorer.pipeline.timing.contender import Contender, group_by_memory
+
+
+def time_variants(
+    baseline: Contender,
+    others: Sequence[Contender],
+    subject: Subject,
+    run: RunFolder,
+    study: Study,
+    protocol: MeasurementProtocol,
+) -> tuple[str, ...]:
+    """Time every contender at every batch size and record each round as it ends.
+
+    Rounds that the study holds are not repeated. A variant whose worker fails is recorded with a status and
+    a reason, and the rest of its group is timed without it, as a group of its own; the rounds until then
+    are kept. Returns what went wrong, a message each.
+    """
+    problems: list[str] = []
+    pending = [one for one in others if not _is_timed(one.digest, study, baseline, protocol)]
+    if not pending and _is_timed(baseline.digest, study, baseline, protocol):
+        return ()
+    for members in _groups(baseline, pending, study):
+        group = list(members)
+        while True:
+            try:
+                record = _group_of(baseline, group)
+                if record not in study.records:
+                    study.append(record)
+                unfinished = _unfinished(record.group, study, baseline, protocol)
+                Comparison(baseline, group, record.group, subject, run, study, protocol).run_all(unfinished)
+                break
+            except LostWorkerError as lost:
+                problems.append(f"timing {lost.contender.measurement.variant.name}: {explain(lost.error)}")
+                if lost.contender is baseline:
+                    return tuple(problems)
+                study.append(_lost(lost.contender.measurement, lost.error))
+                group = [one for one in group if one is not lost.contender]
+                if not group:
+                    break
+    return tuple(problems)
+
+
+def _groups(baseline: Contender, pending: Sequence[Contender], study: Study) -> list[list[Contender]]:
+    """Return the groups to time: those that were begun as they were, the rest as fits in memory now."""
+    waiting = {one.digest: one for one in pending}
+    groups: list[list[Contender]] = []
+    for record in study.timing_groups(baseline.measurement.environment, baseline.digest):
+        members = [digest for digest in record.members if digest != baseline.digest]
+        if members and waiting.keys() >= set(members):
+            groups.append([waiting.pop(digest) for digest in members])
+    if waiting or not groups:
+        groups += group_by_memory(baseline, list(waiting.values()))
+    return groups
+
+
+def _group_of(baseline: Contender, others: Sequence[Contender]) -> TimingGroup:
+    members = tuple(sorted({baseline.digest, *(one.digest for one in others)}))
+    return TimingGroup(
+        baseline.measurement.environment, baseline.digest, digest_of({"group": list(members)}), members
+    )
+
+
+def _lost(measurement: Measurement, error: WorkerError) -> Measurement:
+    return replace(measurement, status=status_of(error), reason=f"while it was timed: {explain(error)}")
+
+
+def _is_timed(digest: str, study: Study, baseline: Contender, protocol: MeasurementProtocol) -> bool:
+    environment = baseline.measurement.environment
+    ended = _ended(study, baseline, protocol)
+    return all(
+        any(
+            digest in record.keys and (record.group, size) in ended
+            for record in study.rounds(environment, size)
+        )
+        for size in protocol.batch_sizes
+    )
+
+
+def _unfinished(
+    group: str, study: Study, baseline: Contender, protocol: MeasurementProtocol
+) -> dict[int, list[Round]]:
+    """Return the rounds that a group has at each batch size that is not done."""
+    ended = _ended(study, baseline, protocol)
+    environment = baseline.measurement.environment
+    return {
+        size: _rounds_of(group, size, study, environment)
+        for size in protocol.batch_sizes
+        if (group, size) not in ended
+    }
+
+
+def _ended(study: Study, baseline: Contender, protocol: MeasurementProtocol) -> set[tuple[str, int]]:
+    """Return the groups and batch sizes whose rounds are as many and as long as the protocol asks for."""
+    environment = baseline.measurement.environment
+    return {
+        (end.group, end.batch_size)
+        for end in study.timing_ends(environment)
+        if end.baseline == baseline.digest
+        and _suffices(end, protocol)
+        and len(_rounds_of(end.group, end.batch_size, study, environment)) >= protocol.rounds
+    }
+
+
+def _suffices(end: TimingEnd, protocol: MeasurementProtocol) -> bool:
+    """Say whether what ended the rounds then would end them as soon now."""
+    if end.stopped_by == "precision":
+        return end.precision is None or end.precision <= protocol.precision
+    if end.stopped_by == "time_limit":
+        return end.time_limit_s is None or end.time_limit_s >= protocol.time_limit_s
+    return True
+
+
+def _rounds_of(group: str, batch_size: int, study: Study, environment: str) -> list[Round]:
+    return [one for one in study.rounds(environment, batch_size) if one.group == group]

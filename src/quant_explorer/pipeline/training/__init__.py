@@ -1,0 +1,1 @@
+"""Training of baselines and fine-tuning."""

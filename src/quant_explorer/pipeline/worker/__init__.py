@@ -1,0 +1,1 @@
+"""A fresh, pinned process that opens an artifact and answers requests."""

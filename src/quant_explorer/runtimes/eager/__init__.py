@@ -1,0 +1,1 @@
+"""PyTorch eager: a module written as source, and its state dict."""

@@ -1,0 +1,179 @@
+"""What `executorch` does with a model before it is a file: quantize for XNNPACK, and delegate to it.
+
+Source: ExecuTorch, "Quantization" of the XNNPACK backend,
+https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+from executorch.backends.xnnpack.utils.configs import (
+    get_xnnpack_edge_compile_config,
+    get_xnnpack_executorch_backend_config,
+)
+from executorch.exir import EdgeProgramManager, ExecutorchProgramManager, to_edge_transform_and_lower
+from executorch.exir.error import ExportError, InternalError
+from executorch.exir.passes import MemoryPlanningPass
+from executorch.extension.pybindings import _C
+from torchao.quantization.pt2e import MinMaxObserver
+from torchao.quantization.pt2e.quantizer import QuantizationConfig
+
+from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.runtimes.torch_graph import half, pt2e
+
+# XNNPACK rescales INT8 sums by factors of a limited range; the vendor's observers have the same bound.
+_SMALLEST_SCALE = 2.0**-12
+
+
+class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
+    """The vendor's, without its patterns of batch norms in training: exporting them anew takes 3 s."""
+
+    SUPPORTED_PATTERNS = tuple(one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in one.name)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The bytes of a .pte file, and what a reader of the report should know of it."""
+
+    program: bytes
+    notes: tuple[str, ...]
+
+
+def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> torch.fx.GraphModule:
+    """Return the graph to lower: the float model exported, converted to FP16, or quantized.
+
+    Raises UnsupportedError when the model cannot be exported or quantized, or has no layer of the name of
+    one that is to stay in float.
+    """
+    unknown = set(candidate.spec.float_layers) - {name for name, _ in candidate.model.named_modules()}
+    if unknown:
+        raise UnsupportedError(f"the model has no layer named {', '.join(sorted(unknown))} to keep in float")
+    shape = calibration[0].shape[1:]
+    if candidate.spec.precision == "fp16":
+        cast = half.HalfPrecisionModel(copy.deepcopy(candidate.model).half(), torch.float16).eval()
+        return pt2e.graph_of(pt2e.export(cast, shape))
+    program = pt2e.export(candidate.model, shape)
+    if candidate.spec.precision == "fp32":
+        return pt2e.graph_of(program)
+    return pt2e.quantize(program, calibration, quantizer(candidate.spec))
+
+
+def quantizer(spec: QuantSpec) -> XNNPACKQuantizer:
+    """Return the vendor's quantizer with its symmetric INT8 configuration, all but `spec.float_layers`."""
+    vendors = get_symmetric_quantization_config(
+        is_per_channel=spec.granularity == "per_channel", is_dynamic=spec.activations == "dynamic"
+    )
+    config = pt2e.keep_small_weights(vendors)
+    chosen = _Quantizer().set_filter_function(_is_in_none_of(spec.float_layers))
+    if spec.activations == "dynamic":
+        return chosen.set_operator_type(torch.ops.aten.linear.default, config)
+    return chosen.set_global(_with_min_max(config) if spec.observer == "minmax" else config)
+
+
+def _with_min_max(config: QuantizationConfig) -> QuantizationConfig:
+    activations = dataclasses.replace(
+        config.input_activation, observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=_SMALLEST_SCALE)
+    )
+    return dataclasses.replace(config, input_activation=activations, output_activation=activations)
+
+
+def _is_in_none_of(layers: Sequence[str]) -> Callable[[torch.fx.Node], bool]:
+    def keep(node: torch.fx.Node) -> bool:
+        modules = {str(path) for path, _ in node.meta.get("nn_module_stack", {}).values()}
+        return modules.isdisjoint(layers)
+
+    return keep
+
+
+def describe(spec: QuantSpec) -> tuple[str, ...]:
+    """Return what the vendor makes of a spec, as sentences for the report."""
+    notes: list[str] = []
+    if spec.precision == "fp16":
+        notes.append(
+            "FP16 activations; ExecuTorch stores the weights of convolutions in FP32, and XNNPACK multiplies "
+            "in FP32 on CPUs without FP16 arithmetic (AVX512-FP16, Armv8.2)"
+        )
+    if spec.precision == "int8":
+        notes.append("quantizer: XNNPACKQuantizer, symmetric weights from -127 to 127")
+    if spec.activation_ranges:
+        notes.append("activation ranges learned in training are not used: the quantizer calibrates anew")
+    return tuple(notes)
+
+
+def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int]) -> Lowered:
+    """Lower `graph` once for each number of images in `sizes`, in one file that stores equal weights once.
+
+    A method for a range of sizes would reserve the memory of the largest for the smallest, and XNNPACK
+    leaves reshapes with an unknown dimension to slower kernels. The method for one image is "forward".
+    Raises UnsupportedError when ExecuTorch has no kernel for a part of the graph.
+    """
+    with torch.no_grad(), _explain("ExecuTorch cannot lower the exported graph"):
+        programs = {
+            method_name(size): torch.export.export(graph, (torch.zeros(size, *shape),)) for size in sizes
+        }
+        edge = to_edge_transform_and_lower(
+            programs, partitioner=[XnnpackPartitioner()], compile_config=get_xnnpack_edge_compile_config()
+        )
+        outside = _outside_xnnpack(edge, method_name(sizes[0]))
+        # The caller's memory for the images: the runtime would copy them to its own before each call.
+        planning = MemoryPlanningPass(alloc_graph_input=False)
+        config = get_xnnpack_executorch_backend_config()
+        program = edge.to_executorch(dataclasses.replace(config, memory_planning_pass=planning))
+    missing = _kernels(program) - set(_C._get_operator_names())
+    if missing:
+        raise UnsupportedError(
+            f"XNNPACK does not take {', '.join(sorted(missing))}, and ExecuTorch's wheel has no kernel for it"
+        )
+    return Lowered(bytes(program.buffer), outside)
+
+
+def method_name(size: int) -> str:
+    """Return the method for `size` images; "forward" is what ExecuTorch's own examples call."""
+    return "forward" if size == 1 else f"batch_{size}"
+
+
+def _outside_xnnpack(edge: EdgeProgramManager, method: str) -> tuple[str, ...]:
+    calls = Counter(
+        str(node.target.__name__)
+        for node in edge.exported_program(method).graph.nodes
+        if node.op == "call_function"
+    )
+    for plumbing in ("executorch_call_delegate", "getitem"):
+        calls.pop(plumbing, None)
+    if not calls:
+        return ("XNNPACK runs the whole graph",)
+    named = ", ".join(f"{name} x {times}" if times > 1 else name for name, times in sorted(calls.items()))
+    return (f"not taken by XNNPACK, run by ExecuTorch's portable kernels: {named}",)
+
+
+def _kernels(program: ExecutorchProgramManager) -> set[str]:
+    return {
+        f"{operator.name}.{operator.overload}" if operator.overload else str(operator.name)
+        for plan in program.executorch_program.execution_plan
+        for operator in plan.operators
+    }
+
+
+@contextmanager
+def _explain(what: str) -> Iterator[None]:
+    # What the vendor's passes raise for a graph they were not written for.
+    expected = (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+    try:
+        yield
+    except (*expected, ExportError, InternalError) as error:
+        reason = explain(error).partition("\n")[0]
+        raise UnsupportedError(f"{what} ({reason})") from error

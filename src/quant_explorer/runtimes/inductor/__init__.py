@@ -1,0 +1,1 @@
+"""AOTInductor: an exported program compiled to a shared library."""

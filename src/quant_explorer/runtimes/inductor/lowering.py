@@ -1,0 +1,202 @@
+"""How `inductor` lowers: quantize or cast the exported program, compile it with AOTInductor.
+
+Sources: see `inductor.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.errors import BuildError, explain
+from quant_explorer.core.host.architecture import is_x86
+from quant_explorer.core.quantspec import Grid, QuantSpec, Target
+from quant_explorer.runtimes.inductor import cpp_compiler
+from quant_explorer.runtimes.inductor.saturation import explain_reduced_range, saturates
+from quant_explorer.runtimes.saturation import exact_by
+from quant_explorer.runtimes.torch_graph import half, pt2e
+from quant_explorer.runtimes.torch_graph import macs as torch_macs
+
+if TYPE_CHECKING:
+    from torchao.quantization.pt2e.quantizer import QuantizationConfig
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
+
+# torchao's own smallest scale, for both of its observers of activations.
+_EPS = 2**-12
+
+# The oldest x86-64 CPUs that Inductor vectorizes for.
+_PORTABLE_LEVEL = "x86-64-v3"
+_PORTABLE: Final[dict[str, object]] = {"cpp.march": _PORTABLE_LEVEL, "cpp.simdlen": 256}
+
+SETTINGS: Final[dict[str, object]] = {
+    # Without it weights are arguments, and no pattern of quantized weights is replaced by an INT8 kernel.
+    "freezing": True,
+    # The library takes the threads of the process that loads it, not of the one that built it.
+    "cpp.dynamic_threads": True,
+    # Debug information would be half of the file.
+    "aot_inductor.enable_line_tables": False,
+    # The first package on a machine, which makes them, came out with another size than those that use them.
+    "aot_inductor.precompile_headers": False,
+    # Shapes are checked at the entrance; those inside follow. Their messages contain addresses.
+    "size_asserts": False,
+    # The check at the entrance would refuse a batch of one: the compiler counts on at least two.
+    "aot_inductor.check_lowerbound": False,
+}
+
+
+def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """Return the program to compile, for any batch size, and notes for the report."""
+    model, spec, shape = candidate.model, candidate.spec, calibration[0].shape[1:]
+    notes = (_explain_instruction_set(spec.target),)
+    if spec.precision == "fp32":
+        return pt2e.export(model, shape), (*notes, _REPACKED)
+    if spec.precision in half.DTYPES:
+        dtype = half.DTYPES[spec.precision]
+        cast = half.HalfPrecisionModel(copy.deepcopy(model).to(dtype), dtype).eval()
+        emulation = half.explain_emulation(spec.precision)
+        return pt2e.export(cast, shape), (*notes, _REPACKED, *([emulation] if emulation else []))
+    quantizer, quantizer_notes = _quantizer(spec)
+    if spec.activations == "static":
+        for layer in _miscompiled(model):
+            quantizer.set_module_name_qconfig(layer, None)
+            quantizer_notes += (f"{layer} stays in float: {_ONE_CHANNEL}",)
+    graph = pt2e.quantize(pt2e.export(model, shape), calibration, quantizer)
+    return pt2e.export(graph, shape), (*notes, *quantizer_notes)
+
+
+_REPACKED = (
+    "float convolutions reorder weights at each call: Inductor packs ahead only for a fixed batch size"
+)
+
+
+# Seen in PyTorch 2.14: onednn.qconv2d_pointwise itself is right, the compiled package is far off.
+_ONE_CHANNEL = "AOTInductor compiles an INT8 convolution of one input channel to something else"
+
+
+def _miscompiled(model: nn.Module) -> list[str]:
+    """Return the names of the convolutions of one input channel; depthwise ones are right."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels == 1
+    ]
+
+
+def _explain_instruction_set(target: Target) -> str:
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    if target == "portable":
+        return f"compiled for any CPU of {_PORTABLE_LEVEL} (AVX2 and FMA)"
+    return f"compiled for this CPU's instruction set ({pick_vec_isa()}) and for no lesser CPU"
+
+
+def needed_features(spec: QuantSpec) -> tuple[str, ...]:
+    """Return what a package compiled for the target of `spec` needs of a CPU to run and to be exact."""
+    if spec.target == "portable":
+        return (_PORTABLE_LEVEL,)
+    compiled = cpp_compiler.instruction_sets()
+    if spec.precision != "int8" or not is_x86():
+        return compiled
+    return (*compiled, *exact_by(saturates=saturates()))
+
+
+def settings(target: Target) -> dict[str, object]:
+    """Return Inductor's options for code of the target."""
+    return SETTINGS | (_PORTABLE if target == "portable" else {})
+
+
+def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
+    from torchao.quantization.pt2e.quantizer import arm_inductor_quantizer as arm
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    dynamic = spec.activations == "dynamic"
+    notes: tuple[str, ...] = ()
+    if is_x86():
+        quantizer = x86.X86InductorQuantizer()
+        reason = explain_reduced_range(spec.target)
+        reduced = reason is not None
+        config = x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic, reduce_range=reduced)
+        notes = (reason,) if reason else ()
+    else:
+        quantizer = arm.ArmInductorQuantizer()
+        config = arm.get_default_arm_inductor_quantization_config(is_dynamic=dynamic)
+    config = pt2e.keep_small_weights(config)
+    for layer in spec.float_layers:
+        quantizer.set_module_name_qconfig(layer, None)
+    if dynamic:
+        quantizer.set_module_type_qconfig(nn.Linear, config)
+    else:
+        quantizer.set_global(_with_observer(config, spec))
+        if spec.activation_ranges:
+            notes += ("ranges learned in training are not used: torchao calibrates again",)
+    return quantizer, (f"quantizer: torchao {type(quantizer).__name__}", *notes)
+
+
+def grid(target: Target) -> Grid:
+    """Return the grid of the vendor's quantizer for the target."""
+    reduced = is_x86() and explain_reduced_range(target) is not None
+    return Grid(activation_levels=127 if reduced else 255)
+
+
+def _with_observer(config: QuantizationConfig, spec: QuantSpec) -> QuantizationConfig:
+    """torchao's own recipe, with the observer of activations that the spec asks for."""
+    from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
+
+    observer = {"histogram": HistogramObserver, "minmax": MinMaxObserver}[spec.observer]
+    activation = dataclasses.replace(
+        config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=_EPS)
+    )
+    return dataclasses.replace(config, input_activation=activation, output_activation=activation)
+
+
+def count_macs(model: nn.Module, image: Batch) -> int:
+    """Return the multiply-accumulates of the float model for `image` (1, channels, height, width)."""
+    return sum(torch_macs.count_macs(model, image).macs.values())
+
+
+def compile_package(
+    program: ExportedProgram, path: Path, metadata: dict[str, str], options: dict[str, object]
+) -> None:
+    """Compile `program` with AOTInductor and its `options` to a package at `path`, with `metadata` in it.
+
+    Intermediate files and generated sources are removed. Raises BuildError when Inductor or the C++
+    compiler fails.
+    """
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import InductorError
+    from torch._inductor.utils import fresh_cache
+
+    configs = options | {"aot_inductor.metadata": dict(metadata)}
+    # A failure would leave what fresh_cache makes.
+    with TemporaryDirectory() as scratch:
+        whole = Path(scratch) / path.name
+        try:
+            with torch.no_grad(), fresh_cache(dir=scratch):
+                aoti_compile_and_package(program, package_path=str(whole), inductor_configs=configs)
+        except InductorError as error:
+            raise BuildError(f"Inductor cannot compile the model: {_summarize(explain(error))}") from error
+        _leave_out_sources(whole, path)
+
+
+def _leave_out_sources(whole: Path, path: Path) -> None:
+    """Write the package without the generated C++: no loader reads it, and scales as text vary in length."""
+    with zipfile.ZipFile(whole) as package, zipfile.ZipFile(path, "w") as kept:
+        for entry in package.infolist():
+            if not entry.filename.endswith(".cpp"):
+                kept.writestr(entry, package.read(entry))
+
+
+def _summarize(message: str) -> str:
+    """The first line, and the first that a C++ compiler calls an error."""
+    lines = message.splitlines()
+    return "; ".join([*lines[:1], *[line for line in lines if "error:" in line][:1]])

@@ -1,0 +1,1 @@
+"""PyTorch to ONNX, for the runtimes that read it."""

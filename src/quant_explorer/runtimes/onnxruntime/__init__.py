@@ -1,0 +1,1 @@
+"""ONNX Runtime: an ONNX file, quantized by its own tools."""

@@ -1,0 +1,1 @@
+"""OpenVINO: its IR, quantized by NNCF."""

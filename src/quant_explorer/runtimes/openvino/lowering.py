@@ -1,0 +1,157 @@
+"""A PyTorch module as an OpenVINO model, quantized by NNCF, written as IR.
+
+Sources: OpenVINO, "Convert from ONNX"; NNCF, "Post-training quantization",
+https://github.com/openvinotoolkit/nncf/tree/develop/docs/usage/post_training_compression.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import openvino
+from openvino._offline_transformations import apply_moc_transformations
+
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.quantspec import Observer, QuantSpec
+from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
+
+# NNCF reports its use over the network unless this is set when it is imported.
+os.environ.setdefault("NNCF_CI", "1")
+
+import nncf
+from nncf.quantization.advanced_parameters import (
+    AdvancedQuantizationParameters,
+    QuantizationParameters,
+)
+from nncf.quantization.range_estimator import (
+    RangeEstimatorParameters,
+    RangeEstimatorParametersSet,
+)
+
+# Names by a counter of the process (`Constant_99999`), unlike those of layers, which have a slash or dot.
+_COUNTED = re.compile(r"\w+_\d+")
+
+
+def convert(data: bytes) -> openvino.Model:
+    """Return the OpenVINO model of a serialized ONNX file, with a free number of images.
+
+    As `openvino.convert_model` does, which would report its use over the network.
+    """
+    model = openvino.Core().read_model(data)
+    apply_moc_transformations(model, cf=False)
+    return model
+
+
+def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, reduced: bool) -> openvino.Model:
+    """Return the model with INT8 weights and fake-quantized activations, calibrated on all of `calibration`.
+
+    `reduced` gives weights 7 bits, so that no kernel overflows, and leaves products of two activations, which
+    have 8 on either side, in float. Raises UnsupportedError for a layer of `spec.float_layers` that is not
+    in the graph.
+    """
+    nncf.set_log_level(logging.ERROR)
+    model = convert(data)
+    ignored = float_operations(model, data, spec.float_layers)
+    if reduced:
+        ignored += products_of_activations(model)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(calibration),
+        preset=nncf.QuantizationPreset.MIXED,
+        target_device=nncf.TargetDevice.CPU,
+        subset_size=len(calibration),
+        # The fast one compares a layer's mean output with that for an image of channel means, and so takes
+        # what padding does at the edges for an error of quantization: small feature maps lose by it.
+        fast_bias_correction=False,
+        ignored_scope=nncf.IgnoredScope(names=ignored),
+        advanced_parameters=AdvancedQuantizationParameters(
+            # NNCF's default halves the range of the first layer's weights alone. Depthwise convolutions keep
+            # theirs in any case: their kernels do not overflow.
+            overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
+            activations_range_estimator_params=range_estimator(spec.observer),
+            weights_quantization_params=QuantizationParameters(per_channel=spec.granularity == "per_channel"),
+        ),
+    )
+
+
+def has_channel_scales(model: openvino.Model) -> bool:
+    """Say whether an activation has one scale a channel, as the inputs of depthwise convolutions have."""
+    return any(
+        operation.get_type_name() == "FakeQuantize" and math.prod(operation.input(1).get_shape()) > 1
+        for operation in model.get_ops()
+    )
+
+
+def products_of_activations(model: openvino.Model) -> list[str]:
+    """Return the names of attention, and of matrix products of which neither side is a constant."""
+    return [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() in ("MatMul", "ScaledDotProductAttention")
+        and not any(_is_constant(operation.input_value(side).get_node()) for side in (0, 1))
+    ]
+
+
+def _is_constant(node: openvino.Node) -> bool:
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node.get_type_name() == "Parameter":
+            return False
+        pending += [value.get_node() for value in node.input_values()]
+    return True
+
+
+def range_estimator(observer: Observer) -> RangeEstimatorParameters:
+    """Return how NNCF finds the range of an activation over all calibration images."""
+    return {
+        "minmax": RangeEstimatorParametersSet.MINMAX,
+        "histogram": RangeEstimatorParametersSet.HISTOGRAM,
+    }[observer]
+
+
+def float_operations(model: openvino.Model, data: bytes, layers: Sequence[str]) -> list[str]:
+    """Return the names of the operations that layers (qualified names of the float model) became.
+
+    Raises UnsupportedError for a layer that has none.
+    """
+    graph = onnx.load_from_string(data).graph
+    found: list[str] = []
+    for layer in layers:
+        nodes = nodes_of_layers(graph, (layer,))
+        # A node that gives the model's output is named after the latter.
+        names = {*nodes, *(name for node in graph.node if node.name in nodes for name in node.output)}
+        # `<node>/WithoutBiases` and `<node>`, the addition of the bias.
+        operations = [
+            operation.get_friendly_name()
+            for operation in model.get_ordered_ops()
+            if operation.get_friendly_name().removesuffix("/WithoutBiases") in names
+        ]
+        if not operations:
+            raise UnsupportedError(f"layer {layer!r} is not in the converted graph and cannot stay in float")
+        found += operations
+    return found
+
+
+def save(model: openvino.Model, path: Path, *, half: bool) -> None:
+    """Write `path` and the weights beside it; `half` stores float weights as FP16.
+
+    Names that are numbered by what the process did before are numbered anew, and what only says how the
+    model came about is left out: equal payloads have equal sizes.
+    """
+    for number, operation in enumerate(model.get_ordered_ops()):
+        if _COUNTED.fullmatch(operation.get_friendly_name()):
+            operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+    information = model.get_rt_info()
+    for key in list(information.keys()):
+        del information[key]
+    openvino.save_model(model, path, compress_to_fp16=half)
+    # No program needs the indentation, which is a sixth of the file.
+    path.write_text(re.sub(r">\s+<", "><", path.read_text()))

@@ -1,0 +1,1 @@
+"""TorchScript: a traced and frozen module."""

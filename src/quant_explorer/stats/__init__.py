@@ -1,0 +1,1 @@
+"""Statistics: pure functions on arrays. Intervals, paired tests, contrasts, the frontier."""
