@@ -60,7 +60,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # Not `python -m`: requests are pickled under this module's own name, not `__main__`.
-_PROGRAM = "from quant_explorer.pipeline import worker; worker.main()"
+_PROGRAM = "from quant_explorer.pipeline.worker import process; process.main()"
 
 
 def runtime_path(runtime: type[Runtime]) -> str:
