@@ -34,7 +34,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
         graph = fx.symbolic_trace(copy.deepcopy(model))
     _require_fusible(graph)
     failed = "FX graph mode cannot prepare the model for training"
-    with explain_refusal(failed, "keep the layers it is about in float, or write them otherwise"):
+    with explain_refusal(failed, "write the layers it is about otherwise"):
         prepared = quantize_fx.prepare_qat_fx(copy.deepcopy(model).train(), qat_mapping(spec), (example,))
         observe_activations(prepared, calibration)
     return FakeQuantized(
