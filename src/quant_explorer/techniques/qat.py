@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError, explain
-from quant_explorer.core.host.packages import explain_missing
+from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.quantspec import ActivationRange
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ class QuantizationAwareTraining:
     name: ClassVar[str] = "qat"
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
+
+    def versions(self) -> dict[str, str]:
+        """Which of the two simulate INT8 is decided by what is there, and torchao's arithmetic by its version."""
+        fx = "missing" if _explain_missing_fx() else "available"
+        return {"torch.ao.quantization": fx, **package_versions("torchao")}
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """The precision to train for must have been asked for by an earlier step, and can be simulated."""
