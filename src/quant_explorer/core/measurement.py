@@ -130,7 +130,7 @@ class Predictions:
     the five largest logits. `trained` is False for a model that was not trained on these classes: it
     has no accuracy, only agreement with FP32. `sqnr_db` compares the logits with the FP32 baseline's:
     10 log10(sum of squares of the reference / sum of squares of the difference); None for the
-    baseline itself and where the two are equal.
+    baseline itself and where the two are equal. `time_limit_s` is what was allowed for them.
     """
 
     positions: tuple[int, ...]
@@ -138,6 +138,7 @@ class Predictions:
     top5_hits: int
     trained: bool
     sqnr_db: float | None = None
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
