@@ -170,7 +170,9 @@ def show(results: Results) -> None:
         output.print(*terminal_tables(results, model, output.width))
         for sentence in describe_picks(results, model):
             output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
-    output.print("\nWhat to distrust on this machine:", highlight=False)
+    output.print(
+        f"\nWhat to distrust on {results.environment.cpu}:", highlight=False, markup=False, soft_wrap=True
+    )
     for sentence in results.distrust:
         output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
 
