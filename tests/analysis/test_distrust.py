@@ -39,9 +39,7 @@ def test_work_that_comes_and_goes_on_the_same_core_is_noise(
     """Of 12 rounds, in more than a fifth: also where the twin, which meets the same, cannot be separated."""
     text = distrust(tmp_path, ORDINARY, Scene(disturbed=disturbed))
     sentence = f"Other work took over 3% of the measuring cores in {disturbed} of 12 rounds."
-    assert (
-        f"batch 1, group all: the machine was too noisy for this comparison. {sentence}" in text
-    ) is noisy
+    assert (f"batch 1, group all: the machine was too noisy for this comparison. {sentence}" in text) is noisy
 
 
 @pytest.mark.parametrize(

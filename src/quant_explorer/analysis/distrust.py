@@ -1,4 +1,4 @@
-"""What to distrust on the machine that was measured: sentences derived from the figures, for the reader of the report."""
+"""What to distrust: sentences derived from the figures, for the reader of the report."""
 
 from __future__ import annotations
 
@@ -197,8 +197,8 @@ def _emulation(variants: Sequence[VariantResult], environment: Environment) -> I
         names = [label(one) for one in variants if (one.executed.macs or {}).get(precision)]
         if names:
             yield (
-                f"{_listed(names)}: {environment.cpu} has no {precision} arithmetic: it converts to fp32 and back, "
-                "and these latencies say nothing of a CPU that has it."
+                f"{_listed(names)}: {environment.cpu} has no {precision} arithmetic: it converts to fp32 and "
+                "back, and these latencies say nothing of a CPU that has it."
             )
 
 

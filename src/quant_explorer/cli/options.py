@@ -160,9 +160,9 @@ def resolve(
 ) -> tuple[Path, RunDescription]:
     """Return the run folder and what it is asked to do.
 
-    An option that was not given is taken from the folder's own run.json, else from its default. The run.json of
-    a command that ended before it left anything else, for instance over a wrong model, does not count. Raises
-    SettingsError for a value out of range.
+    An option that was not given is taken from the folder's own run.json, else from its default. The run.json
+    of a command that ended before it left anything else, for instance over a wrong model, does not count.
+    Raises SettingsError for a value out of range.
     """
     asked = merge(Settings(), {name: given.get(name) for name in ("data", "model")})
     path = run_dir or Path("runs") / f"{_slug(asked.data)}-{_slug(asked.model)}{suffix}"

@@ -63,7 +63,7 @@ class QuantizationAwareTraining:
     trains: ClassVar[bool] = True
 
     def versions(self) -> dict[str, str]:
-        """Which of the two simulate INT8 is decided by what is there, and torchao's arithmetic by its version."""
+        """What is there decides which of the two simulates INT8."""
         fx = "missing" if _explain_missing_fx() else "available"
         return {"torch.ao.quantization": fx, **package_versions("torchao")}
 

@@ -146,8 +146,8 @@ def _require_fusible(graph: fx.GraphModule) -> None:
     for layer, norm in _batch_norms(graph):
         if isinstance(graph.get_submodule(layer), _TRANSPOSED):
             raise UnsupportedError(
-                f"FX graph mode cannot train the transposed convolution {layer!r} with the batch norm {norm!r} "
-                "behind it"
+                f"FX graph mode cannot train the transposed convolution {layer!r} with the batch norm "
+                f"{norm!r} behind it"
             )
 
 

@@ -160,13 +160,14 @@ def test_transposed_convolutions_have_one_scale_in_every_engine(
 ) -> None:
     """PyTorch has no other, although its own settings for `onednn` ask for one a channel."""
     monkeypatch.setattr(torch_engine, "computes_transposed", lambda engine: True)
-    model = nn.Sequential(nn.ConvTranspose2d(3, 4, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    layer = nn.ConvTranspose2d(3, 4, 2, 2)
+    model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     with torch_engine.quantized_engine(engine):
         candidate = Candidate(model, QuantSpec("int8", "static", granularity))
         graph = fx.quantize(candidate, toy_batches((3, 4, 4)), engine).module
-        weight = graph.get_submodule("0").weight()
+        weight = graph.state_dict()["0.weight"]
     assert weight.qscheme() == torch.per_tensor_affine
-    assert weight.q_scale() == pytest.approx(float(model[0].weight.abs().max()) / 127.5)
+    assert weight.q_scale() == pytest.approx(float(layer.weight.abs().max()) / 127.5)
 
 
 class Small(nn.Module):

@@ -47,8 +47,8 @@ def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
     if read := fusion.layers_read(traced):
         # A fused layer has other weights, and one in INT8 has them packed.
         raise UnsupportedError(
-            f"the weights of {', '.join(map(repr, read))} are used outside of the layer too, for which PyTorch "
-            "has no INT8; give each use weights of its own"
+            f"the weights of {', '.join(map(repr, read))} are used outside of the layer too, for which "
+            "PyTorch has no INT8; give each use weights of its own"
         )
     with fusion.explain(*fusion.TRACING):
         fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
@@ -171,9 +171,7 @@ def static_mapping(spec: QuantSpec, engine: str, bits: int) -> quantization.QCon
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
     for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
         # PyTorch has no other for them; its mapping for `onednn` asks for one scale a channel all the same.
-        mapping.set_object_type(
-            kind, quantization.QConfig(activation, quantization.default_weight_observer)
-        )
+        mapping.set_object_type(kind, quantization.QConfig(activation, quantization.default_weight_observer))
     for layer in spec.float_layers:
         mapping.set_module_name(layer, None)
     return mapping
