@@ -14,6 +14,7 @@ from quant_explorer.core.measurement import (
     Executed,
     FileSize,
     Measurement,
+    Observation,
     PeakMemory,
     Predictions,
     ReportSplit,
@@ -58,6 +59,7 @@ class Played:
     steps: tuple[str, ...] = ()
     precision: Precision | None = None
     ran_in: Precision = "fp32"
+    observations: tuple[Observation, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -144,6 +146,7 @@ def measurement(one: Played, scene: Scene) -> Measurement:
         notes=one.notes,
         steps=one.steps,
         precision=one.precision,
+        observations=one.observations,
     )
 
 
