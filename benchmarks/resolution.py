@@ -30,10 +30,10 @@ from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
-from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.plan.space import recipes
-from quant_explorer.pipeline.run import RunFolder, open_run
-from quant_explorer.pipeline.subject import Subject, load_subject
+from quant_explorer.pipeline.run import open_run
+from quant_explorer.pipeline.subject import load_subject
 from quant_explorer.pipeline.timing.comparison import interleave
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.stats.contrasts import FIRST_PASSES
@@ -57,16 +57,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_run(Path(folder)) as run:
         # The weights' values do not matter to the time, so nothing is trained.
         subject = load_subject(settings, run, Silent(), train=False)
+        experiment = Experiment(subject, run, protocol)
         wanted = recipes((BASELINE_CONFIG,), chosen, settings, protocol)
-        preparation = Preparation(subject, run)
+        preparation = Preparation(experiment)
         built = {
-            recipe.name: build(recipe, preparation, create_runtime(recipe, RUNTIMES), protocol)
-            for recipe in wanted
+            recipe.name: build(recipe, preparation, create_runtime(recipe, RUNTIMES)) for recipe in wanted
         }
         studies = []
         for number in range(arguments.comparisons):
             seeds = [(number, index) for index in range(arguments.rounds)]
-            studies.append([time_round(built, subject, run, protocol, seed) for seed in seeds])
+            studies.append([time_round(built, experiment, seed) for seed in seeds])
             print(f"comparison {number + 1} of {arguments.comparisons}", flush=True)
     figures = summarize(studies, tuple(built)) | describe(tuple(chosen))
     print(json.dumps(figures, indent=2))
@@ -74,28 +74,21 @@ def main() -> None:
         arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def time_round(
-    built: dict[str, Artifact],
-    subject: Subject,
-    run: RunFolder,
-    protocol: MeasurementProtocol,
-    seed: tuple[int, int],
-) -> Round:
+def time_round(built: dict[str, Artifact], experiment: Experiment, seed: tuple[int, int]) -> Round:
     """Open every artifact twice, and time all in passes with the first one as the baseline."""
     rng = np.random.default_rng(seed)
     keys = [key for name in built for key in (name, name + AGAIN)]
+    warmup_calls = experiment.protocol.warmup_calls
     with contextlib.ExitStack() as stack:
         workers = {}
         for key in keys:
             artifact = built[key.removesuffix(AGAIN)]
             runtime = create_runtime(artifact.manifest.recipe, RUNTIMES)
-            workers[key] = stack.enter_context(open_worker(artifact, runtime, run, protocol))
+            workers[key] = stack.enter_context(experiment.open_worker(artifact, runtime))
         for worker in workers.values():
-            worker.open(subject.batch(1))
+            worker.open(experiment.subject.batch(1))
         passes = [
-            tuple(
-                Block(key, workers[key].time(protocol.warmup_calls)) for key in interleave(keys, keys[0], rng)
-            )
+            tuple(Block(key, workers[key].time(warmup_calls)) for key in interleave(keys, keys[0], rng))
             for _ in range(FIRST_PASSES)
         ]
     return Round("here", "all", 1, seed[1], tuple(passes))

@@ -8,75 +8,41 @@ from dataclasses import replace
 from functools import partial
 
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
-from quant_explorer.core.recipe import ParameterValue
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
-from quant_explorer.machine.topology import idle_cores, measuring_cores
+from quant_explorer.machine.topology import idle_cores
 from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored, score
-from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.scoring import score_split
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender, workers_that_fit
-from quant_explorer.pipeline.worker.messages import Loading, Opened, Opening
-from quant_explorer.pipeline.worker.process import Worker, runtime_path
+from quant_explorer.pipeline.worker.messages import Opened
+from quant_explorer.pipeline.worker.process import Worker
 
 # Of the multiply-accumulates of a static INT8 variant; the gate of `gate-size` is stricter.
 LEAST_STATIC_INT8_FRACTION = 0.5
 
 
-def open_worker(
-    artifact: Artifact,
-    runtime: Runtime,
-    run: RunFolder,
-    protocol: MeasurementProtocol,
-    cores: tuple[int, ...] | None = None,
-) -> Worker:
-    """Start a fresh process for an artifact, pinned to `cores`; the measuring cores without any."""
-    options = artifact.manifest.options
-    worker = start_worker(runtime, options, run, protocol, cores)
-    worker.assign(Opening(options, str(artifact.folder)))
-    return worker
-
-
-def start_worker(
-    runtime: Runtime,
-    options: tuple[tuple[str, ParameterValue], ...],
-    run: RunFolder,
-    protocol: MeasurementProtocol,
-    cores: tuple[int, ...] | None = None,
-) -> Worker:
-    """Start a fresh process that loads a runtime and is told later what to open; `cores` as above."""
-    loading = Loading(runtime_path(type(runtime)), options, cores or measuring_cores(protocol.threads))
-    return Worker(loading, log=run.log, timeout_s=protocol.answer_timeout_s)
-
-
 def measure(
-    artifact: Artifact,
-    blank: Measurement,
-    subject: Subject,
-    run: RunFolder,
-    runtime: Runtime,
-    protocol: MeasurementProtocol,
-    reference: Scored | None,
-    *,
-    meanwhile: Callable[[], object],
+    contender: Contender, experiment: Experiment, reference: Scored | None, *, meanwhile: Callable[[], object]
 ) -> tuple[Measurement, Scored | None]:
-    """Fill in `blank` from one worker, and return the logits with it.
+    """Fill in the contender's measurement from one worker, and return the logits with it.
 
     `meanwhile` is called while the worker finds what other work does not disturb: what ran, and the logits.
     A variant that fails, hangs or dies keeps what was found until then, with its status and reason.
     """
+    artifact, runtime, subject = contender.artifact, contender.runtime, experiment.subject
     manifest = artifact.manifest
-    found = replace(blank, files=artifact.files, notes=manifest.notes, precision=manifest.spec.precision)
+    found = replace(
+        contender.measurement, files=artifact.files, notes=manifest.notes, precision=manifest.spec.precision
+    )
     try:
-        with ThreadPoolExecutor(1) as pool, open_worker(artifact, runtime, run, protocol) as worker:
+        with ThreadPoolExecutor(1) as pool, experiment.open_worker(artifact, runtime) as worker:
             opened = worker.open(subject.batch(1))
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
-            found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
+            found = replace(found, memory=tuple(_peaks(worker, opened, experiment)))
             blocks, no_energy = _energy(worker, subject)
             found = replace(found, energy=blocks, energy_reason=no_energy)
             for metric in METRICS.values():
@@ -90,10 +56,10 @@ def measure(
                 found = replace(found, executed=executed)
                 check_precision(artifact, executed)
                 helpers = [
-                    partial(open_worker, artifact, runtime, run, protocol, cores)
-                    for cores in idle_cores(protocol.threads)
-                ][: workers_that_fit(Contender(artifact, runtime, found))]
-                return score_split(worker, helpers, found.variant.name, subject, protocol)
+                    partial(experiment.open_worker, artifact, runtime, cores)
+                    for cores in idle_cores(experiment.protocol.threads)
+                ][: workers_that_fit(replace(contender, measurement=found))]
+                return score_split(worker, helpers, found.variant.name, experiment)
 
             scoring = pool.submit(inspect_and_score)
             meanwhile()
@@ -135,10 +101,8 @@ def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], 
     return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
-def _peaks(
-    worker: Worker, opened: Opened, subject: Subject, protocol: MeasurementProtocol
-) -> Iterator[PeakMemory]:
+def _peaks(worker: Worker, opened: Opened, experiment: Experiment) -> Iterator[PeakMemory]:
     if opened.memory_reason is not None:
         return
-    for size in sorted({1, max(protocol.batch_sizes)}):
-        yield worker.measure_memory(subject.batch(size))
+    for size in sorted({1, max(experiment.protocol.batch_sizes)}):
+        yield worker.measure_memory(experiment.subject.batch(size))
