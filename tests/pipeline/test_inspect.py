@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
-from quant_explorer.core.measurement import FloatModel, MachinePeaks
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.core.recipe import Step
 from quant_explorer.core.study import Study

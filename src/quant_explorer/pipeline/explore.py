@@ -24,14 +24,14 @@ from quant_explorer.core.errors import (
 )
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
-from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.experiment import Experiment
-from quant_explorer.pipeline.measure import measure, status_of
+from quant_explorer.pipeline.measure import find_missing, measure, status_of
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender
@@ -151,9 +151,14 @@ class Exploration:
     ) -> Contender | Measurement:
         digest = contender.digest
         found = self.study.measurements(self.environment.digest).get(digest)
-        if found is None or found.status is not Status.OK or _lacks_a_metric(found):
+        ok = found is not None and found.status is Status.OK
+        missing = find_missing(found, self.experiment) if found and ok else None
+        if missing:
+            self.subject.progress.say(f"Measuring {contender.measurement.variant.name} again for {missing}.")
+        if found is None or not ok or missing:
             reference = self._read_outputs(baseline) if baseline else None
-            found, scored = measure(contender, self.experiment, reference, meanwhile=meanwhile)
+            experiment = replace(self.experiment, protocol=self._no_shorter_than(found))
+            found, scored = measure(contender, experiment, reference, meanwhile=meanwhile)
             if scored is not None:
                 self._write_outputs(digest, scored)
             self._record(found)
@@ -161,6 +166,14 @@ class Exploration:
             # An artifact of another version was measured since. A table shows the latest of each name.
             self.study.append(found)
         return replace(contender, measurement=found) if found.status is Status.OK else found
+
+    def _no_shorter_than(self, found: Measurement | None) -> MeasurementProtocol:
+        """Return the protocol with at least the time that an earlier measurement had for its images."""
+        predictions = found.predictions if found else None
+        earlier = predictions.time_limit_s if predictions else None
+        return replace(
+            self.experiment.protocol, time_limit_s=max(self.experiment.protocol.time_limit_s, earlier or 0.0)
+        )
 
     def _record(self, measurement: Measurement) -> None:
         earlier = self.study.measurements(self.environment.digest)
@@ -231,8 +244,3 @@ class Exploration:
             return None
         with np.load(path) as stored:
             return Scored(stored["positions"], stored["logits"])
-
-
-def _lacks_a_metric(found: Measurement) -> bool:
-    """Whether a metric is registered now that was not when the variant was measured."""
-    return not METRICS.keys() <= {one.metric for one in found.observations}

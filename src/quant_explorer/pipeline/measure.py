@@ -10,6 +10,7 @@ from functools import partial
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores
 from quant_explorer.metrics import METRICS
@@ -66,6 +67,7 @@ def measure(
             scored = scoring.result()
         labels = subject.dataset.report.labels
         predictions = score(scored, labels, trained=subject.trained, reference=reference)
+        predictions = replace(predictions, time_limit_s=experiment.protocol.time_limit_s)
         return replace(found, predictions=predictions), scored
     except (BuildError, WorkerError) as error:
         return replace(found, status=status_of(error), reason=explain(error)), None
@@ -104,5 +106,31 @@ def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], 
 def _peaks(worker: Worker, opened: Opened, experiment: Experiment) -> Iterator[PeakMemory]:
     if opened.memory_reason is not None:
         return
-    for size in sorted({1, max(experiment.protocol.batch_sizes)}):
+    for size in _memory_sizes(experiment.protocol):
         yield worker.measure_memory(experiment.subject.batch(size))
+
+
+def _memory_sizes(protocol: MeasurementProtocol) -> tuple[int, ...]:
+    return tuple(sorted({1, max(protocol.batch_sizes)}))
+
+
+def find_missing(found: Measurement, experiment: Experiment) -> str | None:
+    """Return what a measurement lacks of what the protocol asks for, or None when it has it all.
+
+    Memory at a batch size that it was not measured at, images that a shorter time limit left out, or a metric
+    that was not registered then. What was tried with as much time and could not be had is not missing.
+    """
+    known = {one.batch_size for one in found.memory}
+    sizes = [size for size in _memory_sizes(experiment.protocol) if size not in known]
+    if sizes and found.memory_reason is None:
+        return f"peak memory at batch {', '.join(map(str, sizes))}"
+    metrics = METRICS.keys() - {one.metric for one in found.observations}
+    if metrics:
+        return ", ".join(sorted(metrics))
+    predictions = found.predictions
+    images = len(experiment.subject.dataset.report)
+    if predictions is not None and len(predictions.positions) < images:
+        allowed = predictions.time_limit_s
+        if allowed is None or allowed < experiment.protocol.time_limit_s:
+            return f"outputs of {images - len(predictions.positions)} of {images} images"
+    return None

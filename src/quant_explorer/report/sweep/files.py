@@ -20,10 +20,13 @@ from quant_explorer.analysis.sweep.interaction import Interaction, find_interact
 from quant_explorer.analysis.sweep.rows import Machine, SweepRow, sweep_rows
 from quant_explorer.analysis.sweep.seeds import SeedRow, summarize_seeds
 from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.cost.records import FloatModel
 from quant_explorer.core.cost.roofline import Peaks, override_peaks
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.errors import StorageError, StudyError, explain
-from quant_explorer.core.measurement import FloatModel, Status
+from quant_explorer.core.measurement import (
+    Status,
+)
 from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.plan import Reproducibility, SweepPlan
 from quant_explorer.core.study import Study
