@@ -12,8 +12,7 @@ Source: Jacob et al., CVPR 2018.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -38,18 +37,6 @@ class FakeQuantized:
     restore: Callable[[nn.Module], nn.Module]
     note: str
     activation_ranges: tuple[ActivationRange, ...] = ()
-
-
-@contextmanager
-def explain_refusal(what: str, advice: str) -> Iterator[None]:
-    """Turn what PyTorch raises for a model it cannot take into an UnsupportedError that says `what`."""
-    # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        # The rest is the trace of PyTorch's own code.
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason}); {advice}") from error
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch.ao.quantization import quantize_fx
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
-from quant_explorer.techniques.qat import FakeQuantized, explain_refusal
+from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -29,8 +30,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     weights that FX takes for activations.
     """
     example = torch.from_numpy(calibration[0])
-    advice = "control flow that depends on the input must be moved out of forward()"
-    with explain_refusal("the model cannot be traced to a graph by torch.fx", advice):
+    with explain_refusal(*TRACING):
         graph = fx.symbolic_trace(copy.deepcopy(model))
     _require_fusible(graph)
     failed = "FX graph mode cannot prepare the model for training"

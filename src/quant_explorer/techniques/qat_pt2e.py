@@ -25,7 +25,8 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.techniques.neutral_quantizer import BATCH_NORM, NeutralQuantizer
-from quant_explorer.techniques.qat import FakeQuantized, explain_refusal
+from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
 
 # PyTorch concludes from fewer images what does not hold for more.
 _EXAMPLE_BATCH = 16
@@ -56,7 +57,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     assert isinstance(graph, fx.GraphModule)
     settings = {str(node.args[_RUNNING_MEAN]): node.args[_MOMENTUM:] for node in _norms(graph)}
     failed = "torchao cannot prepare the exported graph for training"
-    with explain_refusal(failed, "keep the layers it is about in float, or write them otherwise"):
+    with explain_refusal(failed, QUANTIZE_ADVICE):
         prepared = prepare_qat_pt2e(graph, NeutralQuantizer(spec))
         _restore_settings(prepared, settings)
         # Without what torchao adds to it, which refuses train() and eval().
@@ -94,8 +95,7 @@ class SwitchedGraph(nn.Module):
 
 def _export(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
     example = torch.zeros(_EXAMPLE_BATCH, *shape)
-    advice = "control flow that depends on the input must be moved out of forward()"
-    with explain_refusal("the model cannot be captured by torch.export", advice):
+    with explain_refusal(*CAPTURING):
         return torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
 
 

@@ -31,6 +31,7 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -42,7 +43,7 @@ def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
     Raises UnsupportedError when the model cannot be traced, reads the weights of a layer outside of it, or
     the fused graph computes something else.
     """
-    with fusion.explain(*fusion.TRACING):
+    with explain_refusal(*TRACING):
         traced = torch.fx.symbolic_trace(copy.deepcopy(model).eval())
     if read := fusion.layers_read(traced):
         # A fused layer has other weights, and one in INT8 has them packed.
@@ -50,7 +51,7 @@ def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
             f"the weights of {', '.join(map(repr, read))} are used outside of the layer too, for which "
             "PyTorch has no INT8; give each use weights of its own"
         )
-    with fusion.explain(*fusion.TRACING):
+    with explain_refusal(*TRACING):
         fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
     fusion.check(fused, model, example)
     return fused
@@ -83,7 +84,7 @@ def quantize(
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
-    with fusion.explain("PyTorch cannot prepare the model for INT8", "write the layer otherwise"):
+    with explain_refusal("PyTorch cannot prepare the model for INT8", "write the layer otherwise"):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
@@ -95,7 +96,7 @@ def quantize(
                 prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with fusion.explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+    with explain_refusal("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
