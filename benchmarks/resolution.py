@@ -25,12 +25,13 @@ from quant_explorer.analysis.latency import collect_timings
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.measurement import Block, Round
 from quant_explorer.core.progress import Silent
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.measure import open_worker
-from quant_explorer.pipeline.plan.space import BASELINE_CONFIG, recipes
+from quant_explorer.pipeline.plan.space import recipes
 from quant_explorer.pipeline.run import RunFolder, open_run
 from quant_explorer.pipeline.subject import Subject, load_subject
 from quant_explorer.pipeline.timing.comparison import interleave

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
 from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME
 from quant_explorer.core.study import Study
-
-BASELINE_RUNTIME = "eager"
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class Evidence:
     measurements: tuple[Measurement, ...]
     baseline: Measurement | None
     no_baseline: str
-    baseline_config: str
     timings: dict[int, Timings]
     ends: tuple[TimingEnd, ...]
     hits: dict[str, Hits]
@@ -46,7 +44,7 @@ class Evidence:
     def fp32_digest(self, runtime: str) -> str | None:
         """The digest of the FP32 baseline of one runtime, None when it was not measured."""
         for one in self.measurements:
-            if one.variant.config == self.baseline_config and one.variant.runtime == runtime:
+            if one.variant.config == BASELINE_CONFIG and one.variant.runtime == runtime:
                 return one.variant.digest if one.status is Status.OK else None
         return None
 
@@ -60,9 +58,7 @@ class Evidence:
         return self.baseline is not None and splits[digest] == self.baseline.split
 
 
-def gather(
-    study: Study, environment: str, baseline_config: str, batch_sizes: Sequence[int]
-) -> tuple[Evidence, ...]:
+def gather(study: Study, environment: str, batch_sizes: Sequence[int]) -> tuple[Evidence, ...]:
     """Join the records of one environment, one Evidence a model, in the order first seen.
 
     Of several measurements with one name the latest counts. `batch_sizes` are those that were asked for;
@@ -86,7 +82,6 @@ def gather(
             rounds,
             ends,
             study.splits,
-            baseline_config,
         )
         for model in models
     )
@@ -97,10 +92,9 @@ def _join(
     rounds: Mapping[int, Sequence[Round]],
     ends: Sequence[TimingEnd],
     splits: dict[str, ReportSplit],
-    baseline_config: str,
 ) -> Evidence:
     model = measurements[0].variant.model
-    baseline, no_baseline = _find_baseline(measurements, baseline_config)
+    baseline, no_baseline = _find_baseline(measurements)
     digests = [one.variant.digest for one in measurements if one.status is Status.OK]
     compared_with = baseline.variant.digest if baseline else ""
     return Evidence(
@@ -108,7 +102,6 @@ def _join(
         measurements=tuple(measurements),
         baseline=baseline,
         no_baseline=no_baseline,
-        baseline_config=baseline_config,
         timings={batch: collect_timings(some, compared_with, digests) for batch, some in rounds.items()},
         ends=tuple(end for end in ends if end.baseline == compared_with),
         hits=_score(measurements, splits, baseline),
@@ -120,8 +113,8 @@ def _without_figures(failed: Measurement) -> Measurement:
     return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=())
 
 
-def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Measurement | None, str]:
-    name = f"{config}@{BASELINE_RUNTIME}"
+def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
+    name = f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}"
     for one in measurements:
         if one.variant.name == name:
             if one.status is Status.OK:

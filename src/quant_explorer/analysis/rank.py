@@ -1,4 +1,4 @@
-"""Study -> Results: pure and deterministic; one Results an environment, ranked within each model."""
+"""Study -> Results: pure and deterministic; each environment by itself, ranked within each model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from quant_explorer.core.study import Study
 from quant_explorer.stats.frontier import Objective
 
 
-def summarize(
-    study: Study, run: RunInfo, *, baseline_config: str = "fp32_baseline", draws: int = 2000
-) -> tuple[Results, ...]:
+def summarize(study: Study, run: RunInfo, *, draws: int = 2000) -> Results:
     """Derive every figure of the report from what was recorded.
 
-    Returns one Results an environment, because different environments are never ranked together: the one
-    that was measured last on as many threads as the run asks for, then the others, the latest first.
+    Returns the results of the environment that was measured last on as many threads as the run asks for, with
+    those of the `others`, the latest first: different environments are never ranked together.
     `draws` is how often rounds and images are resampled for the frontier probabilities. Raises StudyError for
     a study without measurements, and for one that measured in an environment it does not describe.
     """
@@ -37,21 +35,21 @@ def summarize(
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
     latest_first = [one for one in reversed(study.visits) if one.digest in measured]
     order = sorted(latest_first, key=lambda one: one.threads != run.protocol.threads)
-    return tuple(
-        _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
+    first, *others = (
+        _summarize_environment(study, one, run, draws, (*order[:place], *order[place + 1 :]))
         for place, one in enumerate(order)
     )
+    return replace(first, others=tuple(others))
 
 
 def _summarize_environment(
     study: Study,
     environment: Environment,
     run: RunInfo,
-    baseline_config: str,
     draws: int,
     others: Sequence[Environment],
 ) -> Results:
-    gathered = gather(study, environment.digest, baseline_config, run.protocol.batch_sizes)
+    gathered = gather(study, environment.digest, run.protocol.batch_sizes)
     variants: list[VariantResult] = []
     objectives: dict[Objective, None] = {}
     for evidence in gathered:

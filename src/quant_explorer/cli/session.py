@@ -150,9 +150,11 @@ def write_and_show(
     run: RunFolder, study: Study, wanted: RunDescription, *, multi: bool, as_json: bool
 ) -> Results:
     """Write the report of a run and print its tables, or its figures as JSON."""
+    from quant_explorer.analysis.rank import summarize
     from quant_explorer.report.render import encode_results, write_report
 
-    results = write_report(study, run_info(study, wanted), run.report, multi=multi)
+    results = summarize(study, run_info(study, wanted))
+    write_report(results, run.report, multi=multi)
     if as_json:
         output.file.write(encode_results(results).decode())
     else:

@@ -16,12 +16,12 @@ from quant_explorer.cli.options import json_option, sweep_options
 from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
+    from quant_explorer.analysis.sweep.findings import SeedFindings
     from quant_explorer.cli.session import Session
     from quant_explorer.core.study import Study
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
-    from quant_explorer.report.sweep.files import SeedFindings
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
@@ -129,10 +129,10 @@ class _Sweep:
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
+        from quant_explorer.analysis.sweep.summary import decide_all
+        from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME
         from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
-        from quant_explorer.pipeline.plan.space import BASELINE_CONFIG, BASELINE_RUNTIME
-        from quant_explorer.report.sweep.files import decide_all
 
         decisions = decide_all(list(self.findings.values()), self.plan)
         names = {f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}", *(one.chosen for one in decisions)}
@@ -155,6 +155,7 @@ class _Sweep:
 
         What describes how it was `measured` is written by the command that did so.
         """
+        from quant_explorer.analysis.sweep.tables import tabulate_sweep
         from quant_explorer.cli.console import ConsoleProgress, messages, output
         from quant_explorer.cli.session import show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
@@ -169,13 +170,14 @@ class _Sweep:
             else None
         )
         with ConsoleProgress().task("writing tables and plots", None):
-            summary = write_sweep(findings, self.plan, reproducibility, self.config.run_dir)
+            tables = tabulate_sweep(findings, self.plan)
+            write_sweep(tables, reproducibility, self.config.run_dir)
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
         for one in findings:
             show(one.results)
-        for sentence in describe_sweep(summary, findings):
+        for sentence in describe_sweep(tables):
             output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
         messages.print(f"Report: {self.config.run_dir}", highlight=False, markup=False, soft_wrap=True)
 
@@ -195,9 +197,11 @@ class _Sweep:
         return RunDescription(self.config.settings_of_seed(seed), self.config.protocol)
 
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
+        from quant_explorer.analysis.rank import summarize
+        from quant_explorer.analysis.sweep.findings import examine_seed
         from quant_explorer.cli.session import run_info
         from quant_explorer.report.render import write_report
-        from quant_explorer.report.sweep.files import examine_seed
 
-        results = write_report(study, run_info(study, described), run.report, multi=False)
+        results = summarize(study, run_info(study, described))
+        write_report(results, run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 from quant_explorer.core.quantspec import Target
 
+BASELINE_CONFIG, BASELINE_RUNTIME = "fp32_baseline", "eager"
+"""What every variant is compared with: the float model as trained, in plain PyTorch."""
+CONTROL_CONFIG = "fp32_finetune"
+"""The float model trained for as long as the variants that are fine-tuned."""
+
 ParameterValue = str | int | float | bool
 
 

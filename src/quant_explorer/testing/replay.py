@@ -24,7 +24,7 @@ from quant_explorer.core.measurement import (
     twin_key,
 )
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.recipe import BASELINE_CONFIG, digest_of
 from quant_explorer.core.study import Study
 
 CLASSES = ("cat", "dog", "frog", "ship")
@@ -154,7 +154,7 @@ def _predictions(one: Played, scene: Scene) -> Predictions:
         (label + 1) % len(CLASSES) if position >= count - one.wrong else label
         for position, label in enumerate(labels)
     )
-    sqnr_db = None if one.config == "fp32_baseline" else 30.0
+    sqnr_db = None if one.config == BASELINE_CONFIG else 30.0
     return Predictions(tuple(range(count)), top1, count, scene.trained, sqnr_db)
 
 

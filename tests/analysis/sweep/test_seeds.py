@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from quant_explorer.analysis.sweep.findings import SeedFindings
 from quant_explorer.analysis.sweep.seeds import probability_over_seeds, summarize_seeds
 from quant_explorer.core.measurement import Status
-from quant_explorer.report.sweep.files import SeedFindings
 from tests.analysis.sweep.swept import GRID, swept
 
 
