@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from quant_explorer.report.schema import schema_json
+from results_schema import SCHEMA_PATH
 from tests.cli.invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def change_cell(path: Path, change: Callable[[dict[str, dict[str, object]]], obj
 
 def test_it_reports_each_model_on_its_own(report: Path) -> None:
     content = json.loads((report / "multi_results.json").read_bytes())
-    jsonschema.Draft202012Validator(json.loads(schema_json())).validate(content)
+    jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_bytes())).validate(content)
     assert {variant["model"] for variant in content["variants"]} == {"small_cnn"}
     assert all(variant["status"] == "ok" for variant in content["variants"])
     # It takes the images as they are, so it was trained on them.

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from quant_explorer.analysis.results import Accuracy, Agreement, ClassAccuracy
 from quant_explorer.core.measurement import Measurement, Predictions, ReportSplit
-from quant_explorer.stats.intervals import Interval, PairedAccuracy, compare_paired, holm, wilson
+from quant_explorer.stats.intervals import Interval, wilson
+from quant_explorer.stats.paired import PairedAccuracy, compare_paired, holm
 
 SIGNIFICANCE = 0.05
 PAIRED = ("diff_pp", "diff_ci_pp", "mcnemar_p", "verdict")

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 from quant_explorer.analysis.results import Latency, TwinCheck
 from quant_explorer.core.measurement import Round, TimingEnd, twin_key
 from quant_explorer.stats.contrasts import log_contrasts
-from quant_explorer.stats.intervals import (
-    FEWEST_FOR_QUOTIENT,
-    Interval,
-    median_interval,
-    quotient_interval,
-    tail_percentile,
-)
+from quant_explorer.stats.intervals import FEWEST_FOR_QUOTIENT, Interval, median_interval, quotient_interval
+from quant_explorer.stats.rounds import tail_percentile
 
 NOT_TIMED = "not timed at this batch size"
 MIN_ROUNDS = 2

@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.analysis.results import Place
-from quant_explorer.stats.frontier import (
-    Objective,
-    dominated_by,
-    draw_accuracy,
-    draw_latency,
-    frontier_probability,
-    on_frontier,
-)
+from quant_explorer.stats.frontier import Objective, dominated_by, frontier_probability, on_frontier
+from quant_explorer.stats.resampling import draw_accuracy, draw_latency
 
 SEED = 20_240_607
 

@@ -13,7 +13,8 @@ from quant_explorer.core.measurement import Environment, FileSize, Status
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.stats.frontier import Objective
-from quant_explorer.stats.intervals import Interval, Verdict
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.paired import Verdict
 
 SCHEMA_VERSION = 2
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from quant_explorer.analysis.latency import Timings
 from quant_explorer.analysis.results import Results, VariantResult
-from quant_explorer.stats.intervals import Interval, quantile_of_rounds
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.rounds import quantile_of_rounds
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75)
 

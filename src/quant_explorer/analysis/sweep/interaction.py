@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.core.settings.plan import Cell, SweepPlan
-from quant_explorer.stats.intervals import mean_of_changes
+from quant_explorer.stats.paired import mean_of_changes
 
 ADDS_UP, COMPOUNDS, COMPENSATES = "adds up", "compounds", "compensates"
 

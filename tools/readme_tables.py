@@ -1,4 +1,4 @@
-"""Puts tables of committed results into a document: `python -m quant_explorer.report.readme`.
+"""Puts tables of committed results into a document: `python tools/readme_tables.py DOCUMENT RESULTS...`.
 
 Each table stands between two comments that name the folder of its results, so that a test can tell when it is
 not current.
@@ -42,10 +42,9 @@ def _table(results: Results, model: str) -> str:
     table = pareto_table(results, model)
     shown = 1 + sum(bool(one.frontier.on_frontier) for one in results.of_model(model)[1:])
     rest = len(table.rows) - shown
-    told = (
-        f"\n\n{rest} more were measured; something beats each on size, latency and accuracy." if rest else ""
-    )
-    return markdown_table(replace(table, rows=table.rows[:shown])).strip() + told
+    dominated = f"{rest} more were measured; something beats each on size, latency and accuracy."
+    best = markdown_table(replace(table, rows=table.rows[:shown])).strip()
+    return f"{best}\n\n{dominated}" if rest else best
 
 
 def _setting(results: Results) -> str:
