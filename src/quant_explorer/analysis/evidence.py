@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
 from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
-from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME
+from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG
 from quant_explorer.core.study import Study
 
 
@@ -114,13 +114,12 @@ def _without_figures(failed: Measurement) -> Measurement:
 
 
 def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
-    name = f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}"
     for one in measurements:
-        if one.variant.name == name:
+        if one.variant.name == BASELINE:
             if one.status is Status.OK:
                 return one, ""
-            return None, f"the baseline {name} {one.status.explain(one.reason)}"
-    return None, f"the baseline {name} was not measured"
+            return None, f"the baseline {BASELINE} {one.status.explain(one.reason)}"
+    return None, f"the baseline {BASELINE} was not measured"
 
 
 def _score(

@@ -15,7 +15,7 @@ from quant_explorer.cli.options import (
     multi_options,
     runtime_option,
 )
-from quant_explorer.core.recipe import BASELINE_CONFIG
+from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME
 from quant_explorer.core.settings.declaration import Value
 from quant_explorer.core.settings.groups import MeasurementProtocol
 
@@ -27,7 +27,7 @@ PROTOCOL = MeasurementProtocol(batch_sizes=(1,))
 @click.command()
 @models_option("Models.", unset="all that `list` shows")
 @config_option(required=False, unset=",".join(CONFIGS))
-@runtime_option("eager")
+@runtime_option(BASELINE_RUNTIME)
 @partial(multi_options, protocol=PROTOCOL)
 @json_option
 def command(

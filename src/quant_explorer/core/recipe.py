@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from quant_explorer.core.quantspec import Target
 
-BASELINE_CONFIG, BASELINE_RUNTIME = "fp32_baseline", "eager"
-"""What every variant is compared with: the float model as trained, in plain PyTorch."""
-CONTROL_CONFIG = "fp32_finetune"
-"""The float model trained for as long as the variants that are fine-tuned."""
-
 ParameterValue = str | int | float | bool
+
+# The variant that all others are compared with; its configuration is on every runtime.
+BASELINE_CONFIG = "fp32_baseline"
+BASELINE_RUNTIME = "eager"
+BASELINE = f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}"
+# The float model, trained for as long as the variants that are fine-tuned.
+CONTROL_CONFIG = "fp32_finetune"
 
 
 @dataclass(frozen=True)

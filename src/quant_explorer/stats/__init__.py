@@ -1,1 +1,1 @@
-"""Statistics as pure functions on arrays: intervals, paired tests, rounds, contrasts, resampling, frontier."""
+"""Statistics, pure functions on arrays: intervals, paired tests, rounds, contrasts, resampling, frontier."""

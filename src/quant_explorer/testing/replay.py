@@ -24,7 +24,7 @@ from quant_explorer.core.measurement import (
     twin_key,
 )
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import BASELINE_CONFIG, digest_of
+from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME, digest_of
 from quant_explorer.core.study import Study
 
 CLASSES = ("cat", "dog", "frog", "ship")
@@ -45,7 +45,7 @@ class Played:
     slowness: float = 1.0
     wrong: int = 0
     size_bytes: int = 1_000_000
-    runtime: str = "eager"
+    runtime: str = BASELINE_RUNTIME
     model: str = "small_cnn"
     group: str = "all"
     images: int | None = None
