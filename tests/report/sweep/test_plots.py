@@ -1,30 +1,26 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from PIL import Image
 
 from quant_explorer.analysis.sweep.rows import SweepRow
 from quant_explorer.core.cost.roofline import Peaks
-from quant_explorer.report.annotate import INK, Mark, label_marks
-from quant_explorer.report.labels import Box
-from quant_explorer.report.sweep import cost_plot
+from quant_explorer.report.points import INK
 from quant_explorer.report.sweep.cost_plot import draw_cost
 from quant_explorer.report.sweep.figures import choose_look, styled
 from quant_explorer.report.sweep.plots import LATENCY, draw_sweep
-from tests.report.sweep.scene import LEVELS, PEAKS, RUNTIMES, grid, layers, row
+from tests.report.sweep.scene import PEAKS, RUNTIMES, grid, layers, row, variant
 from tests.report.test_plot import count_of, pixels
 
 ALWAYS = ("accuracy_vs_latency", "accuracy_vs_memory", "layer_macs", "layer_activations")
-Line = Sequence[tuple[float, float]]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -194,33 +190,17 @@ def test_odd_rows_are_drawn_too(change: dict[str, object]) -> None:
     assert drawn_share(files["accuracy_vs_memory.png"]) > 0.005
 
 
-def test_names_cover_neither_each_other_nor_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[list[tuple[str, Box]]] = []
+def test_what_is_on_the_frontier_is_numbered_and_the_key_names_the_numbers() -> None:
+    rows = [variant(level, kind, "eager") for level, kind in ((0.0, "fp32"), (0.5, "fp32"), (0.7, "int8"))]
 
-    def watch(
-        axes: Axes,
-        named: Sequence[Mark],
-        others: Sequence[Mark],
-        lines: Sequence[Line],
-        dpi: float,
-        *,
-        crowded: bool,
-    ) -> tuple[Box | None, ...]:
-        boxes = label_marks(axes, named, others, lines, dpi, crowded=crowded)
-        found.append([(mark.text, box) for mark, box in zip(named, boxes, strict=True) if box is not None])
-        return boxes
+    def written(*best: bool) -> Counter[str]:
+        marked = [replace(one, on_frontier=on) for one, on in zip(rows, best, strict=True)]
+        return Counter(texts(draw_sweep(marked, [], None)["accuracy_vs_latency.svg"]))
 
-    monkeypatch.setattr(cost_plot, "label_marks", watch)
-    files = draw_sweep(grid((*LEVELS, 0.1, 0.35, 0.6)), [], None)
-    for written, stem in zip(found, ("accuracy_vs_latency", "accuracy_vs_memory"), strict=True):
-        assert len(written) > 4
-        assert all(one.overlap(other) < 1 for (_, one), (_, other) in combinations(written, 2))
-        assert all(box.left >= 0 and box.right <= 1500 for _, box in written)
-        # They are at the same place in the drawing, which counts in points and not in pixels.
-        drawing = ElementTree.fromstring(files[f"{stem}.svg"])
-        places = {text.text: float(text.attrib.get("x", "nan")) for text in drawing.iter(f"{SVG}text")}
-        for name, box in written:
-            assert places[name] == pytest.approx((box.left + box.right) / 2 * 72 / 150, abs=0.5)
+    added = written(True, True, False) - written(False, False, False)
+    assert added.keys() == {"1", "2", "pruned50_fp32@eager", "fp32_baseline@eager"}
+    # By cost, as they stand from left to right.
+    assert [text for text in added if "@" in text] == ["pruned50_fp32@eager", "fp32_baseline@eager"]
 
 
 def test_levels_get_lighter_and_runtimes_differ() -> None:
