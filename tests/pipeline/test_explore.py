@@ -18,15 +18,18 @@ from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import StorageError
 from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Status
 from quant_explorer.core.recipe import Recipe
+from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline import explore as explore_module
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder, open_run
+from quant_explorer.pipeline.scoring import LEAST_SCORED_IMAGES
 from quant_explorer.pipeline.worker.messages import Opening
 from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
+from quant_explorer.testing.toys import toy_dataset
 from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
@@ -158,6 +161,34 @@ def test_what_was_recorded_is_not_done_again(run: RunFolder, monkeypatch: pytest
     assert [one.measurement for one in second.contenders] == [one.measurement for one in first.contenders]
     assert not second.failed
     assert run.study.read_bytes() == before
+
+
+def test_what_a_later_protocol_asks_for_is_measured(run: RunFolder) -> None:
+    """Memory at a new batch size, and images that a shorter time left out; only once."""
+    more_images = toy_dataset(train=64, search=8, report=LEAST_SCORED_IMAGES + 40)
+
+    def explore(protocol: MeasurementProtocol) -> tuple[Measurement, list[str]]:
+        watching = Watching(lambda *_: None)
+        subject = toy_subject(dataset=more_images, progress=watching)
+        outcome = exploration(run, subject=subject, protocol=protocol).explore([FP32], until=Until.MEASURED)
+        return outcome.contenders[0].measurement, watching.said
+
+    def scored(measurement: Measurement) -> int:
+        assert measurement.predictions is not None
+        return len(measurement.predictions.positions)
+
+    first, _ = explore(PROTOCOL)
+    assert scored(first) < 140
+    larger = replace(PROTOCOL, batch_sizes=(1, 4, 8))
+    second, said = explore(larger)
+    assert [one.batch_size for one in second.memory] == [1, 8]
+    assert said == ["Measuring fp32_baseline@fake again for peak memory at batch 8."]
+    third, said = explore(replace(larger, time_limit_s=60.0))
+    assert scored(third) == 140
+    assert said == [
+        f"Measuring fp32_baseline@fake again for outputs of {140 - scored(second)} of 140 images."
+    ]
+    assert explore(larger) == (third, [])
 
 
 def test_another_environment_is_measured_again(run: RunFolder) -> None:

@@ -188,12 +188,17 @@ class VariantResult:
         return scored.images if scored else 0
 
 
+# The median over rounds withstands a share of spoiled ones, and half of this spoils its interval little.
+MOST_DISTURBED = 0.2
+
+
 @dataclass(frozen=True)
 class TwinCheck:
     """The A/A control of one comparison: the baseline's artifact timed against itself.
 
     `ratio` is the median of baseline / twin. `separable` is True when its interval excludes 1.0: the
     machine was too noisy for this comparison. `stopped_by` is "precision", "time_limit" or "rounds".
+    `disturbed_rounds` are those in which others took much of the measuring cores (`analysis/latency.py`).
     """
 
     model: str
@@ -205,6 +210,12 @@ class TwinCheck:
     separable: bool | None = None
     stopped_by: str | None = None
     reasons: Reasons = field(default_factory=dict)
+    disturbed_rounds: int = 0
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether the control says not to trust the latencies, or others took the cores too often."""
+        return bool(self.separable) or self.disturbed_rounds > MOST_DISTURBED * self.rounds
 
     @property
     def resolution(self) -> float | None:

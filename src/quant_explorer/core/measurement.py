@@ -130,7 +130,7 @@ class Predictions:
     the five largest logits. `trained` is False for a model that was not trained on these classes: it
     has no accuracy, only agreement with FP32. `sqnr_db` compares the logits with the FP32 baseline's:
     10 log10(sum of squares of the reference / sum of squares of the difference); None for the
-    baseline itself and where the two are equal.
+    baseline itself and where the two are equal. `time_limit_s` is what was allowed for them.
     """
 
     positions: tuple[int, ...]
@@ -138,6 +138,7 @@ class Predictions:
     top5_hits: int
     trained: bool
     sqnr_db: float | None = None
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,29 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What the measuring cores were like in a round; None for what the system does not tell.
+
+    `waiting_share` is the time that ready workers waited for a core that other processes had, and
+    `steal_share` what the host of a virtual machine took of the cores, both as shares of the time that
+    timing took. `siblings` are the other hardware threads of the measuring cores.
+    """
+
+    load_average: float | None = None
+    waiting_share: float | None = None
+    steal_share: float | None = None
+    governors: tuple[str, ...] = ()
+    siblings: tuple[int, ...] = ()
+    cpu_quota: float | None = None
+    memory_limit_bytes: int | None = None
+
+    @property
+    def taken_share(self) -> float:
+        """The share of time that others took of the measuring cores, as far as is known."""
+        return (self.waiting_share or 0.0) + (self.steal_share or 0.0)
+
+
+@dataclass(frozen=True)
 class Round:
     """One interleaved round: every variant of a group opened once, and timed once in each pass.
 
@@ -203,6 +227,7 @@ class Round:
     passes: tuple[tuple[Block, ...], ...]
     opening_s: float | None = None
     timing_s: float | None = None
+    conditions: Conditions | None = None
 
     @property
     def keys(self) -> frozenset[str]:

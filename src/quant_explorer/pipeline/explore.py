@@ -30,7 +30,7 @@ from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
-from quant_explorer.pipeline.measure import measure, status_of
+from quant_explorer.pipeline.measure import find_missing, measure, status_of
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender
@@ -144,7 +144,11 @@ class Exploration:
     ) -> Contender | Measurement:
         digest = contender.digest
         found = self.study.measurements(self.environment.digest).get(digest)
-        if found is None or found.status is not Status.OK:
+        ok = found is not None and found.status is Status.OK
+        missing = find_missing(found, self.subject, self.protocol) if found and ok else None
+        if missing:
+            self.subject.progress.say(f"Measuring {contender.measurement.variant.name} again for {missing}.")
+        if found is None or not ok or missing:
             reference = self._read_outputs(baseline) if baseline else None
             found, scored = measure(
                 contender.artifact,
@@ -152,7 +156,7 @@ class Exploration:
                 self.subject,
                 self.run,
                 contender.runtime,
-                self.protocol,
+                self._no_shorter_than(found),
                 reference,
                 meanwhile=meanwhile,
             )
@@ -163,6 +167,12 @@ class Exploration:
             # An artifact of another version was measured since. A table shows the latest of each name.
             self.study.append(found)
         return replace(contender, measurement=found) if found.status is Status.OK else found
+
+    def _no_shorter_than(self, found: Measurement | None) -> MeasurementProtocol:
+        """Return the protocol with at least the time that an earlier measurement had for its images."""
+        predictions = found.predictions if found else None
+        earlier = predictions.time_limit_s if predictions else None
+        return replace(self.protocol, time_limit_s=max(self.protocol.time_limit_s, earlier or 0.0))
 
     def _record(self, measurement: Measurement) -> None:
         earlier = self.study.measurements(self.environment.digest)

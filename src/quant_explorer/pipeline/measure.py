@@ -96,6 +96,7 @@ def measure(
             scored = scoring.result()
         labels = subject.dataset.report.labels
         predictions = score(scored, labels, trained=subject.trained, reference=reference)
+        predictions = replace(predictions, time_limit_s=protocol.time_limit_s)
         return replace(found, predictions=predictions), scored
     except (BuildError, WorkerError) as error:
         return replace(found, status=status_of(error), reason=explain(error)), None
@@ -136,5 +137,28 @@ def _peaks(
 ) -> Iterator[PeakMemory]:
     if opened.memory_reason is not None:
         return
-    for size in sorted({1, max(protocol.batch_sizes)}):
+    for size in _memory_sizes(protocol):
         yield worker.measure_memory(subject.batch(size))
+
+
+def _memory_sizes(protocol: MeasurementProtocol) -> tuple[int, ...]:
+    return tuple(sorted({1, max(protocol.batch_sizes)}))
+
+
+def find_missing(found: Measurement, subject: Subject, protocol: MeasurementProtocol) -> str | None:
+    """Return what a measurement lacks of what `protocol` asks for, or None when it has it all.
+
+    Memory at a batch size that it was not measured at, or images that a shorter time limit left out. What
+    was tried with as much time and could not be had is not missing.
+    """
+    known = {one.batch_size for one in found.memory}
+    sizes = [size for size in _memory_sizes(protocol) if size not in known]
+    if sizes and found.memory_reason is None:
+        return f"peak memory at batch {', '.join(map(str, sizes))}"
+    predictions = found.predictions
+    images = len(subject.dataset.report)
+    if predictions is not None and len(predictions.positions) < images:
+        allowed = predictions.time_limit_s
+        if allowed is None or allowed < protocol.time_limit_s:
+            return f"outputs of {images - len(predictions.positions)} of {images} images"
+    return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from quant_explorer.core.measurement import (
     Block,
+    Conditions,
     Environment,
     Executed,
     FileSize,
@@ -73,7 +74,8 @@ class Scene:
 
     `base_s` is the baseline's latency of one image, `noise` the relative spread of calls, `drift` the
     relative spread that all variants of one round share, `twin` the twin's latency relative to the
-    baseline's, and a variant of model "x" takes `base_s` times the batch size times its slowness.
+    baseline's, and a variant of model "x" takes `base_s` times the batch size times its slowness. In the
+    first `disturbed` rounds other work took a tenth of the measuring cores.
     """
 
     environment: str = "env-a"
@@ -88,6 +90,7 @@ class Scene:
     trained: bool = True
     stopped_by: str = "precision"
     seed: int = 0
+    disturbed: int = 0
     instruction_sets: tuple[str, ...] = ("avx2",)
 
 
@@ -174,7 +177,8 @@ def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np
                 }
                 order = generator.permutation(list(calls)).tolist()
                 blocks = tuple(Block(key, calls[key]) for key in order)
-                study.append(Round(scene.environment, group, batch, number, (blocks,)))
+                conditions = Conditions(waiting_share=0.1 if number < scene.disturbed else 0.0)
+                study.append(Round(scene.environment, group, batch, number, (blocks,), conditions=conditions))
             study.append(
                 TimingEnd(scene.environment, group, batch, baseline.variant.digest, scene.stopped_by)
             )

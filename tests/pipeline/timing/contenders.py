@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -80,6 +81,7 @@ class StubWorker:
     """Stands in for a process where only the course of the rounds matters; every call takes `call_ns`."""
 
     call_ns: int
+    pid: int = field(default_factory=os.getpid)
 
     def __enter__(self) -> StubWorker:
         return self

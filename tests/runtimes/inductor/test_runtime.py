@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import BuildError
@@ -139,13 +139,18 @@ class TestGraph:
 
     def test_a_float_model_is_exported_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         exported: list[torch.nn.Module] = []
-        export = pt2e._export
+        export = torch.export.export
 
-        def count(model: torch.nn.Module, shape: tuple[int, ...], largest: int | None) -> ExportedProgram:
+        def count(
+            model: torch.nn.Module,
+            example: tuple[torch.Tensor, ...],
+            *,
+            dynamic_shapes: tuple[dict[int, Dim]],
+        ) -> ExportedProgram:
             exported.append(model)
-            return export(model, shape, largest)
+            return export(model, example, dynamic_shapes=dynamic_shapes)
 
-        monkeypatch.setattr(pt2e, "_export", count)
+        monkeypatch.setattr(torch.export, "export", count)
         model = toy_model()
         for spec in ("fp32", STATIC, "dynamic_int8"):
             graph_of(SPECS[spec], model)

@@ -15,6 +15,8 @@ from quant_explorer.core.measurement import Block, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
+from quant_explorer.machine.conditions import describe_conditions, read_counters
+from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.pipeline.measure import open_worker
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
@@ -65,6 +67,7 @@ class Comparison:
         self.subject, self.run, self.study, self.protocol = subject, run, study, protocol
         self.environment = baseline.measurement.environment
         self.twin = twin_key(baseline.digest)
+        self.cores = measuring_cores(protocol.threads)
 
     def run_all(self, unfinished: Mapping[int, Sequence[Round]]) -> None:
         """Run rounds at each batch size, after those it has, until it has its reason to stop.
@@ -164,6 +167,8 @@ class Comparison:
         for key in keys:
             with self._blame(key):
                 workers[key].hold(batch)
+        pids = [worker.pid for worker in workers.values()]
+        before = read_counters(self.cores, pids)
         start = time.monotonic()
         passes = [self._run_pass(keys, workers, rng)]
         pass_s = max(time.monotonic() - start, 1e-6)
@@ -172,7 +177,10 @@ class Comparison:
         more = plan_passes(earlier, opening_s, pass_s) - 1
         passes += [self._run_pass(keys, workers, rng) for _ in range(more)]
         timing_s = time.monotonic() - start
-        record = Round(self.environment, self.group, size, number, tuple(passes), opening_s, timing_s)
+        conditions = describe_conditions(self.cores, before, read_counters(self.cores, pids))
+        record = Round(
+            self.environment, self.group, size, number, tuple(passes), opening_s, timing_s, conditions
+        )
         self.study.append(record)
         state.rounds.append(record)
 
