@@ -20,6 +20,7 @@ from quant_explorer.core.measurement import Environment, Measurement, ReportSpli
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
+from quant_explorer.metrics import METRICS
 from quant_explorer.pipeline import explore as explore_module
 from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.explore import Outcome, Until
@@ -30,6 +31,7 @@ from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.toys import toy_dataset
+from tests.pipeline.toy_metric import ProcessAndSize
 from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
@@ -91,6 +93,27 @@ def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
     }
     assert all(reason and CHECKED not in reason for reason in reasons(outcome).values())
     assert outcome.failed
+
+
+def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_was_there(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explored(run, FP32)
+    # Workers import the metric by its module's name.
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setitem(METRICS._members, ProcessAndSize.name, ProcessAndSize())
+    explored(run, FP32)
+    (found,) = Study.load(run.study).measurements(ENVIRONMENT.digest).values()
+    (observed,) = found.observations
+    pid, size, logits = observed.values
+    assert (observed.metric, observed.unit, observed.reason) == ("process_and_size", "n", None)
+    assert pid != os.getpid()
+    assert size == sum(file.bytes for file in found.files)
+    assert logits == 4
+    records = len(Study.load(run.study).records)
+    explored(run, FP32)
+    assert len(Study.load(run.study).records) == records
 
 
 def test_what_fails_at_once_fails_when_its_files_are_checked(

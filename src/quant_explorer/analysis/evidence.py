@@ -110,7 +110,7 @@ def _join(
 
 
 def _without_figures(failed: Measurement) -> Measurement:
-    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=())
+    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=(), observations=())
 
 
 def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:

@@ -151,6 +151,16 @@ class EnergyBlock:
 
 
 @dataclass(frozen=True)
+class Observation:
+    """What a metric of `metrics/__init__.py:METRICS` found: a value a repetition; without any, the reason."""
+
+    metric: str
+    unit: str
+    values: tuple[float, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What was found of one variant in one environment: everything but latency, which is comparative.
 
@@ -175,6 +185,7 @@ class Measurement:
     energy: tuple[EnergyBlock, ...] = ()
     energy_reason: str | None = None
     precision: Precision | None = None
+    observations: tuple[Observation, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from quant_explorer.core.measurement import Environment, Measurement, Status, Va
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
+from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
@@ -148,7 +149,7 @@ class Exploration:
         missing = find_missing(found, self.subject, self.protocol) if found and ok else None
         if missing:
             self.subject.progress.say(f"Measuring {contender.measurement.variant.name} again for {missing}.")
-        if found is None or not ok or missing:
+        if found is None or not ok or missing or _lacks_a_metric(found):
             reference = self._read_outputs(baseline) if baseline else None
             found, scored = measure(
                 contender.artifact,
@@ -243,3 +244,8 @@ class Exploration:
             return None
         with np.load(path) as stored:
             return Scored(stored["positions"], stored["logits"])
+
+
+def _lacks_a_metric(found: Measurement) -> bool:
+    """Whether a metric is registered now that was not when the variant was measured."""
+    return not METRICS.keys() <= {one.metric for one in found.observations}

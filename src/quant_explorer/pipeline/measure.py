@@ -15,6 +15,7 @@ from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores, measuring_cores
+from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import score_split
@@ -78,6 +79,9 @@ def measure(
             found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
             blocks, no_energy = _energy(worker, subject)
             found = replace(found, energy=blocks, energy_reason=no_energy)
+            for metric in METRICS.values():
+                observed = worker.observe(metric, subject.batch(1))
+                found = replace(found, observations=(*found.observations, observed))
 
             def inspect_and_score() -> Scored:
                 nonlocal found

@@ -15,6 +15,7 @@ from quant_explorer.core.measurement import (
     Executed,
     FileSize,
     Measurement,
+    Observation,
     PeakMemory,
     Predictions,
     ReportSplit,
@@ -59,6 +60,7 @@ class Played:
     steps: tuple[str, ...] = ()
     precision: Precision | None = None
     ran_in: Precision = "fp32"
+    observations: tuple[Observation, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -147,6 +149,7 @@ def measurement(one: Played, scene: Scene) -> Measurement:
         notes=one.notes,
         steps=one.steps,
         precision=one.precision,
+        observations=one.observations,
     )
 
 

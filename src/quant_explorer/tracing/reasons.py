@@ -19,13 +19,8 @@ CAPTURING: Final = (
 )
 QUANTIZE_ADVICE: Final = "keep the layers it is about in float, or write them otherwise"
 # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these.
-REFUSALS: Final[tuple[type[Exception], ...]] = (
-    AssertionError,
-    AttributeError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+Refusals = tuple[type[Exception], ...]
+REFUSALS: Final[Refusals] = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
 
 
 @contextmanager
