@@ -10,7 +10,7 @@ from quant_explorer.analysis.distrust import list_distrust
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.latency import check_twins
 from quant_explorer.analysis.picks import pick
-from quant_explorer.analysis.place import Contender, default_objectives, find_places
+from quant_explorer.analysis.place import RankedVariant, default_objectives, find_places
 from quant_explorer.analysis.results import SCHEMA_VERSION, Place, Results, RunInfo, VariantResult
 from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
@@ -92,18 +92,18 @@ def _rank(
     draws: int,
 ) -> dict[str, Place]:
     places: dict[str, Place] = {}
-    contenders: dict[str, Contender] = {}
+    ranked: dict[str, RankedVariant] = {}
     for variant in variants:
-        contender = enter(evidence, variant, batch)
-        if isinstance(contender, str):
-            places[variant.digest] = Place(reason=contender)
+        entry = enter(evidence, variant, batch)
+        if isinstance(entry, str):
+            places[variant.digest] = Place(reason=entry)
         else:
-            contenders[variant.digest] = contender
-    found = find_places(list(contenders.values()), objectives, draws)
-    return places | dict(zip(contenders, found, strict=True))
+            ranked[variant.digest] = entry
+    found = find_places(list(ranked.values()), objectives, draws)
+    return places | dict(zip(ranked, found, strict=True))
 
 
-def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
+def enter(evidence: Evidence, variant: VariantResult, batch: int) -> RankedVariant | str:
     """Return the variant with its figures on every axis, or why it cannot be ranked."""
     if variant.status is not Status.OK:
         return f"it {variant.status.explain(variant.reason)}"
@@ -121,4 +121,4 @@ def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender |
     if right is None:
         return "no comparable accuracy: it was scored on other images than the baseline"
     medians = evidence.timings[batch].levelled(variant.digest)
-    return Contender(variant.name, variant.size.bytes, latency.p50_s, medians, right)
+    return RankedVariant(variant.name, variant.size.bytes, latency.p50_s, medians, right)

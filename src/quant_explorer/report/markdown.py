@@ -147,4 +147,6 @@ def _notes(results: Results, level: str) -> Iterator[str]:
             )
     if names:
         yield f"{level} Notes"
-        yield "\n".join(escape(f"- {note.rstrip('.')}: {', '.join(those)}") for note, those in names.items())
+        yield "\n".join(
+            escape(f"- {note.rstrip('.')}: {', '.join(variants)}") for note, variants in names.items()
+        )

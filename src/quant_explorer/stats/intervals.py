@@ -85,7 +85,7 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     Maritz-Jarrett standard error 93.8 to 99.9 %.
     Below 6 rounds no two order statistics enclose a median with 95 %; there the interval is the median +-
     Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases.
-    The median of a machine that drifts is that of the sitting; only ratios carry over to another.
+    The median of a machine that drifts is that of this measurement; only ratios carry over to another.
     Raises ValueError for fewer than 2 rounds, and for values that are not positive and finite.
     """
     _require_durations(values)

@@ -21,6 +21,6 @@ def test_a_variant_that_died_while_it_was_timed_has_no_figures(tmp_path: Path) -
     assert (row.status, row.size_bytes, row.on_frontier) == ("died", 80_000, None)
     figures = (row.top1, row.diff_pp, row.latency_p50_s, row.speedup, row.peak_memory_bytes, row.cold_start_s)
     assert figures == (None,) * 6
-    assert "pruned50_int8@eager" not in found.contenders
+    assert "pruned50_int8@eager" not in found.ranked
     (variant,) = [variant for variant in results.variants if variant.config == "pruned50_int8"]
     assert set(variant.latency["1"].reasons.values()) == {"it died: killed by signal 9"}

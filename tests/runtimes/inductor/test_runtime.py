@@ -22,7 +22,7 @@ from quant_explorer.runtimes.inductor import lowering as inductor_lowering
 from quant_explorer.runtimes.inductor import saturation as inductor_saturation
 from quant_explorer.runtimes.inductor.runtime import PACKAGE_FILE, Inductor
 from quant_explorer.runtimes.torch_graph import pt2e
-from quant_explorer.testing.lowered import SPECS, Lowered
+from quant_explorer.testing.lowered import SPECS, LoweredCandidate
 from quant_explorer.testing.reference import differences, float_logits
 from quant_explorer.testing.toys import (
     TOY_CONVOLUTION_MACS,
@@ -37,7 +37,7 @@ REASON = Inductor().unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 STATIC = "static_int8_per_channel"
-Lower = Callable[[str, str], Lowered]
+Lower = Callable[[str, str], LoweredCandidate]
 OPEN = """
 import os, pathlib, signal, sys
 from quant_explorer.runtimes.inductor.runtime import Inductor

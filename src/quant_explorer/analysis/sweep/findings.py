@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quant_explorer.analysis.evidence import Evidence, gather
-from quant_explorer.analysis.place import Contender
+from quant_explorer.analysis.place import RankedVariant
 from quant_explorer.analysis.rank import enter
 from quant_explorer.analysis.results import Results
 from quant_explorer.analysis.sweep.interaction import Interaction, find_interactions
@@ -21,14 +21,14 @@ from quant_explorer.core.study import Study
 class SeedFindings:
     """Everything that was derived from one seed's study.
 
-    `contenders` is keyed by the variant's name, `float_models` by the pruning level.
+    `ranked` is keyed by the variant's name, `float_models` by the pruning level.
     """
 
     seed: int
     results: Results
     rows: tuple[SweepRow, ...]
     interactions: tuple[Interaction, ...]
-    contenders: Mapping[str, Contender]
+    ranked: Mapping[str, RankedVariant]
     float_models: Mapping[float, FloatModel]
     peaks: Peaks | None
     evidence: Evidence
@@ -56,7 +56,7 @@ def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> 
             plan,
         ),
         interactions=find_interactions(seed, evidence, plan),
-        contenders={name: entry for name, entry in entered.items() if isinstance(entry, Contender)},
+        ranked={name: entry for name, entry in entered.items() if isinstance(entry, RankedVariant)},
         float_models={
             cell.pruning: float_models[variant.digest]
             for variant in results.variants

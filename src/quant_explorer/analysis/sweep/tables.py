@@ -64,11 +64,11 @@ def tabulate_sweep(seeds: Sequence[SeedFindings], plan: SweepPlan, *, draws: int
     first = seeds[0]
     summary = summarize_sweep(seeds, plan)
     rows = tuple(row for seed in seeds for row in seed.rows)
-    contenders = [seed.contenders for seed in seeds]
+    ranked = [seed.ranked for seed in seeds]
     return SweepTables(
         rows=rows,
         energy_frontier=tuple(row for seed in seeds for row in energy_frontier(seed.rows)),
-        seeds=summarize_seeds(rows, contenders, first.results.objectives, draws),
+        seeds=summarize_seeds(rows, ranked, first.results.objectives, draws),
         layers=layer_rows(first.float_models, first.peaks, plan),
         interactions=tuple(interaction for seed in seeds for interaction in seed.interactions),
         hardware=hardware_rows(first.results.environment, first.peaks),
