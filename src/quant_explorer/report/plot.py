@@ -39,7 +39,7 @@ def draw_pareto(results: Results) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [(one, model) for one in (results, *results.others) for model in one.models]
+    panels = [(part, model) for part in (results, *results.others) for model in part.models]
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
     with style.context(["default", STYLE]):

@@ -193,9 +193,9 @@ def _draw_legend(figure: Figure, points: Sequence[_Point], look: Look, *, severa
             (
                 "colour: pruning level",
                 [
-                    (marker("o", LEGEND_AREA, look.colours[one]), name_level(one))
-                    for one in look.colours
-                    if one in levels
+                    (marker("o", LEGEND_AREA, look.colours[colour]), name_level(colour))
+                    for colour in look.colours
+                    if colour in levels
                 ],
             ),
             (
@@ -205,9 +205,9 @@ def _draw_legend(figure: Figure, points: Sequence[_Point], look: Look, *, severa
             (
                 "shape: runtime",
                 [
-                    (marker(look.shapes[one], LEGEND_AREA, "#BBBBBB"), one)
-                    for one in look.shapes
-                    if one in runtimes
+                    (marker(look.shapes[shape], LEGEND_AREA, "#BBBBBB"), shape)
+                    for shape in look.shapes
+                    if shape in runtimes
                 ],
             ),
         ],
