@@ -57,7 +57,7 @@ def _summarize_environment(
     for evidence in gathered:
         axes = default_objectives(run.ranked_batch, trained=evidence.trained)
         objectives |= dict.fromkeys(axes)
-        described = [describe_variant(evidence, one) for one in evidence.measurements]
+        described = [describe_variant(evidence, one, run.rules.margin_pp) for one in evidence.measurements]
         places = _rank(evidence, described, axes, run.ranked_batch, draws)
         variants += [replace(one, frontier=places[one.digest]) for one in described]
     aa = tuple(

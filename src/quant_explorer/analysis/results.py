@@ -11,9 +11,10 @@ from typing import Literal
 
 from quant_explorer.core.measurement import Environment, FileSize, Status
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
+from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.stats.frontier import Objective
-from quant_explorer.stats.intervals import Interval, Verdict
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.paired import NonInferiority, Verdict
 
 SCHEMA_VERSION = 2
 
@@ -34,6 +35,7 @@ class RunInfo:
     data_digest: str = ""
     version: str = ""
     unrecorded: tuple[str, ...] = ()
+    rules: DecisionRules = field(default_factory=DecisionRules)
 
     @property
     def ranked_batch(self) -> int:
@@ -107,7 +109,8 @@ class Accuracy:
     """Accuracy on the `images` of the report split this variant was scored on.
 
     `diff_pp` is the paired difference to the baseline in percentage points, on the `paired_images` both
-    were scored on. `verdict` is "tie" whenever `diff_ci_pp` holds 0.
+    were scored on. `verdict` is "tie" whenever `diff_ci_pp` holds 0; `non_inferiority` holds that interval
+    against the run's margin.
     """
 
     top1: float
@@ -120,6 +123,7 @@ class Accuracy:
     diff_ci_pp: Interval | None = None
     mcnemar_p: float | None = None
     verdict: Verdict | None = None
+    non_inferiority: NonInferiority | None = None
     reasons: Reasons = field(default_factory=dict)
 
 

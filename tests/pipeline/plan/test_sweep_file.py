@@ -115,6 +115,9 @@ ACTS: dict[str, tuple[object, Callable[[Sweep], object], object]] = {
     "memory_bandwidth_gbps": (20, lambda sweep: sweep.plan.gb_per_s, 20),
     "peak_compute_gmacs": (90.0, lambda sweep: sweep.plan.gmacs_per_s, 90.0),
     "pareto_use_ci": (True, lambda sweep: sweep.plan.budgets[0].use_ci, True),
+    "margin_pp": (1, lambda sweep: sweep.plan.rules.margin_pp, 1.0),
+    "epsilon_latency": (0.1, lambda sweep: sweep.plan.rules.epsilon_latency, 0.1),
+    "epsilon_size": (0.1, lambda sweep: sweep.plan.rules.epsilon_size, 0.1),
     "run_dir": ("there", lambda sweep: sweep.run_dir, Path("there")),
     "output_dir": ("there", lambda sweep: sweep.run_dir, Path("there")),
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.quantspec import Precision
+from quant_explorer.core.settings.groups import DecisionRules
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class SweepPlan:
     gb_per_s: float | None = None
     gmacs_per_s: float | None = None
     configuration: tuple[tuple[str, str], ...] = ()
+    rules: DecisionRules = field(default_factory=DecisionRules)
 
     def cell(self, config: str) -> Cell | None:
         """Return the cell of a configuration, None for one that is not of the grid (a control)."""
