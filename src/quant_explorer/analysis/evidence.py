@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
-from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.measurement import EnergyBlock, Measurement, ReportSplit, Round, Status, TimingEnd
 from quant_explorer.core.study import Study
 from quant_explorer.stats.intervals import CONFIDENCE
 
@@ -51,6 +51,10 @@ class Evidence:
             if one.variant.config == self.baseline_config and one.variant.runtime == runtime:
                 return one.variant.digest if one.status is Status.OK else None
         return None
+
+    def energy(self, digest: str) -> tuple[EnergyBlock, ...]:
+        """The blocks of calls whose energy was counted, of one variant."""
+        return next((one.energy for one in self.measurements if one.variant.digest == digest), ())
 
     def is_baseline(self, measurement: Measurement) -> bool:
         """Whether `measurement` is the one that all others are compared with."""

@@ -149,12 +149,17 @@ class ExecutedMacs:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a variant stands among those of its model; `reason` says why it is not ranked."""
+    """Where a variant stands among those of its model; `reason` says why it is not ranked.
+
+    `group` names the representative of those on the frontier that nothing measured shows to be better than
+    it; it is empty off the frontier.
+    """
 
     on_frontier: bool | None = None
     probability: float | None = None
     dominated_by: tuple[str, ...] = ()
     reason: str | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,18 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What to ship of one model by the rules of the run: the first of the names, the others tie with it.
+
+    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Results:
     """One environment's results. `others` are those of other environments, each ranked by itself."""
 
@@ -238,12 +255,17 @@ class Results:
     aa: tuple[TwinCheck, ...]
     picks: tuple[Pick, ...]
     distrust: tuple[str, ...]
+    answers: tuple[Answer, ...] = ()
     others: tuple[Results, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models that have variants, in the order first seen."""
         return tuple(dict.fromkeys(variant.model for variant in self.variants))
+
+    def answer_of(self, model: str) -> Answer | None:
+        """The answer of one model; None in a document of an earlier version."""
+        return next((answer for answer in self.answers if answer.model == model), None)
 
     def of_model(self, model: str) -> tuple[VariantResult, ...]:
         """The variants of one model."""

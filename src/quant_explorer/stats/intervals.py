@@ -31,6 +31,7 @@ FEWEST_FOR_QUOTIENT: Final = 6
 """Rounds of each of two groups below which `quotient_interval` would be too narrow."""
 
 _QUOTIENT_DRAWS: Final = 2000
+_TAIL_DRAWS: Final = 500
 _QUOTIENT_EXCESS: Final = 0.01
 _MORE_CALLS_THAN: Final[dict[int, int]] = {95: 130, 99: 662}
 
@@ -221,6 +222,30 @@ def tail_percentile(
     if count <= _MORE_CALLS_THAN[q]:
         return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {count}"
     return quantile_of_rounds(calls_s, q / 100), None
+
+
+def tail_interval(
+    calls_s: Sequence[NDArray[np.float64]], share: float, confidence: float = CONFIDENCE
+) -> Interval:
+    """Interval of `quantile_of_rounds`: the percentile bootstrap over rounds, which are independent.
+
+    Calls of a round are not, so that it is the rounds that are drawn (a cluster bootstrap: Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). With few rounds it is too narrow, as
+    every bootstrap of a tail. Raises ValueError for no rounds and for a round without calls.
+    """
+    point = quantile_of_rounds(calls_s, share)
+    calls = np.concatenate(calls_s)
+    order = np.argsort(calls)
+    owner = np.repeat(np.arange(len(calls_s)), [len(some) for some in calls_s])[order]
+    weight = np.concatenate([np.full(len(some), 1 / len(some)) for some in calls_s])[order]
+    rng = np.random.default_rng(0)
+    drawn = np.empty(_TAIL_DRAWS)
+    for number in range(_TAIL_DRAWS):
+        times = np.bincount(rng.integers(len(calls_s), size=len(calls_s)), minlength=len(calls_s))
+        below = np.cumsum(times[owner] * weight)
+        drawn[number] = calls[order][min(int(np.searchsorted(below, share * below[-1])), len(calls) - 1)]
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return Interval(min(low, point), max(high, point))
 
 
 def quantile_of_rounds(calls_s: Sequence[NDArray[np.float64]], share: float) -> float:

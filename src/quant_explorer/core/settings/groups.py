@@ -203,10 +203,10 @@ class SweepBudgets:
         None, "For the median call at batch 1.", above=0, metavar="MS", unset="no limit"
     )
     max_accuracy_drop_pp: float | None = setting(
-        None, "Loss of top-1 against fp32_baseline@eager.", at_least=0, metavar="PP", unset="no limit"
+        None, "Loss of top-1 against fp32_baseline@eager.", at_least=0, metavar="PP", unset="--margin-pp"
     )
     pareto_use_ci: bool = setting(
-        False, "Hold the bad end of an interval against the limits of latency and accuracy, not the point."
+        True, "Hold the bad end of an interval against the limits of latency and accuracy, not the point."
     )
     power_watts: float | None = setting(
         None, "For the energy proxy, where no counter is readable.", above=0, metavar="W", unset="no proxy"

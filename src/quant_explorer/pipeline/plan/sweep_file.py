@@ -87,9 +87,11 @@ class SweepConfig:
         """What the outputs are derived with."""
         budgets = self.budgets
         limits = Budgets(
-            active_memory_bytes=_scaled(budgets.active_memory_budget_mb, _MB),
+            memory_bytes=_scaled(budgets.active_memory_budget_mb, _MB),
             latency_s=_scaled(budgets.latency_budget_ms, 1e-3),
-            accuracy_drop_pp=budgets.max_accuracy_drop_pp,
+            accuracy_drop_pp=(
+                self.rules.margin_pp if budgets.max_accuracy_drop_pp is None else budgets.max_accuracy_drop_pp
+            ),
             use_ci=budgets.pareto_use_ci,
         )
         return SweepPlan(
@@ -97,7 +99,13 @@ class SweepConfig:
             seeds=self.seeds,
             cells=sweep_cells(self.grid.pruning_levels, self.grid.precisions),
             budgets=tuple(
-                dataclasses.replace(limits, memory_bytes=_scaled(budget, _MB))
+                limits
+                if budget is None
+                else dataclasses.replace(
+                    limits,
+                    size_bytes=budget * _MB,
+                    memory_bytes=min(budget * _MB, limits.memory_bytes or float("inf")),
+                )
                 for budget in budgets.memory_budgets_mb or (None,)
             ),
             power_watts=budgets.power_watts,
