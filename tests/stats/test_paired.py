@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 from scipy import stats as scipy_stats
 
-from quant_explorer.stats.paired import compare_paired, holm
+from quant_explorer.stats.paired import compare_paired, holm, judge_margin
 
 fixed = settings(derandomize=True, deadline=None, max_examples=60)
 Z = 1.959963984540054
@@ -107,6 +107,42 @@ class TestComparePaired:
     ) -> None:
         with pytest.raises(ValueError, match="arrays"):
             compare_paired(correct, reference)
+
+
+class TestJudgeMargin:
+    def test_equal_answers_need_as_many_images_as_the_score_interval_says(self) -> None:
+        # Without a differing image the bad end is -z^2 / (n + z^2): 0.5 pp at n = 199 z^2 = 764.4.
+        found = judge_margin(0, 0, 50, 0.5)
+        assert (found.verdict, found.more_images) == ("not shown", 765 - 50)
+        assert judge_margin(0, 0, 765, 0.5).verdict == "within the margin"
+
+    @pytest.mark.parametrize(("gained", "lost", "settled"), [(3, 3, "within the margin"), (0, 6, "worse")])
+    def test_the_images_that_are_named_settle_it_and_fewer_do_not(
+        self, gained: int, lost: int, settled: str
+    ) -> None:
+        total = 800
+        found = judge_margin(gained, lost, total, 0.5)
+        assert found.verdict == "not shown"
+        assert found.more_images > 0
+        enough = math.ceil(found.more_images / total) + 1
+        assert judge_margin(enough * gained, enough * lost, enough * total, 0.5).verdict == settled
+        few = enough - 1
+        assert judge_margin(few * gained, few * lost, few * total, 0.5).verdict == "not shown"
+
+    def test_a_loss_beyond_the_margin_is_worse(self) -> None:
+        assert judge_margin(10, 200, 5_000, 0.5).verdict == "worse"
+
+    def test_a_difference_that_is_the_margin_needs_more_images_than_there_are(self) -> None:
+        found = judge_margin(0, 5, 1_000, 0.5)
+        assert (found.verdict, found.more_images) == ("not shown", 0)
+
+    def test_the_confidence_decides(self) -> None:
+        verdicts = [judge_margin(10, 10, 4_000, 0.25, level).verdict for level in (0.8, 0.99)]
+        assert verdicts == ["within the margin", "not shown"]
+
+    def test_a_margin_of_nothing_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="margin"):
+            judge_margin(1, 1, 100, 0.0)
 
 
 class TestHolm:

@@ -1,25 +1,26 @@
 """Intervals, thin over SciPy: of a share, of a mean, of a median over rounds, of a quotient of two medians.
 
-Every interval is a 95 % interval. `tests/stats/test_coverage.py` checks by simulation with a known
-truth that each holds it between 93 and 97 % of the time. SciPy is imported where it is used: it takes
-longer to import than most commands take to run.
+Every interval is a 95 % interval unless another confidence is asked for. `tests/stats/test_coverage.py`
+checks by simulation with a known truth that each holds it between 93 and 97 % of the time. SciPy is imported
+where it is used: it takes longer to import than most commands take to run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, log2, sqrt
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95
+
 FEWEST_FOR_QUOTIENT: Final = 6
 """Rounds of each of two groups below which `quotient_interval` would be too narrow."""
-_FEWEST_FOR_ORDER_STATISTICS: Final = 6
+
 _QUOTIENT_DRAWS: Final = 2000
-_QUOTIENT_CONFIDENCE: Final = 0.94
+_QUOTIENT_EXCESS: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def wilson(successes: int, total: int) -> Interval:
-    """95 % score interval of a proportion, in [0, 1].
+def wilson(successes: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """Score interval of a proportion, in [0, 1].
 
     Raises ValueError when `total` is not positive or `successes` is not in [0, total].
     Source: Wilson (1927), J. Am. Stat. Assoc. 22(158); `scipy.stats.binomtest`.
@@ -53,7 +54,7 @@ def wilson(successes: int, total: int) -> Interval:
 
     if total <= 0 or not 0 <= successes <= total:
         raise ValueError(f"need 0 <= successes <= total and total > 0, got {successes} of {total}")
-    ends = binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")
+    ends = binomtest(successes, total).proportion_ci(confidence, method="wilson")
     return Interval(float(ends.low), float(ends.high))
 
 
@@ -71,8 +72,8 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     return mean, Interval(mean - error, mean + error)
 
 
-def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
-    """Median of the rounds' values (positive, shape (n_rounds,)) and its 95 % interval.
+def median_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, Interval]:
+    """Median of the rounds' values (positive, shape (n_rounds,)) and its interval, of 95 % by default.
 
     Rounds are the independent unit. The interval lies between order statistics, interpolated:
     Hettmansperger and Sheather (1986), Stat. Probab. Lett. 4(2), as `scipy.stats.mstats.median_cihs`. The
@@ -84,24 +85,28 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     95.6 %, BCa 91.6 to 96.0 %, basic 79.4 to 90.2 %, smoothed 94.6 to 98.0 %, Student's t with the
     Maritz-Jarrett standard error 93.8 to 99.9 %.
     Below 6 rounds no two order statistics enclose a median with 95 %; there the interval is the median +-
-    Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases.
+    Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases. Of another
+    confidence it is below 1 - log2(1 - confidence) rounds.
     The median of a machine that drifts is that of this measurement; only ratios carry over to another.
     Raises ValueError for fewer than 2 rounds, and for values that are not positive and finite.
     """
     _require_durations(values)
     point = float(np.median(values))
-    low, high = _few_rounds(values) if values.size < _FEWEST_FOR_ORDER_STATISTICS else _order_ends(values)
+    ends = _few_rounds if values.size < _fewest_for_order_statistics(confidence) else _order_ends
+    low, high = ends(values, confidence)
     # Interpolating between equal values may round to just beyond them.
     return point, Interval(min(low, point), max(high, point))
 
 
-def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, Interval]:
+def quotient_interval(
+    first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[float, Interval]:
     """Quotient of the medians of two independent sets of rounds, with its 95 % interval.
 
     Both are positive, of shapes (n_first,) and (n_second,): for instance speed-ups over the same baseline
     that were measured in different rounds. The interval is the percentile bootstrap's, each set resampled by
     itself (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8), calibrated (Loh 1987,
-    JASA 82(397)): drawn at a nominal 94 %, because at 95 % it covers too much. `tests/stats/test_coverage.py`
+    JASA 82(397)): drawn at a nominal 1 % less, because it covers too much. `tests/stats/test_coverage.py`
     holds it to 93 to 97 %.
     Raises ValueError for values that are not positive and finite, and for fewer than FEWEST_FOR_QUOTIENT
     rounds of either, where it would be too narrow.
@@ -120,7 +125,7 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
         (first, second),
         quotient,
         method="percentile",
-        confidence_level=_QUOTIENT_CONFIDENCE,
+        confidence_level=confidence - _QUOTIENT_EXCESS,
         n_resamples=_QUOTIENT_DRAWS,
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -128,18 +133,23 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
     return point, Interval(min(float(found.low), point), max(float(found.high), point))
 
 
-def _order_ends(values: NDArray[np.float64]) -> tuple[float, float]:
+def _order_ends(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats.mstats import median_cihs
 
-    low, high = median_cihs(values, alpha=1 - CONFIDENCE)
+    low, high = median_cihs(values, alpha=1 - confidence)
     return float(low), float(high)
 
 
-def _few_rounds(values: NDArray[np.float64]) -> tuple[float, float]:
+def _fewest_for_order_statistics(confidence: float) -> int:
+    """Below this, a median lies beyond all values with a probability of more than 1 - confidence."""
+    return ceil(1 - log2(1 - confidence))
+
+
+def _few_rounds(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats import t
 
     logarithms = np.log(values)
-    error = float(t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * logarithms.std(ddof=1) / sqrt(values.size))
+    error = float(t.ppf((1 + confidence) / 2, values.size - 1) * logarithms.std(ddof=1) / sqrt(values.size))
     centre = float(np.median(logarithms))
     return float(np.exp(centre - error)), float(np.exp(centre + error))
 

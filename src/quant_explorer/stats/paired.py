@@ -1,10 +1,10 @@
-"""Paired tests: what classifiers got right on the same images. Every interval is a 95 % interval."""
+"""Paired accuracy: which images two variants got right, and whether a loss stays within a margin."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from quant_explorer.stats.intervals import CONFIDENCE, Interval, mean_interval
 
 Verdict = Literal["tie", "gain", "loss"]
+MarginVerdict = Literal["within the margin", "worse", "not shown"]
+_MOST_IMAGES: Final = 10**9
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,34 @@ class PairedAccuracy:
     """An accuracy compared with a reference on the same images.
 
     `diff_pp` (variant minus reference) and `interval_pp` are in percentage points. `verdict` is "tie"
-    whenever the interval holds 0, else the sign of the difference.
+    whenever the interval holds 0, else the sign of the difference. `gained` and `lost` count the images that
+    only the variant, and only the reference, got right.
     """
 
     diff_pp: float
     interval_pp: Interval
     mcnemar_p: float
     verdict: Verdict
+    gained: int = 0
+    lost: int = 0
 
 
-def compare_paired(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> PairedAccuracy:
+@dataclass(frozen=True)
+class NonInferiority:
+    """Whether an accuracy is worse than its reference by more than a margin, in percentage points.
+
+    `more_images` is how many images more would settle a verdict of "not shown", at the shares of images that
+    differ so far; 0 for the other verdicts, and where none would, the difference being the margin itself.
+    """
+
+    margin_pp: float
+    verdict: MarginVerdict
+    more_images: int = 0
+
+
+def compare_paired(
+    correct: NDArray[np.bool_], reference: NDArray[np.bool_], confidence: float = CONFIDENCE
+) -> PairedAccuracy:
     """Compare which images a variant and its reference got right; both of shape (n_images,).
 
     The interval is Tango's score interval of a paired difference (Stat. Med. 17, 1998): at 0 it agrees
@@ -49,19 +69,23 @@ def compare_paired(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> 
     gained = int(np.count_nonzero(correct & ~reference))
     lost = int(np.count_nonzero(~correct & reference))
     difference = (gained - lost) / correct.size
-    share = _tango(gained, lost, correct.size)
+    share = paired_interval(gained, lost, correct.size, confidence)
     discordant = gained + lost
     p_value = float(binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
     verdict: Verdict = "tie" if share.contains(0.0) else "gain" if difference > 0 else "loss"
-    return PairedAccuracy(100 * difference, Interval(100 * share.low, 100 * share.high), p_value, verdict)
+    interval = Interval(100 * share.low, 100 * share.high)
+    return PairedAccuracy(100 * difference, interval, p_value, verdict, gained, lost)
 
 
-def _tango(gained: int, lost: int, total: int) -> Interval:
-    """Invert Tango's (1998) score test: the differences that the counts do not reject at 5 %."""
+def paired_interval(gained: float, lost: float, total: float, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of (gained - lost) / total, in [-1, 1]: what Tango's (1998) score test does not reject.
+
+    The counts need not be whole: those of a larger sample with the same shares serve to plan it.
+    """
     from scipy.optimize import brentq
     from scipy.stats import norm
 
-    critical = float(norm.ppf((1 + CONFIDENCE) / 2))
+    critical = float(norm.ppf((1 + confidence) / 2))
     observed = (gained - lost) / total
 
     def score(difference: float) -> float:
@@ -74,6 +98,39 @@ def _tango(gained: int, lost: int, total: int) -> Interval:
     low = -1.0 if observed == -1.0 else brentq(lambda d: score(d) - critical, -1.0, observed)
     high = 1.0 if observed == 1.0 else brentq(lambda d: score(d) + critical, observed, 1.0)
     return Interval(float(low), float(high))
+
+
+def judge_margin(
+    gained: int, lost: int, total: int, margin_pp: float, confidence: float = CONFIDENCE
+) -> NonInferiority:
+    """Test a paired accuracy for non-inferiority.
+
+    "within the margin" when the interval's bad end (`paired_interval`) loses at most the margin, "worse" when
+    its good end loses more, otherwise "not shown". Raises ValueError for a margin that is not positive.
+    Source: Tango (Stat. Med. 17, 1998), section 4; Piaggio et al. (JAMA 308, 2012) on reading the interval.
+    """
+    if not margin_pp > 0:
+        raise ValueError(f"a margin must be positive, got {margin_pp}")
+
+    def verdict(images: int) -> MarginVerdict:
+        scale = images / total
+        interval = paired_interval(gained * scale, lost * scale, images, confidence)
+        if 100 * interval.low >= -margin_pp:
+            return "within the margin"
+        return "worse" if 100 * interval.high < -margin_pp else "not shown"
+
+    found = verdict(total)
+    if found != "not shown":
+        return NonInferiority(margin_pp, found)
+    low, high = total, 2 * total
+    while verdict(high) == "not shown":
+        low, high = high, 2 * high
+        if high > _MOST_IMAGES:
+            return NonInferiority(margin_pp, found)
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if verdict(middle) == "not shown" else (low, middle)
+    return NonInferiority(margin_pp, found, high - total)
 
 
 def mean_of_changes(changes: NDArray[np.float64]) -> tuple[float, Interval]:

@@ -28,7 +28,7 @@ def test_variants_are_counted_by_what_became_of_them(tmp_path: Path) -> None:
 
 
 def test_what_is_picked_is_described_as_it_would_serve(tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, budgets=(Budgets(accuracy_drop_pp=1.5),))
+    plan = dataclasses.replace(PLAN, budgets=(Budgets(accuracy_drop_pp=1.5, use_ci=False),))
     (deployment,) = summarize_sweep([swept(tmp_path, plan=plan)], plan).deployments
     assert deployment.name == "int8@eager"
     assert deployment.cold_start_s == 0.2

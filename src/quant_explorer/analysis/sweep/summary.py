@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quant_explorer.analysis.sweep.decision import Decision, decide
+from quant_explorer.analysis.decision import Candidates, Decision, decide
 from quant_explorer.analysis.sweep.deployment import Deployment, describe_deployment
 from quant_explorer.analysis.sweep.findings import SeedFindings
 from quant_explorer.core.cost.roofline import Peaks
@@ -78,9 +78,9 @@ def decide_all(seeds: Sequence[SeedFindings], plan: SweepPlan) -> tuple[Decision
                 f"({describe_contrasts(found)}), and such figures are never ranked together; measure both "
                 "here, or report each alone with --seeds"
             )
-    variants = [seed.results.variants for seed in seeds]
+    candidates = [Candidates(seed.results.variants, seed.evidence) for seed in seeds]
     batch = first.results.run.ranked_batch
-    return tuple(decide(variants, budgets, batch=batch) for budgets in plan.budgets)
+    return tuple(decide(candidates, budgets, batch=batch, rules=plan.rules) for budgets in plan.budgets)
 
 
 def _energy(seed: SeedFindings) -> str:

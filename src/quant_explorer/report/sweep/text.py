@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from quant_explorer.analysis.sweep.decision import Decision
+from quant_explorer.analysis.results import Results
 from quant_explorer.analysis.sweep.deployment import Deployment
 from quant_explorer.analysis.sweep.interaction import ADDS_UP, Interaction
+from quant_explorer.analysis.sweep.summary import SweepSummary
 from quant_explorer.analysis.sweep.tables import SweepTables
-from quant_explorer.core.settings.plan import Budgets
 from quant_explorer.core.units import format_count, format_mb, format_ms
+from quant_explorer.report.answer import describe_figures
+from quant_explorer.report.decision import describe_decision
 
 
 def describe_sweep(tables: SweepTables) -> Iterator[str]:
-    """Yield the sentences: counts, budgets, deployment, interactions, control, energy."""
+    """Yield the sentences that lead to the choices: counts, deployment, interactions, control, energy."""
     summary = tables.summary
     yield (
         f"{summary.measured} of {format_count(summary.variants, 'variant')} measured, {summary.unsupported} "
         f"not possible, {summary.failed} failed (sweep_errors.csv says why)."
     )
-    for decision in summary.decisions:
-        yield from _decision(decision)
     for deployment in summary.deployments:
         yield from _deployment(deployment)
     yield from _interactions(tables.interactions)
@@ -29,34 +29,14 @@ def describe_sweep(tables: SweepTables) -> Iterator[str]:
     yield f"Energy: {summary.energy}."
 
 
-def describe_budgets(budgets: Budgets) -> str:
-    """Return the limits in words."""
-    limits = (
-        ("files and peak memory each", budgets.memory_bytes, 1e6, "MB"),
-        ("peak memory", budgets.active_memory_bytes, 1e6, "MB"),
-        ("latency", budgets.latency_s, 1e-3, "ms"),
-        ("accuracy drop", budgets.accuracy_drop_pp, 1, "pp"),
-    )
-    stated = [
-        f"{name} at most {value / unit:g} {sign}" for name, value, unit, sign in limits if value is not None
-    ]
-    by = " (by the bad end of each interval)" if stated and budgets.use_ci else ""
-    return (", ".join(stated) or "no budget") + by
-
-
-def _decision(decision: Decision) -> Iterator[str]:
-    budgets = describe_budgets(decision.budgets)
-    count = len(decision.within) + len(decision.rejected)
-    if decision.chosen is not None:
-        yield (
-            f"Within {budgets}: {len(decision.within)} of {count} variants. Ship {decision.chosen} "
-            f"({decision.rule})."
-        )
-    elif decision.closest is not None:
-        over = "; ".join(decision.closest.over)
-        yield f"Within {budgets}: none of {count} variants. {decision.closest.name} comes closest: {over}."
-    else:
-        yield f"Within {budgets}: {decision.rule}, for nothing was measured in every seed."
+def describe_choices(summary: SweepSummary, results: Results) -> tuple[str, ...]:
+    """Return what each set of budgets picks, with the figures of the first seed's `results`."""
+    sentences = []
+    for decision in summary.decisions:
+        chosen = next((variant for variant in results.variants if variant.name == decision.chosen), None)
+        figures = f" It is {describe_figures(results, chosen)}." if chosen else ""
+        sentences.append(describe_decision(decision) + figures)
+    return tuple(sentences)
 
 
 def _deployment(deployment: Deployment) -> Iterator[str]:
