@@ -21,8 +21,8 @@ from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.metrics import METRICS
+from quant_explorer.pipeline import experiment as experiment_module
 from quant_explorer.pipeline import explore as explore_module
-from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder, open_run
 from quant_explorer.pipeline.scoring import LEAST_SCORED_IMAGES
@@ -119,7 +119,7 @@ def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_
 def test_what_fails_at_once_fails_when_its_files_are_checked(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
+    monkeypatch.setattr(experiment_module, "Worker", ImpatientWithHanging)
     faulty = [fake(fault, fault=fault) for fault in FAULTY]
     outcome = explored(run, FP32, *faulty, fake("hang", fault="hang", fault_after=1), STATIC)
     assert statuses(run) == {
@@ -179,7 +179,7 @@ def test_what_was_recorded_is_not_done_again(run: RunFolder, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(measure_module, "Worker", refuse)
+    monkeypatch.setattr(experiment_module, "Worker", refuse)
     second = explored(run, FP32, STATIC, until=Until.TIMED)
     assert [one.measurement for one in second.contenders] == [one.measurement for one in first.contenders]
     assert not second.failed
@@ -289,7 +289,7 @@ def test_until_built_starts_one_worker_for_each_that_is_built(
             super().assign(opening)
             opened.append(opening.folder)
 
-    monkeypatch.setattr(measure_module, "Worker", Counted)
+    monkeypatch.setattr(experiment_module, "Worker", Counted)
     outcome = explored(run, FP32, STATIC, until=Until.BUILT)
     assert all((one.artifact.folder / "manifest.json").exists() for one in outcome.contenders)
     assert len(opened) == len(set(opened)) == 2
@@ -402,7 +402,7 @@ def test_ctrl_c_in_a_build_does_not_wait_for_what_is_being_scored(
             raise KeyboardInterrupt
         return lower(self, candidate, calibration, folder)
 
-    monkeypatch.setattr(measure_module, "Worker", Hanging)
+    monkeypatch.setattr(experiment_module, "Worker", Hanging)
     monkeypatch.setattr(FakeRuntime, "lower", interrupt_second)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

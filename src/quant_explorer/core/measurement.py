@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from quant_explorer.core.cost.counts import ModelCost
-from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.quantspec import Precision
 
@@ -289,30 +287,6 @@ class ReportSplit:
     data: str
     classes: tuple[str, ...]
     labels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class FloatModel:
-    """What a float model asks of any machine: of the unpruned model, and of each pruned one.
-
-    `steps` are the techniques that made it, as `Measurement.steps` has them; the variants whose steps begin
-    with these are made of it. `channels` are those that could be pruned, (before, after). `digest` names the
-    weights and the versions of the techniques, "" where they were not recorded.
-    """
-
-    model: str
-    steps: tuple[str, ...]
-    cost: ModelCost
-    channels: tuple[int, int] | None = None
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class MachinePeaks:
-    """The roofs of the machine of an environment."""
-
-    environment: str
-    peaks: Peaks
 
 
 def twin_key(digest: str) -> str:

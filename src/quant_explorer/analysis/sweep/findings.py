@@ -11,8 +11,8 @@ from quant_explorer.analysis.rank import enter
 from quant_explorer.analysis.results import Results
 from quant_explorer.analysis.sweep.interaction import Interaction, find_interactions
 from quant_explorer.analysis.sweep.rows import Machine, SweepRow, sweep_rows
+from quant_explorer.core.cost.records import FloatModel
 from quant_explorer.core.cost.roofline import Peaks, override_peaks
-from quant_explorer.core.measurement import FloatModel
 from quant_explorer.core.settings.plan import SweepPlan
 from quant_explorer.core.study import Study
 
