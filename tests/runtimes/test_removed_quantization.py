@@ -107,7 +107,7 @@ def test_what_needs_no_torch_ao_works_without() -> None:
 import quant_explorer.api, quant_explorer.cli.app
 import quant_explorer.pipeline.worker.process, quant_explorer.techniques
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.pipeline.doctor.report import examine
+from quant_explorer.pipeline.doctor.diagnosis import examine
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 
 for name in ("eager", "torchscript", "onnxruntime", "openvino"):

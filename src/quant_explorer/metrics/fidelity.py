@@ -65,15 +65,15 @@ def compare_with_simulation(
 ) -> Fidelity:
     """Return how near `logits` (n, classes) are to the `expected` ones of the float model.
 
-    `simulated` are the logits that are left by each way to quantize, `images` says what the model was given.
+    `simulated` are the logits that are left by each set of ranges, `images` says what the model was given.
     Raises FidelityError with both figures when the noise is above that of all of them, or that of a single
     output above its own and the average, by more than the margin, or above what the margin asks at least.
     """
     noise = _noise(logits, expected)
-    allowed = np.max([_noise(way, expected) for way in simulated], axis=0)
+    allowed = np.max([_noise(ideal, expected) for ideal in simulated], axis=0)
     # What float32 may be off by is no fault either.
     rounding = len(expected) * (FP32_TOLERANCE * float(np.abs(expected).max(initial=0.0))) ** 2
-    furthest = max(simulated, key=lambda way: float(_noise(way, expected).sum()))
+    furthest = max(simulated, key=lambda ideal: float(_noise(ideal, expected).sum()))
     found = Fidelity(images, sqnr_db(logits, expected), sqnr_db(furthest, expected))
     if not noise.sum() <= _factor(margin.whole_db) * (allowed.sum() + rounding * noise.size):
         allowance = f"at most {margin.whole_db:g} dB less are allowed"
