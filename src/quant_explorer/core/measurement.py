@@ -71,6 +71,14 @@ class Environment:
         """Whether `other` is the same machine with the same settings, on as many threads or on others."""
         return replace(self, digest=other.digest, threads=other.threads) == other
 
+    def is_same_machine(self, other: Environment) -> bool:
+        """Whether ratios of latencies compare, whatever the versions of libraries are."""
+        mine, others = (
+            (one.cpu, one.instruction_sets, one.isa_limits, one.threads, one.protocol)
+            for one in (self, other)
+        )
+        return mine == others
+
 
 @dataclass(frozen=True)
 class Variant:
