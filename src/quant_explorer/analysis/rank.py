@@ -18,13 +18,14 @@ from quant_explorer.analysis.results import SCHEMA_VERSION, Answer, Place, Resul
 from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Environment, Measurement, Status
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.study import Study
 from quant_explorer.stats.frontier import Objective
 from quant_explorer.stats.intervals import CONFIDENCE
 
 
 def summarize(
-    study: Study, run: RunInfo, *, baseline_config: str = "fp32_baseline", draws: int = 2000
+    study: Study, run: RunInfo, *, baseline_config: str = BASELINE_CONFIG, draws: int = 2000
 ) -> tuple[Results, ...]:
     """Derive every figure of the report from what was recorded.
 
@@ -53,7 +54,7 @@ def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
 
 
 def gather_candidates(
-    study: Study, run: RunInfo, *, confidence: float = CONFIDENCE, baseline_config: str = "fp32_baseline"
+    study: Study, run: RunInfo, *, confidence: float = CONFIDENCE, baseline_config: str = BASELINE_CONFIG
 ) -> tuple[Candidates, ...]:
     """Derive the variants of each model in the first environment, without their places on a frontier.
 

@@ -107,7 +107,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print figure
 
 def run_argument(name: str = "run", *, required: bool = False) -> Callable[[F], F]:
     """Return the argument that is a run folder, for commands that only read what was recorded."""
-    kind = click.Path(path_type=Path, file_okay=False, exists=True)
+    kind = click.Path(path_type=Path, file_okay=False)
     return click.argument(name, type=kind, required=required)
 
 
@@ -131,6 +131,12 @@ def _names(name: str, text: str, unset: str) -> Setting:
     return Setting(
         text, name=name, option_name=f"--{name[:-1]}", metavar="NAME", unset=unset, is_list=True, default=()
     )
+
+
+def threads_option(text: str) -> Callable[[F], F]:
+    """Return the option `--threads` of a command that measures no variants."""
+    (declared,) = (one for one in declared_of(MeasurementProtocol()) if one.name == "threads")
+    return option(dataclasses.replace(declared, help=text))
 
 
 def verbosity_options(command: F) -> F:

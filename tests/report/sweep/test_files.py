@@ -13,7 +13,7 @@ from quant_explorer.core.measurement import Status
 from quant_explorer.core.settings.plan import Budgets, Reproducibility, SweepPlan
 from quant_explorer.report.sweep import files as sweep
 from quant_explorer.report.sweep.files import SeedFindings, SweepSummary, examine_seed, write_sweep
-from quant_explorer.report.sweep.text import describe_sweep
+from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 from quant_explorer.testing.replay import Scene, environment, measurement, play
 from tests.analysis.sweep.swept import GRID, PLAN, RUN, swept
 
@@ -180,7 +180,8 @@ def test_when_everything_failed_the_files_say_so(tmp_path: Path) -> None:
     assert (summary.measured, summary.failed, summary.deployments) == (0, 5, ())
     told = list(describe_sweep(summary, [found]))
     assert "0 of 5 variants measured, 0 not possible, 5 failed" in told[0]
-    assert "nothing was measured in every seed" in told[1]
+    (choice,) = describe_choices(summary, [found])
+    assert "nothing was measured in every seed" in choice
 
 
 def test_what_is_picked_is_described_as_it_would_serve(tmp_path: Path) -> None:
@@ -197,7 +198,8 @@ def test_what_is_picked_is_described_as_it_would_serve(tmp_path: Path) -> None:
     assert single["p5"] <= single["p25"] <= single["p50"] <= single["p75"]
     assert deployment.throughput[1].images_per_s == pytest.approx(8 / deployment.throughput[1].p50_s)
     told = " ".join(describe_sweep(summary, [found]))
-    assert "Ship int8@eager (the fastest of those within all budgets)" in told
+    (choice,) = describe_choices(summary, [found])
+    assert "Ship int8@eager (the fastest of those within all budgets). It is 4.0" in choice
     assert "on 1 core" in told
 
 
