@@ -43,6 +43,13 @@ def test_a_model_without_accuracy_is_told_by_its_agreement(tmp_path: Path) -> No
     assert text.endswith("the class that FP32 gives for 100.00 [99.05, 100.00] % of the images.")
 
 
+def test_what_was_not_timed_is_not_shipped(tmp_path: Path) -> None:
+    results = ranked(tmp_path, (replace(BASELINE, latency=False),))
+    assert describe_answer(results, "small_cnn") == (
+        "Nothing to ship: none of those within all budgets has a figure of latency."
+    )
+
+
 def test_results_of_an_earlier_version_have_no_answer(tmp_path: Path) -> None:
     earlier = replace(ranked(tmp_path, (BASELINE,)), answers=())
     assert "`quant-explorer report`" in describe_answer(earlier, "small_cnn")

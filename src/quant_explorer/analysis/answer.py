@@ -23,7 +23,8 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
     decision = decide([candidates], budgets, batch=batch, rules=rules)
     model = candidates.evidence.model
     if decision.chosen is None:
-        return Answer(model, (), _explain_none(decision))
+        beyond = f"nothing is shown to be within {rules.margin_pp:g} pp: " if decision.closest else ""
+        return Answer(model, (), beyond + _explain_none(decision))
     names = (decision.chosen, *decision.tied)
     by_name = {variant.name: variant for variant in candidates.variants}
     plain = sorted(

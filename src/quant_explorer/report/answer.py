@@ -21,7 +21,7 @@ def describe_answer(results: Results, model: str) -> str:
     if answer is None:
         return "These results are of a version that gave no answer; `quant-explorer report` derives it."
     if not answer.names:
-        return f"Nothing to ship is shown to be within {results.run.rules.margin_pp:g} pp: {answer.reason}."
+        return f"Nothing to ship: {answer.reason}."
     variants = {variant.name: variant for variant in results.of_model(model)}
     chosen = variants[answer.names[0]]
     if chosen.name == BASELINE:
