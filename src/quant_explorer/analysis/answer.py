@@ -42,6 +42,8 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
 def _compare(candidates: Candidates, plain: VariantResult, compressed: Decision, run: RunInfo) -> str:
     """Say why nothing compressed is the answer."""
     within = f"within {run.rules.margin_pp:g} pp"
+    if not (compressed.within or compressed.rejected):
+        return "no compressed variant was measured"
     if compressed.chosen is None:
         return f"no compressed variant is shown to be {within}: {_explain_none(compressed)}"
     fastest = next(one for one in candidates.variants if one.name == compressed.chosen)
