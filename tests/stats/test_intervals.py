@@ -11,9 +11,11 @@ from scipy import stats as scipy_stats
 from quant_explorer.stats.intervals import (
     Interval,
     holm,
+    interval_of_quotient,
     median_interval,
     quantile_of_rounds,
     quotient_interval,
+    tail_interval,
     tail_percentile,
     wilson,
 )
@@ -185,3 +187,35 @@ class TestTailPercentile:
             tail_percentile([np.ones(1_000), np.ones(0)], 95)
         with pytest.raises(ValueError, match="at least one round"):
             quantile_of_rounds([], 0.5)
+
+
+class TestIntervalOfQuotient:
+    def test_distances_of_logarithms_add_up_as_squares(self) -> None:
+        found = interval_of_quotient(2.0, Interval(1.8, 2 / 0.9), 1.0, Interval(0.9, 1 / 0.9))
+        distance = math.sqrt(2) * math.log(1 / 0.9)
+        assert found.low == pytest.approx(2 * math.exp(-distance))
+        assert found.high == pytest.approx(2 * math.exp(distance))
+
+    def test_many_comparisons_hold_at_once_by_wider_intervals(self) -> None:
+        exact, wide = Interval(1.0, 1.0), Interval(0.9, 1 / 0.9)
+        found = interval_of_quotient(1.0, exact, 1.0, wide, comparisons=20)
+        z = float(scipy_stats.norm.ppf(1 - 0.025 / 20))
+        assert found.high == pytest.approx(math.exp(z / Z * math.log(1 / 0.9)))
+
+    def test_refuses_ends_that_have_no_logarithm(self) -> None:
+        with pytest.raises(ValueError, match="positive"):
+            interval_of_quotient(1.0, Interval(0.0, 1.0), 1.0, Interval(1.0, 1.0))
+
+
+class TestTailInterval:
+    @pytest.mark.parametrize(("slow_rounds", "low"), [(1, 1.0), (6, 2.0)])
+    def test_rounds_are_what_is_drawn(self, slow_rounds: int, low: float) -> None:
+        # A draw lacks a slow round with a probability of (11 / 12)^12 = 0.35, or of 0.5^12.
+        rounds = [np.full(10, 2.0)] * slow_rounds + [np.full(10, 1.0)] * (12 - slow_rounds)
+        found = tail_interval(rounds, 0.99)
+        assert (found.low, found.high) == (low, 2.0)
+
+    def test_a_lower_confidence_is_narrower(self) -> None:
+        rounds = [np.full(10, 1 + number / 20) for number in range(20)]
+        wide, narrow = (tail_interval(rounds, 0.9, confidence).half_width for confidence in (0.95, 0.5))
+        assert 0 < narrow < wide
