@@ -62,6 +62,7 @@ def test_int8_is_measured_on_the_runtimes_that_are_named(
     code, printed = invoke("doctor", "--runtime", "openvino", "--runtime", "eager", "--threads", "2")
     assert code == 0
     assert "2 times as fast" in printed
+    assert {name for name in RUNTIMES if f"runtime {name}" in printed} == {"openvino", "eager"}
     assert invoke("doctor")[0] == 0
     assert asked == [(("openvino", "eager"), 2), (tuple(RUNTIMES), 1)]
     code, printed = invoke("doctor", "--runtime", "opnvino")

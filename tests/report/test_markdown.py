@@ -20,7 +20,7 @@ def test_sections_come_in_the_order_of_a_decision(tmp_path: Path) -> None:
         "- smallest: static_int8_per_tensor\n",
         "- most accurate: a tie of fp32_baseline and static_int8_per_channel\n",
         "- fastest: static_int8_per_tensor\n",
-        "## What to distrust on this machine",
+        "## What to distrust on CPU of env-a",
         "## Failed or unsupported",
         "| qat_int8@eager | small_cnn | died | killed by signal 9 \\| out of memory |",
         "## More figures",

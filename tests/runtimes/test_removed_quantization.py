@@ -115,7 +115,7 @@ for name in ("eager", "torchscript", "onnxruntime", "openvino"):
     report(name, STATIC)
 for name in ("eager", "torchscript"):
     report(name, QuantSpec("bf16"))
-print("engines", *(fact.why for fact in examine() if fact.what == "quantized engines"))
+print("engines", *(fact.why for fact in examine(RUNTIMES) if fact.what == "quantized engines"))
 try:
     quant_explorer.api.to_int8(MODEL, [torch.from_numpy(BATCHES[0])])
 except UnsupportedError as error:

@@ -33,13 +33,14 @@ def command(
 
     cores = merge(MeasurementProtocol(), {"threads": threads}).threads
     progress = ConsoleProgress()
+    chosen = choose_runtimes(runtimes, RUNTIMES)
     with tempfile.TemporaryDirectory() as folder, divert_libraries(Path(folder) / "log.txt"):
         # Measured first: an error in the options is told before anything else takes time.
         measured = (
             *(describe_peaks(measure_and_keep(cores, progress, default_cache_dir())) if with_peaks else ()),
-            *(() if quick else expect_int8(choose_runtimes(runtimes, RUNTIMES), cores, progress)),
+            *(() if quick else expect_int8(chosen, cores, progress)),
         )
-        facts = (*examine(), *measured)
+        facts = (*examine(chosen), *measured)
     rows = [{"what": fact.what, "finding": fact.finding, "why": fact.why} for fact in facts]
     print_figures(rows, as_json=as_json, title="This machine")
     return 0

@@ -186,12 +186,15 @@ def resolve(
 ) -> tuple[Path, RunDescription]:
     """Return the run folder and what it is asked to do.
 
-    An option that was not given is taken from the folder's own run.json, else from its default.
+    An option that was not given is taken from the folder's own run.json, else from its default. The run.json
+    of a command that ended before it left anything else, for instance over a wrong model, does not count.
     Raises SettingsError for a value out of range.
     """
     asked = merge(Settings(), {name: given.get(name) for name in ("data", "model")})
     path = run_dir or Path("runs") / f"{_slug(asked.data)}-{_slug(asked.model)}{suffix}"
-    start = RunFolder(path).describe() or RunDescription(Settings(), MeasurementProtocol())
+    run = RunFolder(path)
+    earlier = run.describe() if run.is_used else None
+    start = earlier or RunDescription(Settings(), MeasurementProtocol())
     return path, RunDescription(merge(start.settings, given), merge(start.protocol, given))
 
 

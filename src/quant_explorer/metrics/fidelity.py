@@ -39,7 +39,8 @@ UNIFORM = Margin(13.0, 18.0)
 def check_fp32(logits: Batch, expected: Batch) -> None:
     """Raise FidelityError when `logits` (n, classes) are off by over 1e-4 of the largest expected one."""
     largest, error = float(np.abs(expected).max()), float(np.abs(logits - expected).max())
-    if error > FP32_TOLERANCE * largest:
+    # Written, as below, so that NaN is not near.
+    if not error <= FP32_TOLERANCE * largest:
         share = error / largest if largest else math.inf
         raise FidelityError(
             f"the lowered FP32 model is off by {share:.2g} of the largest logit; "
@@ -74,7 +75,7 @@ def compare_with_simulation(
     rounding = len(expected) * (FP32_TOLERANCE * float(np.abs(expected).max(initial=0.0))) ** 2
     furthest = max(simulated, key=lambda way: float(_noise(way, expected).sum()))
     found = Fidelity(images, sqnr_db(logits, expected), sqnr_db(furthest, expected))
-    if noise.sum() > _factor(margin.whole_db) * (allowed.sum() + rounding * noise.size):
+    if not noise.sum() <= _factor(margin.whole_db) * (allowed.sum() + rounding * noise.size):
         allowance = f"at most {margin.whole_db:g} dB less are allowed"
         raise FidelityError(_explain(f"on {images} the outputs have", found, allowance))
     if found.files_db is not None and found.files_db < margin.least_db:
@@ -82,7 +83,7 @@ def compare_with_simulation(
         raise FidelityError(_explain(f"on {images} the outputs have", found, allowance))
     share = noise / (np.maximum(allowed, allowed.mean()) + rounding + np.finfo(np.float64).tiny)
     worst = int(share.argmax())
-    if share[worst] > _factor(margin.output_db):
+    if not share[worst] <= _factor(margin.output_db):
         alone = np.s_[:, worst]
         figures = (sqnr_db(values[alone], expected[alone]) for values in (logits, furthest))
         allowance = f"at most {margin.output_db:g} dB less are allowed"

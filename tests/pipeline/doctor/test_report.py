@@ -24,7 +24,7 @@ PEAKS = Peaks(
 
 
 def facts() -> dict[str, Fact]:
-    return {fact.what: fact for fact in examine()}
+    return {fact.what: fact for fact in examine({"fake": FakeRuntime})}
 
 
 @pytest.mark.parametrize(
