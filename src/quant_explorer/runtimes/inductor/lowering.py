@@ -71,7 +71,24 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[Exporte
             quantizer.set_module_name_qconfig(layer, None)
             quantizer_notes += (f"{layer} stays in float: {_ONE_CHANNEL}",)
     graph = pt2e.quantize(pt2e.export(model, shape), calibration, quantizer)
+    _straighten_inputs(graph)
     return pt2e.export(graph, shape), (*notes, *quantizer_notes)
+
+
+def _straighten_inputs(graph: torch.fx.GraphModule) -> None:
+    """Copy the inputs of linear layers whose memory is transposed, as behind attention.
+
+    PyTorch spells such a layer as a product of batches, for which torchao's passes fail.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is not torch.ops.aten.linear.default or node.args[0].meta["val"].is_contiguous():
+            continue
+        with graph.graph.inserting_before(node):
+            straight = graph.graph.call_function(
+                torch.ops.aten.clone.default, (node.args[0],), {"memory_format": torch.contiguous_format}
+            )
+        node.replace_input_with(node.args[0], straight)
+    graph.recompile()
 
 
 _REPACKED = (

@@ -96,6 +96,7 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
     assert program is not None
     exported = program.model_proto
     _name_nodes(exported.graph, {name for name, _ in model.named_modules()})
+    _complete_sizes(exported.graph)
     _strip(exported)
     return exported
 
@@ -126,8 +127,19 @@ def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:
     for item in node.metadata_props:
         if item.key == _NAME_SCOPES:
             scopes: list[str] = literal_eval(item.value)
-            return next(scope for scope in reversed(scopes) if scope in layers)
+            # What computes the number of images is in no layer.
+            return next((scope for scope in reversed(scopes) if scope in layers), "")
     return ""
+
+
+def _complete_sizes(graph: onnx.GraphProto) -> None:
+    """Give pools a size for each axis: the exporter writes one that is a list of one number as it is."""
+    for node in graph.node:
+        sizes = {attribute.name: attribute.ints for attribute in node.attribute}
+        axes = len(sizes.get("pads", ())) // 2
+        for name in ("kernel_shape", "strides", "dilations"):
+            if axes > 1 and len(sizes.get(name, ())) == 1:
+                sizes[name].extend(list(sizes[name]) * (axes - 1))
 
 
 def _strip(exported: onnx.ModelProto) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import onnx
 from onnxruntime import InferenceSession, SessionOptions
 
 from quant_explorer.core.contracts import Batch
@@ -66,19 +67,21 @@ def count_macs(model: Path, feed: Mapping[str, Batch], options: Callable[[], Ses
     countable = options()
     countable.add_session_config_entry("session.disable_prepacking", "1")
     macs: Counter[str] = Counter()
-    for node in _profile(model, feed, countable, keep_layout=True):
-        precision, count = _macs(node)
+    equations = _equations(model)
+    for event in _profile(model, feed, countable, keep_layout=True):
+        name = event.name.removesuffix(_KERNEL)
+        precision, count = _einsum_macs(event.args, equations[name]) if name in equations else _macs(event.args)
         macs[precision] += count
     images = len(next(iter(feed.values())))
     return Executed(
         macs={precision: total // images for precision, total in sorted(macs.items()) if total},
-        kernels=dict(sorted(Counter(node.op_name for node in as_run).items())),
+        kernels=dict(sorted(Counter(event.args.op_name for event in as_run).items())),
     )
 
 
 def _profile(
     model: Path, feed: Mapping[str, Batch], options: SessionOptions, *, keep_layout: bool
-) -> list[_Arguments]:
+) -> list[_Event]:
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -90,7 +93,7 @@ def _profile(
         )
         session.run(None, feed)
         events = msgspec.json.decode(Path(session.end_profiling()).read_bytes(), type=list[_Event])
-    return [event.args for event in events if event.cat == "Node" and event.name.endswith(_KERNEL)]
+    return [event for event in events if event.cat == "Node" and event.name.endswith(_KERNEL)]
 
 
 def _macs(node: _Arguments) -> tuple[str, int]:
@@ -107,6 +110,28 @@ def _macs(node: _Arguments) -> tuple[str, int]:
     # Each weight of a filter meets every output, or every input of a transposed convolution.
     met = first if node.op_name == "ConvTranspose" else output
     return precision, met.size * math.prod(second.shape[1:])
+
+
+def _equations(model: Path) -> dict[str, str]:
+    """Return the equation of each einsum by the name of its node."""
+    graph = onnx.load(model, load_external_data=False).graph
+    return {
+        node.name: node.attribute[0].s.decode().replace(" ", "") for node in graph.node if node.op_type == "Einsum"
+    }
+
+
+def _einsum_macs(node: _Arguments, equation: str) -> tuple[str, int]:
+    """Return the count of a product: each combination of its indices is one multiply-accumulate."""
+    tensors = _tensors(node.input_type_shape)
+    operands = equation.partition("->")[0].split(",")
+    if len(tensors) != 2 or "." in equation:
+        return "", 0
+    sizes = {
+        index: size
+        for indices, tensor in zip(operands, tensors, strict=True)
+        for index, size in zip(indices, tensor.shape, strict=True)
+    }
+    return _PRECISIONS.get(tensors[1].kind, tensors[1].kind), math.prod(sizes.values())
 
 
 def _tensors(listed: tuple[dict[str, tuple[int, ...]], ...]) -> list[_Tensor]:

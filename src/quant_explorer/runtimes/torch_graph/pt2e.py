@@ -15,10 +15,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.runtimes.torch_graph.rewriting import rewrite
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig, Quantizer
@@ -66,10 +69,14 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    from quant_explorer.runtimes.torch_graph.masks import UnmaskedQuantizer
+
     with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
         graph = graph_of(program)
+        rewrite(graph)
+        _fix_sizes(graph, calibration[0])
         _tell_calls_apart(graph)
-        prepared = prepare_pt2e(graph, quantizer)
+        prepared = prepare_pt2e(graph, UnmaskedQuantizer(quantizer))
         _check_folding(prepared, program, calibration[0])
         for batch in calibration[1:]:
             prepared(torch.from_numpy(batch))
@@ -98,6 +105,16 @@ def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
     graph = program.module(check_guards=False)
     assert isinstance(graph, torch.fx.GraphModule)
     return graph
+
+
+def _fix_sizes(graph: torch.fx.GraphModule, batch: Batch) -> None:
+    """Note the sizes for this batch on the nodes, in place of those for any number of images.
+
+    A quantizer that compares sizes would fix the number of images, in the exported program as well: its
+    graphs share the symbols. The quantized graph is exported again.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    FakeTensorProp(graph, mode).propagate(torch.from_numpy(batch))
 
 
 def _tell_calls_apart(graph: torch.fx.GraphModule) -> None:
