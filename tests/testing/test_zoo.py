@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from quant_explorer.core.quantspec import Granularity, QuantSpec
-from quant_explorer.metrics.fidelity import sqnr_db
 from quant_explorer.runtimes import RUNTIMES
-from quant_explorer.testing.reference import LinearLayer
-from quant_explorer.testing.toys import toy_linear_model
 from quant_explorer.testing.zoo import ZOO
 from quant_explorer.testing.zoo.cells import OPTIONS, Openers, Subject, Verdict, examine, is_dump
-from quant_explorer.testing.zoo.simulation import simulate
 
 FP32, INT8 = "fp32", "static_int8_per_channel"
 # One after the other gets what is not chosen below: each lowers in about a second.
@@ -153,30 +148,6 @@ def test_images_are_seeded_and_have_a_bright_and_a_dark_one() -> None:
     means = images.mean((1, 2, 3))
     assert means.argmax() == 0
     assert means.argmin() == 1
-
-
-@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
-def test_the_simulation_of_one_layer_is_its_formula(granularity: Granularity) -> None:
-    model = toy_linear_model()
-    images = np.random.default_rng(0).standard_normal((64, 3, 4, 4), dtype=np.float32)
-    layer = LinearLayer.of(model, images, granularity, 127, 255)
-    simulated = simulate(model, QuantSpec("int8", "static", granularity), (images,), images)
-    by_formula = layer.output.round_trip(layer.quantized_sums())
-    assert np.abs(simulated - by_formula).max() <= 1.01 * layer.output.scale
-    assert (np.abs(simulated - by_formula) > 0.01 * layer.output.scale).mean() < 0.05
-
-
-def test_the_simulation_leaves_masks_and_the_model_alone() -> None:
-    specimen = ZOO["attention_mask_lowest"]
-    model, images = specimen.model(), specimen.images(8)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(images)).numpy()
-    simulated = simulate(model, QuantSpec("int8", "static"), (images,), images)
-    found = sqnr_db(simulated, expected)
-    assert found is not None
-    assert 15 < found < 60
-    with torch.no_grad():
-        np.testing.assert_array_equal(model(torch.from_numpy(images)).numpy(), expected)
 
 
 @pytest.mark.parametrize(

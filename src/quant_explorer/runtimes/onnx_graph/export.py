@@ -43,7 +43,8 @@ def export_onnx(model: nn.Module, example: Batch) -> bytes:
     """Return `model` as one serialized ONNX file without external data, for any number of images.
 
     The input is `images`, float32 (n, channels, height, width), the output `logits`. A node's name is
-    that of the layer it belongs to, a slash and the operator, so that `nodes_of_layers` finds it. The
+    that of the layer it belongs to, a slash and the operator, so that `nodes_of_layers` finds it; an einsum's
+    ends with its indices. The
     bytes depend on the model and the versions of torch, onnx, onnx-ir and onnxscript only. A module is
     exported once, however many configurations start from it. Raises UnsupportedError when it cannot be.
     """
@@ -110,9 +111,15 @@ def _name_nodes(graph: onnx.GraphProto, layers: set[str]) -> None:
     weights = {item.name for item in graph.initializer}
     numbers: Counter[str] = Counter()
     for node in graph.node:
-        name = f"{_layer_of(node, weights, layers)}/{node.op_type}"
+        name = f"{_layer_of(node, weights, layers)}/{node.op_type}{_indices(node)}"
         numbers[name] += 1
         node.name = name if numbers[name] == 1 else f"{name}_{numbers[name]}"
+
+
+def _indices(node: onnx.NodeProto) -> str:
+    """Return the indices of an einsum, `[ij.jk-ik]`, which are all that says what it multiplies."""
+    equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "")
+    return f"[{equation.replace(' ', '').replace(',', '.').replace('->', '-')}]" if equation else ""
 
 
 def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:

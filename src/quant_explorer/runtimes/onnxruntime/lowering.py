@@ -203,6 +203,6 @@ def _explain_failure() -> Iterator[None]:
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = explain(error).partition("\n")[0]
         raise UnsupportedError(
-            f"ONNX Runtime's quantizer fails on the exported graph ({reason}); keep the layers it is about in "
-            "float, or choose another runtime"
+            f"ONNX Runtime's quantizer fails on the exported graph ({reason}); keep the layers it is about "
+            "in float, or choose another runtime"
         ) from error

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import onnx
 from onnxruntime import InferenceSession, SessionOptions
 
 from quant_explorer.core.contracts import Batch
@@ -67,15 +66,20 @@ def count_macs(model: Path, feed: Mapping[str, Batch], options: Callable[[], Ses
     countable = options()
     countable.add_session_config_entry("session.disable_prepacking", "1")
     macs: Counter[str] = Counter()
-    equations = _equations(model)
+    in_float: Counter[str] = Counter()
     for event in _profile(model, feed, countable, keep_layout=True):
         name = event.name.removesuffix(_KERNEL)
-        precision, count = _einsum_macs(event.args, equations[name]) if name in equations else _macs(event.args)
+        einsum = event.args.op_name == "Einsum"
+        precision, count = _einsum_macs(event.args, name) if einsum else _macs(event.args)
         macs[precision] += count
+        if precision != "int8" and count:
+            layer, _, operator = name.rpartition("/")
+            in_float[f"{operator} of layer {layer!r}" if layer else operator] += count
     images = len(next(iter(feed.values())))
     return Executed(
         macs={precision: total // images for precision, total in sorted(macs.items()) if total},
         kernels=dict(sorted(Counter(event.args.op_name for event in as_run).items())),
+        in_float=tuple(name for name, _ in in_float.most_common()) if macs["int8"] else (),
     )
 
 
@@ -112,19 +116,13 @@ def _macs(node: _Arguments) -> tuple[str, int]:
     return precision, met.size * math.prod(second.shape[1:])
 
 
-def _equations(model: Path) -> dict[str, str]:
-    """Return the equation of each einsum by the name of its node."""
-    graph = onnx.load(model, load_external_data=False).graph
-    return {
-        node.name: node.attribute[0].s.decode().replace(" ", "") for node in graph.node if node.op_type == "Einsum"
-    }
-
-
-def _einsum_macs(node: _Arguments, equation: str) -> tuple[str, int]:
-    """Return the count of a product: each combination of its indices is one multiply-accumulate."""
+def _einsum_macs(node: _Arguments, name: str) -> tuple[str, int]:
+    """Return the count of a product: each combination of the indices is one multiply-accumulate."""
     tensors = _tensors(node.input_type_shape)
-    operands = equation.partition("->")[0].split(",")
-    if len(tensors) != 2 or "." in equation:
+    # As the exporter names it: `layer/Einsum[ij.jk-ik]`, followed by a number or not.
+    operands = name.partition("[")[2].partition("-")[0].split(".")
+    ranks = [len(tensor.shape) for tensor in tensors]
+    if len(ranks) != 2 or [len(operand) for operand in operands] != ranks:
         return "", 0
     sizes = {
         index: size

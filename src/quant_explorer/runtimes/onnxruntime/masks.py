@@ -24,7 +24,9 @@ def limit_masks(graph: onnx.GraphProto) -> tuple[str, ...]:
     These are the nodes that add a mask, and those behind them as far as a softmax.
     """
     masks = {item.name: item for item in graph.initializer if _is_mask(item)}
-    reading = [node for node in graph.node if node.op_type in _MASKING and not masks.keys().isdisjoint(node.input)]
+    reading = [
+        node for node in graph.node if node.op_type in _MASKING and not masks.keys().isdisjoint(node.input)
+    ]
     for name in {name for node in reading for name in node.input} & masks.keys():
         if all(node in reading for node in graph.node if name in node.input):
             limited = numpy_helper.to_array(masks[name]).clip(-MASKED, MASKED)
@@ -47,5 +49,7 @@ def _behind(graph: onnx.GraphProto, start: onnx.NodeProto) -> Iterator[onnx.Node
         if node.op_type != "Softmax":
             outputs = set(node.output)
             pending += [
-                reader for reader in graph.node if reader.op_type in _PASSING and not outputs.isdisjoint(reader.input)
+                reader
+                for reader in graph.node
+                if reader.op_type in _PASSING and not outputs.isdisjoint(reader.input)
             ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
-from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantizer
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantizer, SharedQuantizationSpec
 
 from quant_explorer.core.quantspec import MASKED
 
@@ -20,17 +21,21 @@ _MASKING = (
     *(_aten.add.Tensor, _aten.add_.Tensor, _aten.sub.Tensor, _aten.where.self, _aten.where.ScalarOther),
     *(_aten.where.ScalarSelf, _aten.masked_fill.Scalar, _aten.masked_fill_.Scalar, _aten.masked_fill.Tensor),
 )
-# What hands masked values on.
-_PASSING = (*_MASKING, _aten.view.default, _aten.reshape.default, _aten.clone.default, _aten.unsqueeze.default)
+_MOVES = (
+    *(_aten.view, _aten.reshape, _aten.flatten, _aten.squeeze, _aten.unsqueeze, _aten.expand),
+    *(_aten.permute, _aten.transpose, _aten.clone, _aten.contiguous),
+)
 
 
-class UnmaskedQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no type information
-    """Another quantizer's annotations, without those of values that have a mask in them (1e4 and more)."""
+class SelectiveQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no type information
+    """Another quantizer's annotations, without those of values that have a mask in them (1e4 and more).
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    Nor does it quantize operators of which `keep_float` says so.
+    """
+
+    def __init__(self, quantizer: Quantizer, keep_float: Callable[[fx.Node], bool]) -> None:
         """Annotate as `quantizer` does."""
-        self._quantizer = quantizer
-        self.masked: tuple[str, ...] = ()
+        self._quantizer, self._keep_float = quantizer, keep_float
 
     def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
         """Do what the quantizer does."""
@@ -42,12 +47,13 @@ class UnmaskedQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no type
         masked = find_masked(model)
         for node in model.graph.nodes:
             annotation = node.meta.get(_ANNOTATION)
-            if node in masked and annotation is not None:
+            if annotation is None:
+                continue
+            if node in masked or self._keep_float(node):
                 node.meta[_ANNOTATION] = QuantizationAnnotation(_annotated=True)
-            elif annotation is not None:
-                for source in masked.intersection(annotation.input_qspec_map):
-                    del annotation.input_qspec_map[source]
-        self.masked = tuple(node.name for node in model.graph.nodes if node in masked)
+                continue
+            for source in masked.intersection(annotation.input_qspec_map):
+                del annotation.input_qspec_map[source]
         return annotated
 
     def validate(self, model: fx.GraphModule) -> None:
@@ -66,9 +72,16 @@ def find_masked(graph: fx.GraphModule) -> set[fx.Node]:
     masked: set[fx.Node] = set()
     for node in graph.graph.nodes:
         adds = node.target in _MASKING and any(_is_mask(graph, operand) for operand in node.args)
-        if adds or (node.target in _PASSING and not masked.isdisjoint(node.all_input_nodes)):
+        if adds or (_passes_on(node) and not masked.isdisjoint(node.all_input_nodes)):
             masked.add(node)
     return masked
+
+
+def _passes_on(node: fx.Node) -> bool:
+    """Say whether values of an operand stay what they are, other summands aside."""
+    annotation = node.meta.get(_ANNOTATION)
+    shared = annotation is not None and isinstance(annotation.output_qspec, SharedQuantizationSpec)
+    return shared or node.target in _MASKING or getattr(node.target, "overloadpacket", None) in _MOVES
 
 
 def _is_mask(graph: fx.GraphModule, operand: object) -> bool:

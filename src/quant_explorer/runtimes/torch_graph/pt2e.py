@@ -8,7 +8,7 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -60,23 +60,26 @@ def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None)
 
 
 def quantize(
-    program: ExportedProgram, calibration: Sequence[Batch], quantizer: Quantizer
+    program: ExportedProgram,
+    calibration: Sequence[Batch],
+    quantizer: Quantizer,
+    keep_float: Callable[[torch.fx.Node], bool] = lambda _: False,
 ) -> torch.fx.GraphModule:
     """Fold batch norms, observe `calibration` where `quantizer` asks for it, and insert quantization.
 
-    `program` is left untouched. Raises UnsupportedError when PT2E cannot prepare the graph, or when
-    folding changes what it computes.
+    `program` is left untouched; operators of which `keep_float` says so stay in float. Raises
+    UnsupportedError when PT2E cannot prepare the graph, or when folding changes what it computes.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from quant_explorer.runtimes.torch_graph.masks import UnmaskedQuantizer
+    from quant_explorer.runtimes.torch_graph.masks import SelectiveQuantizer
 
     with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
         graph = graph_of(program)
         rewrite(graph)
-        _fix_sizes(graph, calibration[0])
+        fix_sizes(graph, calibration[0])
         _tell_calls_apart(graph)
-        prepared = prepare_pt2e(graph, UnmaskedQuantizer(quantizer))
+        prepared = prepare_pt2e(graph, SelectiveQuantizer(quantizer, keep_float))
         _check_folding(prepared, program, calibration[0])
         for batch in calibration[1:]:
             prepared(torch.from_numpy(batch))
@@ -107,7 +110,7 @@ def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
     return graph
 
 
-def _fix_sizes(graph: torch.fx.GraphModule, batch: Batch) -> None:
+def fix_sizes(graph: torch.fx.GraphModule, batch: Batch) -> None:
     """Note the sizes for this batch on the nodes, in place of those for any number of images.
 
     A quantizer that compares sizes would fix the number of images, in the exported program as well: its
@@ -150,7 +153,15 @@ def _explain(what: str, advice: str) -> Iterator[None]:
     # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
     try:
         yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         # The rest is the trace of PyTorch's own code.
         reason = explain(error).partition("\n")[0]
         raise UnsupportedError(f"{what} ({reason}); {advice}") from error

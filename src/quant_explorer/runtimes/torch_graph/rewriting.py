@@ -102,8 +102,14 @@ def _spell_out_padding(graph: fx.Graph, node: fx.Node) -> None:
     """Replace padding="same" by numbers; where one side gets more, by a padded input."""
     images, weight, bias, stride, padding, dilation, groups = (*node.args, *_DEFAULTS[len(node.args) :])
     sizes: Sequence[int] = weight.meta["val"].shape[2:]
-    dilations = [dilation] * len(sizes) if isinstance(dilation, int) else list(dilation) * (len(sizes) // len(dilation))
-    whole = [step * (size - 1) if padding == "same" else 0 for step, size in zip(dilations, sizes, strict=True)]
+    dilations = (
+        [dilation] * len(sizes)
+        if isinstance(dilation, int)
+        else list(dilation) * (len(sizes) // len(dilation))
+    )
+    whole = [
+        step * (size - 1) if padding == "same" else 0 for step, size in zip(dilations, sizes, strict=True)
+    ]
     before = [total // 2 for total in whole]
     if any(total % 2 for total in whole):
         sides = [side for total in reversed(whole) for side in (total // 2, total - total // 2)]
@@ -112,11 +118,12 @@ def _spell_out_padding(graph: fx.Graph, node: fx.Node) -> None:
         padded.meta = _origin(node) | {"source_fn_stack": [(padded.name, nn.functional.pad)]}
         images, before = padded, [0] * len(sizes)
     node.target = _CONVOLUTIONS[node.target]
-    node.args = (images, weight, bias, stride, before, dilations, groups)
+    strides = stride or [1] * len(sizes)
+    node.args = (images, weight, bias, strides, before, dilations, groups)
 
 
 # Of convolutions whose padding is named: images and weight are always given.
-_DEFAULTS: Final = (None, None, None, 1, "valid", 1, 1)
+_DEFAULTS: Final = (None, None, None, None, "valid", 1, 1)
 
 
 def _origin(node: fx.Node) -> dict[str, object]:
