@@ -71,7 +71,9 @@ class Scaled(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         tokens = images.flatten(2)
-        return self.layer(tokens * tokens.pow(2).mean(-1, keepdim=True).rsqrt()).flatten(1)
+        scaled = tokens * tokens.pow(2).mean(-1, keepdim=True).rsqrt()
+        outputs: torch.Tensor = self.layer(scaled)
+        return outputs.flatten(1)
 
 
 def test_quantizing_leaves_the_number_of_images_free() -> None:

@@ -80,13 +80,14 @@ def _straighten_inputs(graph: torch.fx.GraphModule) -> None:
     PyTorch spells such a layer as a product of batches, for which torchao's passes fail.
     """
     for node in list(graph.graph.nodes):
-        if node.target is not torch.ops.aten.linear.default or node.args[0].meta["val"].is_contiguous():
+        source = node.args[0] if node.target is torch.ops.aten.linear.default else None
+        if not isinstance(source, torch.fx.Node) or source.meta["val"].is_contiguous():
             continue
         with graph.graph.inserting_before(node):
             straight = graph.graph.call_function(
-                torch.ops.aten.clone.default, (node.args[0],), {"memory_format": torch.contiguous_format}
+                torch.ops.aten.clone.default, (source,), {"memory_format": torch.contiguous_format}
             )
-        node.replace_input_with(node.args[0], straight)
+        node.replace_input_with(source, straight)
     graph.recompile()
 
 
@@ -112,8 +113,10 @@ def _is_miscompiled(node: torch.fx.Node) -> bool:
         return len(node.args) > _CEIL_MODE and bool(node.args[_CEIL_MODE])
     if node.target is not torch.ops.aten.conv2d.default:
         return False
-    groups = node.args[6] if len(node.args) > _GROUPS else 1
-    return bool(groups == 1 and node.args[1].meta["val"].shape[1] == 1)
+    weight = node.args[1]
+    assert isinstance(weight, torch.fx.Node)
+    groups = node.args[_GROUPS] if len(node.args) > _GROUPS else 1
+    return bool(groups == 1 and weight.meta["val"].shape[1] == 1)
 
 
 def _one_channel(model: nn.Module) -> list[str]:

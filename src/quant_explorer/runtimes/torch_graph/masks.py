@@ -39,11 +39,12 @@ class SelectiveQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no typ
 
     def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
         """Do what the quantizer does."""
-        return self._quantizer.transform_for_annotation(model)
+        transformed: fx.GraphModule = self._quantizer.transform_for_annotation(model)
+        return transformed
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Annotate, and keep masked values and what adds the mask in float."""
-        annotated = self._quantizer.annotate(model)
+        annotated: fx.GraphModule = self._quantizer.annotate(model)
         masked = find_masked(model)
         for node in model.graph.nodes:
             annotation = node.meta.get(_ANNOTATION)

@@ -148,20 +148,15 @@ _CAPTURE_ADVICE = "control flow that depends on the input must be moved out of f
 _QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
 
 
+_RAISED = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
 @contextmanager
 def _explain(what: str, advice: str) -> Iterator[None]:
     # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
     try:
         yield
-    except (
-        AssertionError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _RAISED as error:
         # The rest is the trace of PyTorch's own code.
         reason = explain(error).partition("\n")[0]
         raise UnsupportedError(f"{what} ({reason}); {advice}") from error

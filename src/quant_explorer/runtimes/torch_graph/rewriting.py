@@ -11,20 +11,26 @@ from typing import Final
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 
 _aten = torch.ops.aten
 # Sums with the place of the operand that `alpha` multiplies.
-_SUMS: Final = {
+_SUMS: Final[dict[object, int]] = {
     **dict.fromkeys((_aten.add.Tensor, _aten.add_.Tensor, _aten.sub.Tensor, _aten.sub_.Tensor), 1),
     _aten.rsub.Tensor: 0,
 }
-_CONVOLUTIONS: Final = {
+_CONVOLUTIONS: Final[dict[object, OpOverload]] = {
     _aten.conv1d.padding: _aten.conv1d.default,
     _aten.conv2d.padding: _aten.conv2d.default,
     _aten.conv3d.padding: _aten.conv3d.default,
 }
+# Of convolutions whose padding is named: images and weight are always given.
+_DEFAULTS: Final = (None, None, None, 1, "valid", 1, 1)
 # Which kind of layer quantizers take an operator for, whoever calls it.
-_LAYERS: Final = {_aten.conv2d.default: nn.Conv2d, _aten.linear.default: nn.Linear}
+_LAYERS: Final[dict[object, type[nn.Module]]] = {
+    _aten.conv2d.default: nn.Conv2d,
+    _aten.linear.default: nn.Linear,
+}
 _KINDS: Final = {f"{kind.__module__}.{kind.__qualname__}" for kind in _LAYERS.values()}
 
 
@@ -72,12 +78,10 @@ def _fold_constants(graph: fx.GraphModule) -> None:
 
 
 def _is_foldable(node: fx.Node) -> bool:
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return False
     written = [node, *node.users]
-    mutable = any(
-        isinstance(item.target, torch._ops.OpOverload) and item.target._schema.is_mutable for item in written
-    )
+    mutable = any(isinstance(item.target, OpOverload) and item.target._schema.is_mutable for item in written)
     return not mutable and torch.Tag.nondeterministic_seeded not in node.target.tags
 
 
@@ -86,27 +90,26 @@ def _spell_out_alpha(graph: fx.Graph, node: fx.Node) -> None:
     alpha = kwargs.pop("alpha", 1)
     if alpha == 1:
         return
+    assert isinstance(alpha, int | float)
     place = _SUMS[node.target]
     operand = node.args[place]
-    if isinstance(operand, fx.Node):
+    if isinstance(operand, int | float):
+        node.update_arg(place, alpha * operand)
+    else:
         with graph.inserting_before(node):
             factor = graph.call_function(_aten.mul.Tensor, (operand, alpha))
         factor.meta = _origin(node) | {"source_fn_stack": [(factor.name, torch.mul)]}
-    else:
-        factor = alpha * operand
-    node.update_arg(place, factor)
+        node.update_arg(place, factor)
     node.kwargs = kwargs
 
 
 def _spell_out_padding(graph: fx.Graph, node: fx.Node) -> None:
     """Replace padding="same" by numbers; where one side gets more, by a padded input."""
-    images, weight, bias, stride, padding, dilation, groups = (*node.args, *_DEFAULTS[len(node.args) :])
+    arguments = [*node.args, *_DEFAULTS[len(node.args) :]]
+    images, weight, bias, stride, padding, dilation, groups = arguments
+    assert isinstance(weight, fx.Node)
     sizes: Sequence[int] = weight.meta["val"].shape[2:]
-    dilations = (
-        [dilation] * len(sizes)
-        if isinstance(dilation, int)
-        else list(dilation) * (len(sizes) // len(dilation))
-    )
+    dilations = _for_each(dilation, len(sizes))
     whole = [
         step * (size - 1) if padding == "same" else 0 for step, size in zip(dilations, sizes, strict=True)
     ]
@@ -117,13 +120,17 @@ def _spell_out_padding(graph: fx.Graph, node: fx.Node) -> None:
             padded = graph.call_function(_aten.constant_pad_nd.default, (images, sides, 0.0))
         padded.meta = _origin(node) | {"source_fn_stack": [(padded.name, nn.functional.pad)]}
         images, before = padded, [0] * len(sizes)
+    strides = _for_each(stride, len(sizes))
     node.target = _CONVOLUTIONS[node.target]
-    strides = stride or [1] * len(sizes)
     node.args = (images, weight, bias, strides, before, dilations, groups)
 
 
-# Of convolutions whose padding is named: images and weight are always given.
-_DEFAULTS: Final = (None, None, None, None, "valid", 1, 1)
+def _for_each(setting: object, axes: int) -> list[int]:
+    """Return a setting of a convolution for each axis."""
+    if isinstance(setting, int):
+        return [setting] * axes
+    assert isinstance(setting, Sequence)
+    return list(setting) * (axes // len(setting))
 
 
 def _origin(node: fx.Node) -> dict[str, object]:
