@@ -15,9 +15,10 @@ from torch.ao import quantization
 from torch.ao.quantization import quantize_fx
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError, UnsupportedError, explain
+from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 
 def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> FakeQuantized:
@@ -26,14 +27,9 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     Raises UnsupportedError when the model cannot be traced, or has weights that FX takes for activations.
     """
     example = torch.from_numpy(calibration[0])
-    try:
+    with explain_refusal(*TRACING):
         prepared = quantize_fx.prepare_qat_fx(copy.deepcopy(model).train(), qat_mapping(spec), (example,))
         observe_activations(prepared, calibration)
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(
-            f"the model cannot be traced to a graph by torch.fx ({explain(error)}); control flow that "
-            "depends on the input must be moved out of forward()"
-        ) from error
     return FakeQuantized(
         prepared,
         restore=partial(restore_float, prepared),

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -19,9 +17,9 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from quant_explorer.core import errors
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 # Folding a batch norm only rounds differently; a graph that was traced or folded wrongly is far off.
 _TOLERANCE = 1e-3
@@ -40,7 +38,7 @@ def fuse(model: nn.Module, example: Batch) -> fx.GraphModule:
     Raises UnsupportedError when the model cannot be traced or the graph computes something else.
     """
     float_model = copy.deepcopy(model).eval()
-    with explain(*TRACING):
+    with explain_refusal(*TRACING):
         graph = fx.symbolic_trace(float_model)
         with torch.no_grad():
             # For the number of dimensions that a linear layer's output has.
@@ -105,21 +103,3 @@ def _count_calls(graph: fx.GraphModule) -> Counter[str]:
 def _called_again(graph: fx.GraphModule) -> list[str]:
     calls = _count_calls(graph).items()
     return [name for name, times in calls if times > 1 and list(graph.get_submodule(name).parameters())]
-
-
-TRACING: Final = (
-    "the model cannot be traced to a graph by torch.fx",
-    "control flow that depends on the input must be moved out of forward()",
-)
-
-
-@contextmanager
-def explain(what: str, advice: str) -> Iterator[None]:
-    """Turn what PyTorch raises for a model it cannot take into an UnsupportedError that says `what`.
-
-    Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    """
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"{what} ({errors.explain(error)}); {advice}") from error

@@ -31,6 +31,7 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -41,7 +42,7 @@ def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
 
     Raises UnsupportedError when the model cannot be traced or the fused graph computes something else.
     """
-    with fusion.explain(*fusion.TRACING):
+    with explain_refusal(*TRACING):
         fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
     fusion.check(fused, model, example)
     return fused
@@ -74,7 +75,7 @@ def quantize(
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
-    with fusion.explain(*fusion.TRACING):
+    with explain_refusal(*TRACING):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
@@ -86,7 +87,7 @@ def quantize(
                 prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with fusion.explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+    with explain_refusal("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.

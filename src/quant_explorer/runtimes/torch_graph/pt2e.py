@@ -8,8 +8,7 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -20,8 +19,9 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.runtimes.torch_graph.rewriting import rewrite
+from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig, Quantizer
@@ -55,7 +55,7 @@ def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None)
     fixed = largest_batch == 1
     example = torch.zeros(1 if fixed else _EXAMPLE_BATCH, *shape)
     dynamic = None if fixed else ({0: Dim("batch", min=1, max=largest_batch)},)
-    with torch.no_grad(), _explain("the model cannot be captured by torch.export", _CAPTURE_ADVICE):
+    with torch.no_grad(), explain_refusal(*CAPTURING):
         return torch.export.export(model, (example,), dynamic_shapes=dynamic)
 
 
@@ -74,7 +74,8 @@ def quantize(
 
     from quant_explorer.runtimes.torch_graph.masks import SelectiveQuantizer
 
-    with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+    refused = "PyTorch cannot quantize the exported graph"
+    with torch.no_grad(), explain_refusal(refused, QUANTIZE_ADVICE, IndexError, KeyError):
         graph = graph_of(program)
         rewrite(graph)
         fix_sizes(graph, calibration[0])
@@ -142,21 +143,3 @@ def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, bat
             "folding batch norms into convolutions changes what the exported graph computes; give each call "
             "a layer of its own"
         )
-
-
-_CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"
-_QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
-
-
-_RAISED = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-
-
-@contextmanager
-def _explain(what: str, advice: str) -> Iterator[None]:
-    # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
-        yield
-    except _RAISED as error:
-        # The rest is the trace of PyTorch's own code.
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason}); {advice}") from error
