@@ -43,7 +43,7 @@ class Inductor:
     """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
 
     name: ClassVar[str] = "inductor"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
