@@ -119,7 +119,7 @@ class TestUnsupported:
 
     @pytest.mark.parametrize(("channels", "named"), [(1, True), (2, False)])
     def test_three_dimensions_of_one_channel_are_refused(self, channels: int, named: bool) -> None:
-        model = nn.Sequential(nn.Conv3d(channels, 2, 3))
+        model = torch.nn.Sequential(torch.nn.Conv3d(channels, 2, 3))
         assert (
             "one input channel (0)" in str(Inductor().unsupported(Candidate(model, SPECS["fp32"])))
         ) == named
