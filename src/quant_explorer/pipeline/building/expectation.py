@@ -58,7 +58,7 @@ class Expectation:
 
     def simulate(self, images: Batch, grid: Grid) -> tuple[Batch, ...]:
         """Return the logits that each simulation of what was asked for leaves of images, see `Simulation`."""
-        return tuple(way.reshape(len(way), -1) for way in self._simulation.run(images, grid))
+        return tuple(logits.reshape(len(logits), -1) for logits in self._simulation.run(images, grid))
 
     def check(self, run: Callable[[Batch], Batch], grid: Grid) -> tuple[Fidelity, ...]:
         """Return how near to the float model `run` computes, for each kind of images; nothing for FP32.

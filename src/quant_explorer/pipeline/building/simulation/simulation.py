@@ -56,21 +56,23 @@ class Simulation:
         They are several for static INT8, as runtimes differ: ranges by minimum and maximum, of least squared
         error where the observer is "histogram", and learned ones where there are any; pools on the grid of
         their input or on their own. The model is left untouched. Raises BuildError when forward() calls other
-        operators for other images, UnsupportedError when no number is left of any way.
+        operators for other images, UnsupportedError when none of them gives numbers.
         """
         if self._spec.activations != "static":
-            ways = [Rounding(self._model, self._spec, grid, {})]
+            roundings = [Rounding(self._model, self._spec, grid, {})]
         else:
-            ways = [
+            roundings = [
                 Rounding(self._model, self._spec, grid, ranges, *sharing)
                 for ranges in self._ranges(grid.activation_levels)
                 for sharing in ((), _SHARING)
             ]
-        logits = [way.run(images) for way in ways]
-        finite = tuple(found for way, found in zip(ways, logits, strict=True) if way.overflowed is None)
+        logits = [rounding.run(images) for rounding in roundings]
+        finite = tuple(
+            found for rounding, found in zip(roundings, logits, strict=True) if rounding.overflowed is None
+        )
         if not finite:
             raise UnsupportedError(
-                f"rounded to {self._spec.precision}, the model gives no numbers: {ways[0].overflowed} is the "
+                f"rounded to {self._spec.precision}, the model gives no numbers: {roundings[0].overflowed} is the "
                 "first that gives none, as a division by what is rounded to 0 does; keep it in float"
             )
         return finite
