@@ -67,13 +67,12 @@ class Simulation:
                 for sharing in ((), _SHARING)
             ]
         logits = [rounding.run(images) for rounding in roundings]
-        finite = tuple(
-            found for rounding, found in zip(roundings, logits, strict=True) if rounding.overflowed is None
-        )
+        pairs = zip(roundings, logits, strict=True)
+        finite = tuple(found for rounding, found in pairs if rounding.overflowed is None)
         if not finite:
             raise UnsupportedError(
-                f"rounded to {self._spec.precision}, the model gives no numbers: {roundings[0].overflowed} is the "
-                "first that gives none, as a division by what is rounded to 0 does; keep it in float"
+                f"in {self._spec.precision} the model gives no numbers: {roundings[0].overflowed} is "
+                "the first that gives none, as a division by what is rounded to 0 does; keep it in float"
             )
         return finite
 
