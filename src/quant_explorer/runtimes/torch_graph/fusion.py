@@ -8,10 +8,6 @@ Inference", CVPR 2018, section 3.2; PyTorch, `torch.nn.utils.fusion`.
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -19,12 +15,8 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from quant_explorer.core import errors
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError
-
-# Folding a batch norm only rounds differently; a graph that was traced or folded wrongly is far off.
-_TOLERANCE = 1e-3
+from quant_explorer.float_graph.normal_form import check, normalize
 
 _CONVOLUTIONS: Final = {nn.BatchNorm1d: nn.Conv1d, nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm3d: nn.Conv3d}
 _TRANSPOSED: Final = {
@@ -39,21 +31,18 @@ def fuse(model: nn.Module, example: Batch) -> fx.GraphModule:
 
     Raises UnsupportedError when the model cannot be traced or the graph computes something else.
     """
-    float_model = copy.deepcopy(model).eval()
-    with explain(*TRACING):
-        graph = fx.symbolic_trace(float_model)
-        with torch.no_grad():
-            # For the number of dimensions that a linear layer's output has.
-            ShapeProp(graph).propagate(torch.from_numpy(example))
-    calls = _count_calls(graph)
+    graph = normalize(model, example).module
+    with torch.no_grad():
+        # For the number of dimensions that a linear layer's output has.
+        ShapeProp(graph).propagate(torch.from_numpy(example))
     for node in list(graph.graph.nodes):
         if node.op != "call_module":
             continue
         layer = node.args[0] if node.args else None
         if not isinstance(layer, fx.Node) or layer.op != "call_module":
             continue
-        # Other users get what is before the batch norm, other calls the same weights.
-        if len(layer.users) > 1 or calls[str(layer.target)] > 1:
+        # Other users get what is before the batch norm.
+        if len(layer.users) > 1:
             continue
         folded = _fold(graph, layer, graph.get_submodule(str(node.target)))
         if folded is not None:
@@ -83,43 +72,3 @@ def _fold(graph: fx.GraphModule, node: fx.Node, norm: nn.Module) -> nn.Module | 
     if type(layer) is _TRANSPOSED.get(type(norm)) and layer.groups == 1:
         return fuse_conv_bn_eval(layer, norm, transpose=True)
     return None
-
-
-def check(graph: fx.GraphModule, model: nn.Module, example: Batch) -> None:
-    """Raise UnsupportedError when `graph` does not compute for `example` (n, C, H, W) what `model` does."""
-    images = torch.from_numpy(example)
-    with torch.no_grad():
-        expected = copy.deepcopy(model).eval()(images)
-        error = (graph(images) - expected).abs().max()
-    if error > _TOLERANCE * expected.abs().max():
-        raise UnsupportedError(
-            "PyTorch's fusion of convolution, batch norm and ReLU changes what the model computes; give each "
-            f"call a layer of its own (called more than once: {', '.join(_called_again(graph)) or 'none'})"
-        )
-
-
-def _count_calls(graph: fx.GraphModule) -> Counter[str]:
-    return Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
-
-
-def _called_again(graph: fx.GraphModule) -> list[str]:
-    calls = _count_calls(graph).items()
-    return [name for name, times in calls if times > 1 and list(graph.get_submodule(name).parameters())]
-
-
-TRACING: Final = (
-    "the model cannot be traced to a graph by torch.fx",
-    "control flow that depends on the input must be moved out of forward()",
-)
-
-
-@contextmanager
-def explain(what: str, advice: str) -> Iterator[None]:
-    """Turn what PyTorch raises for a model it cannot take into an UnsupportedError that says `what`.
-
-    Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    """
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"{what} ({errors.explain(error)}); {advice}") from error

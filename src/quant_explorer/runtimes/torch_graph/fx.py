@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -22,8 +25,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
+from quant_explorer.float_graph.left_in_float import leave_in_float
+from quant_explorer.float_graph.normal_form import FloatGraph, check, normalize
 from quant_explorer.runtimes.eager.lowering import Lowered
-from quant_explorer.runtimes.torch_graph import fusion
 from quant_explorer.runtimes.torch_graph.engine import (
     FULL_ACTIVATION_BITS,
     REDUCED_ACTIVATION_BITS,
@@ -32,18 +36,19 @@ from quant_explorer.runtimes.torch_graph.engine import (
     needed_features,
 )
 
+_log = logging.getLogger(__name__)
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
+def fuse(graph: FloatGraph, model: nn.Module, example: Batch) -> torch.fx.GraphModule:
     """Fold batch norms into convolutions and join ReLUs, and check the result on `example` (n, C, H, W).
 
-    Raises UnsupportedError when the model cannot be traced or the fused graph computes something else.
+    Raises UnsupportedError when the fused graph computes something else than `model`.
     """
-    with fusion.explain(*fusion.TRACING):
-        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
-    fusion.check(fused, model, example)
+    with _explain("PyTorch cannot join the layers of the model"):
+        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(graph.module))
+    check(fused, model, example)
     return fused
 
 
@@ -61,37 +66,49 @@ def quantize(
     spec = candidate.spec
     notes: tuple[str, ...] = (f"quantized engine: {engine}",)
     # `prepare_fx` fuses by itself in the same way, but does not check.
-    fused = fuse(candidate.model, calibration[0][:1])
+    graph = normalize(candidate.model, calibration[0])
+    fused = fuse(graph, candidate.model, calibration[0])
     if spec.activations == "dynamic":
         reduced = _explain_reduced_range(engine)
         bits = REDUCED_ACTIVATION_BITS if reduced else FULL_ACTIVATION_BITS
-        return Lowered(_quantize_linear(fused, spec), (*notes, *reduced), grid=_grid(bits))
+        return Lowered(_quantize_linear(fused, graph, spec), (*notes, *reduced), grid=_grid(bits))
     bits, reason = choose_bits(spec, engine, copied_for or engine)
     mapping = static_mapping(spec, engine, bits)
-    notes += (reason,) if reason else ()
+    notes += (*((reason,) if reason else ()), *leave_in_float(mapping, graph, spec.float_layers))
     transposed = _transposed_convolutions(fused)
     if transposed and (reason := explain_transposed(spec, engine, copied_for or engine)):
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
-    with fusion.explain(*fusion.TRACING):
-        prepared = quantize_fx.prepare_fx(
-            copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
-        )
-    if spec.activation_ranges:
-        set_activation_ranges(prepared, spec.activation_ranges)
-    else:
-        with torch.inference_mode():
-            for batch in calibration:
-                prepared(torch.from_numpy(batch))
+    with _explain("PyTorch cannot prepare a layer for INT8"):
+        prepared = quantize_fx.prepare_fx(graph.module, mapping, (torch.from_numpy(calibration[0]),))
+        if spec.activation_ranges:
+            set_activation_ranges(prepared, spec.activation_ranges)
+        else:
+            with torch.inference_mode():
+                for batch in calibration:
+                    prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with fusion.explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+    with _explain("PyTorch cannot convert a layer to INT8"):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
     return Lowered(converted, notes, needed_features(engine, bits), _grid(bits))
+
+
+@contextmanager
+def _explain(what: str) -> Iterator[None]:
+    """Turn what PyTorch raises for a graph that it cannot quantize into a sentence; its own is the cause."""
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        _log.info("%s: %s", what, error)
+        layer = re.search(r"\b(\w*[Cc]onv\w*|\w*linear\w*|\w*norm\w*)\b", str(error))
+        raise UnsupportedError(
+            f"{what}{f' (in {layer[0]})' if layer else ''}; keep layers in float until it does, or use onnxruntime, openvino or inductor"
+        ) from error
 
 
 def _grid(bits: int) -> Grid:
@@ -117,7 +134,7 @@ def _explain_reduced_range(engine: str) -> tuple[str, ...]:
     return ("dynamic activations have 7 bits: PyTorch's dynamic linear layer asks for no more, on any CPU",)
 
 
-def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.GraphModule:
+def _quantize_linear(fused: torch.fx.GraphModule, graph: FloatGraph, spec: QuantSpec) -> torch.fx.GraphModule:
     qconfig = (
         quantization.per_channel_dynamic_qconfig
         if spec.granularity == "per_channel"
@@ -126,13 +143,13 @@ def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.G
     # By name, because a Linear fused with its ReLU is of another type.
     layers = {
         name: qconfig
-        for name, module in graph.named_modules()
+        for name, module in fused.named_modules()
         if isinstance(module, nn.Linear | nni.LinearReLU)
         # The projection inside nn.MultiheadAttention, whose weight is read and not called.
         and not isinstance(module, NonDynamicallyQuantizableLinear)
-        and name not in spec.float_layers
+        and graph.layers.get(name, name) not in spec.float_layers
     }
-    quantized: torch.fx.GraphModule = quantization.quantize_dynamic(graph, layers)
+    quantized: torch.fx.GraphModule = quantization.quantize_dynamic(fused, layers)
     return quantized
 
 
@@ -160,8 +177,6 @@ def static_mapping(spec: QuantSpec, engine: str, bits: int) -> quantization.QCon
         if default and qconfig and qconfig.activation is default.activation:
             mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
-    for layer in spec.float_layers:
-        mapping.set_module_name(layer, None)
     return mapping
 
 

@@ -48,6 +48,8 @@ def write(graph: nn.Module, file: Path, images: Batch) -> None:
 def _copy_records(saved: io.BytesIO, file: Path) -> None:
     reader = torch._C.PyTorchFileReader(saved)
     writer = torch._C.PyTorchFileWriter(str(file))
+    # Operators are read by the schemas of their version, of which the writer's own is the oldest.
+    writer.set_min_version(int(reader.get_record(".data/version")))
     for record in reader.get_all_records():
         if record.startswith(_OWN_RECORDS) or record.endswith(".debug_pkl"):
             continue

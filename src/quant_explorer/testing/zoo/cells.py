@@ -22,6 +22,7 @@ from quant_explorer.core.errors import QuantExplorerError, UnsupportedError, req
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step
+from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.metrics.fidelity import FP32_TOLERANCE, sqnr_db
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
@@ -125,6 +126,7 @@ class Subject:
         """Build the model, and compute its logits in float."""
         self.specimen = specimen
         self.model = specimen.model()
+        self._plain = make_plain(self.model)
         self.calibration = tuple(specimen.images(8, seed=seed) for seed in CALIBRATION)
         self.images = specimen.images(IMAGES, seed=3)
         self.expected = float_logits(self.model, self.images)
@@ -143,7 +145,7 @@ class Subject:
     def candidate(self, config: str) -> Candidate:
         """Apply the configuration's techniques; quantization-aware training takes no step."""
         workbench = Workbench(self.calibration, ToyTraining(batches=()), self.model)
-        candidate = Candidate(self.model, QuantSpec())
+        candidate = Candidate(self._plain, QuantSpec())
         for step in CONFIGS[config]:
             technique = create_technique(step)
             require_supported(technique.unsupported(candidate))
