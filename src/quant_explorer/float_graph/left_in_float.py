@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -20,11 +21,10 @@ from quant_explorer.float_graph.functional_layers import KINDS
 from quant_explorer.float_graph.normal_form import FloatGraph
 
 # quantized::prelu multiplies positive values too, quantized::instance_norm has no running statistics, and
-# the others hold tensors that no source can be written for and compute in float inside.
+# the others compute in float inside.
 _KINDS: Final = (
-    *(nn.PReLU, F.prelu),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, F.instance_norm),
-    *(nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm),
+    *(nn.PReLU, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.LayerNorm, nn.GroupNorm),
 )
 _SUMS: Final = (operator.add, operator.iadd, torch.add, "add", "add_")
 _FILLS: Final = (torch.masked_fill, "masked_fill", "masked_fill_", torch.where)
@@ -64,17 +64,39 @@ def leave_in_float(
     inside = [node for node in nodes if _is_inside(str(node.meta.get("scope", "")), float_layers)]
     numbers = [node for node in nodes if node.meta.get("number")]
     _exclude(mapping, graph.module, {*masked, *computed, *denominators, *inside, *numbers})
-    norms = sorted({name for name, module in graph.module.named_modules() if isinstance(module, nn.PReLU)})
+    prelus = sorted({name for name, module in graph.module.named_modules() if isinstance(module, nn.PReLU)})
     return tuple(
         f"{names} in float: {reason}"
         for names, reason in (
-            (_list(norms), "PyTorch's INT8 PReLU multiplies positive values too"),
+            (_list(prelus), "PyTorch's INT8 PReLU multiplies positive values too"),
             (_list(node.name for node in masked), "a mask takes the range of the values it is added to"),
             (_list(node.name for node in computed), "its weights are computed from images"),
             (_list(node.name for node in denominators), "a denominator rounded to 0 divides by zero"),
         )
         if names
     )
+
+
+@contextmanager
+def unknown_to_fx(prepared: fx.GraphModule) -> Iterator[None]:
+    """Hide the layers of a prepared graph that stay in float while it is converted.
+
+    Between two quantized layers FX replaces activations and norms also where the mapping excludes them, by
+    their type.
+    """
+    layers = [
+        layer
+        for layer in prepared.modules()
+        if vars(layer).get("qconfig", layer) is None and type(layer).__module__.startswith("torch.nn.modules")
+    ]
+    kinds = [type(layer) for layer in layers]
+    for layer, kind in zip(layers, kinds, strict=True):
+        layer.__class__ = type(kind.__name__, (kind,), {})
+    try:
+        yield
+    finally:
+        for layer, kind in zip(layers, kinds, strict=True):
+            layer.__class__ = kind
 
 
 def _list(names: Iterable[str]) -> str:

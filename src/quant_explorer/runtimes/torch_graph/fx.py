@@ -25,7 +25,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
-from quant_explorer.float_graph.left_in_float import leave_in_float
+from quant_explorer.float_graph.left_in_float import leave_in_float, unknown_to_fx
 from quant_explorer.float_graph.normal_form import FloatGraph, check, normalize
 from quant_explorer.runtimes.eager.lowering import Lowered
 from quant_explorer.runtimes.torch_graph.engine import (
@@ -90,7 +90,7 @@ def quantize(
                     prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with _explain("PyTorch cannot convert a layer to INT8"):
+    with _explain("PyTorch cannot convert a layer to INT8"), unknown_to_fx(prepared):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
