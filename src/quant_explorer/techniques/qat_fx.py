@@ -6,6 +6,7 @@ Source: PyTorch, `prepare_qat_fx`, https://docs.pytorch.org/docs/2.9/quantizatio
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -15,9 +16,13 @@ from torch.ao import quantization
 from torch.ao.quantization import quantize_fx
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError, UnsupportedError, explain
+from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+from quant_explorer.float_graph.left_in_float import leave_in_float
+from quant_explorer.float_graph.normal_form import check, normalize
 from quant_explorer.techniques.qat import FakeQuantized
+
+_log = logging.getLogger(__name__)
 
 
 def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> FakeQuantized:
@@ -25,21 +30,33 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
 
     Raises UnsupportedError when the model cannot be traced, or has weights that FX takes for activations.
     """
-    example = torch.from_numpy(calibration[0])
+    graph = normalize(model, calibration[0], trainable=True)
+    mapping = qat_mapping(spec)
+    leave_in_float(mapping, graph, spec.float_layers)
     try:
-        prepared = quantize_fx.prepare_qat_fx(copy.deepcopy(model).train(), qat_mapping(spec), (example,))
+        # Dropout and norms are modules, which switch; the rest of the graph is that of evaluation mode.
+        prepared = quantize_fx.prepare_qat_fx(
+            graph.module.train(), mapping, (torch.from_numpy(calibration[0]),)
+        )
+        _check(prepared, model, calibration[0])
         observe_activations(prepared, calibration)
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(
-            f"the model cannot be traced to a graph by torch.fx ({explain(error)}); control flow that "
-            "depends on the input must be moved out of forward()"
-        ) from error
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        _log.info("prepare_qat_fx: %s", error)
+        raise UnsupportedError("PyTorch's FX graph mode cannot prepare a layer for training") from error
     return FakeQuantized(
         prepared,
-        restore=partial(restore_float, prepared),
+        restore=partial(restore_float, prepared, calibration[0]),
         note="fine-tuned with the fake quantization of PyTorch's FX graph mode",
         activation_ranges=tuple(activation_ranges(prepared)),
     )
+
+
+def _check(prepared: fx.GraphModule, model: nn.Module, example: Batch) -> None:
+    """Raise UnsupportedError when a prepared graph does not compute what `model` does."""
+    prepared.eval()
+    prepared.apply(quantization.disable_fake_quant)
+    prepared.apply(quantization.disable_observer)
+    check(prepared, model, example)
 
 
 def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
@@ -75,8 +92,6 @@ def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
         if default and qconfig and qconfig.activation is default.activation:
             mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
-    for layer in spec.float_layers:
-        mapping.set_module_name(layer, None)
     return mapping
 
 
@@ -113,26 +128,26 @@ def activation_ranges(prepared: fx.GraphModule) -> Iterator[ActivationRange]:
         )
 
 
-def restore_float(prepared: fx.GraphModule, model: nn.Module) -> nn.Module:
+def restore_float(prepared: fx.GraphModule, example: Batch, model: nn.Module) -> nn.Module:
     """Return a copy of `model` with the weights and batch norms that were trained inside `prepared`.
 
-    What `forward` does not use stays as it was. Raises BuildError naming a parameter of the model that
-    training lost.
+    What `forward` does not use stays as it was; `example` are images (n, C, H, W). Raises BuildError naming a
+    parameter of the model that training lost.
     """
     trained = prepared.state_dict()
-    graph = fx.symbolic_trace(model)
-    before = {norm: layer for layer, norm in _batch_norms(graph)}
+    graph = normalize(model, example, trainable=True)
+    before = {norm: layer for layer, norm in _batch_norms(graph.module)}
     restored: dict[str, torch.Tensor] = {}
     # The graph's names, for a module may have several and others are never called.
-    for name in graph.state_dict().keys() & model.state_dict().keys():
+    for name, known in graph.tensors.items():
         layer, _, parameter = name.rpartition(".")
         fused = before.get(layer, layer)
         # As it was; inside a quantized layer; or first or second of a fused sequence that stays in float.
         sources = (name, f"{fused}.bn.{parameter}", f"{layer}.0.{parameter}", f"{fused}.1.{parameter}")
         source = next((source for source in sources if source in trained), None)
         if source is None:
-            raise BuildError(f"quantization-aware training lost the parameter {name!r} of the model")
-        restored[name] = trained[source]
+            raise BuildError(f"quantization-aware training lost the parameter {known!r} of the model")
+        restored[known] = trained[source]
     result = copy.deepcopy(model)
     result.load_state_dict(restored, strict=False)
     return result

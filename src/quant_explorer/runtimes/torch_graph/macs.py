@@ -25,7 +25,7 @@ _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp
 def count_macs(module: nn.Module, batch: Batch) -> Executed:
     """Run `module` on `batch` (n, channels, height, width) once; counts are per image."""
     counter = _MacCounter()
-    with torch.no_grad(), _attention_as_products(), counter:
+    with torch.no_grad(), attention_as_products(), counter:
         module(torch.from_numpy(batch))
     images = len(batch)
     return Executed(
@@ -35,7 +35,7 @@ def count_macs(module: nn.Module, batch: Batch) -> Executed:
 
 
 @contextmanager
-def _attention_as_products() -> Iterator[None]:
+def attention_as_products() -> Iterator[None]:
     """Dispatch attention as the matrix products it is made of; its fused kernels have no formula."""
     previous = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
