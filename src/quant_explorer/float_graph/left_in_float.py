@@ -62,8 +62,9 @@ def leave_in_float(
     masked, computed = _masked(nodes), [node for node in nodes if node.target in KINDS]
     denominators = _denominators(nodes)
     inside = [node for node in nodes if _is_inside(str(node.meta.get("scope", "")), float_layers)]
-    numbers = [node for node in nodes if node.meta.get("number")]
-    _exclude(mapping, graph.module, {*masked, *computed, *denominators, *inside, *numbers})
+    # Sizes, and what is computed from weights alone.
+    aside = [node for node in nodes if node.meta.get("number") or "constant" in node.meta]
+    _exclude(mapping, graph.module, {*masked, *computed, *denominators, *inside, *aside})
     prelus = sorted({name for name, module in graph.module.named_modules() if isinstance(module, nn.PReLU)})
     return tuple(
         f"{names} in float: {reason}"

@@ -10,6 +10,7 @@ Source: PyTorch, `torch.fx`, https://docs.pytorch.org/docs/2.9/fx.html.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from torch.fx.proxy import TraceError
 import quant_explorer
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.float_graph import attention
 
 # Two lengths that are no usual size of anything else and not one, which broadcasts.
 _LENGTHS: Final = (2, 3)
@@ -139,11 +141,28 @@ class _ValueTracer(fx.Tracer):
         self._batches = tuple(
             torch.from_numpy(example[np.arange(length) % len(example)]) for length in _LENGTHS
         )
+        self._opened: nn.Module | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Look into PyTorch's own modules of modules, but for attention, which is one operator."""
+        """Look into PyTorch's own modules of modules, but for attention with masks, which is one operator."""
         whole = not any(True for _ in m.children()) or isinstance(m, nn.MultiheadAttention)
-        return whole and super().is_leaf_module(m, module_qualified_name)
+        return whole and m is not self._opened and super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
+        """Record the call of a leaf, or what a module does inside."""
+        if isinstance(m, nn.MultiheadAttention):
+            tokens = kwargs.get("query", args[0] if args else None)
+            value = tokens.values[0] if isinstance(tokens, _ValueProxy) else None
+            dimensions = value.dim() if isinstance(value, torch.Tensor) else 0
+            if attention.is_plain(m, args, kwargs, dimensions):
+                self._opened, forward = m, functools.partial(attention.attend, m)
+        return super().call_module(m, forward, args, kwargs)
 
     def create_proxy(
         self,

@@ -66,7 +66,8 @@ def quantize(
     spec = candidate.spec
     notes: tuple[str, ...] = (f"quantized engine: {engine}",)
     # `prepare_fx` fuses by itself in the same way, but does not check.
-    graph = normalize(candidate.model, calibration[0])
+    # Ranges learned in training are of the operators there: what is trained is not computed ahead.
+    graph = normalize(candidate.model, calibration[0], trainable=bool(spec.activation_ranges))
     fused = fuse(graph, candidate.model, calibration[0])
     if spec.activations == "dynamic":
         reduced = _explain_reduced_range(engine)
@@ -200,9 +201,17 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
         fixed = quantization.MinMaxObserver(
             dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=observer.reduce_range
         )
-        fixed.min_val.fill_(known[layer].low)
+        # Training has no layer of Linear, BatchNorm1d and ReLU, and rounds before the ReLU; the layer that has
+        # all three takes 0 for the lowest value of its grid.
+        low = 0.0 if _ends_with_relu(prepared, node.args[0]) else known[layer].low
+        fixed.min_val.fill_(low)
         fixed.max_val.fill_(known[layer].high)
         prepared.set_submodule(node.target, fixed)
+
+
+def _ends_with_relu(graph: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+    layer = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(layer[-1] if isinstance(layer, nn.Sequential) else layer, nn.ReLU)
 
 
 def reduce_fixed_ranges(prepared: torch.fx.GraphModule) -> None:
