@@ -26,6 +26,7 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError, DataError, ModelError, SettingsError, require_supported
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.building.expectation import CHECKED_IMAGES, Expectation
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
@@ -91,7 +92,7 @@ def to_int8(
     engine = select_engine(backend)
     batches = _read_batches(calibration_loader, calibration_batches)
     checked = batches[0][:CHECKED_IMAGES]
-    original = copy.deepcopy(model).eval()
+    original = copy.deepcopy(make_plain(model)).eval()
     _float_output(original, checked)  # Raises for a model that is none to quantize.
     spec = QuantSpec(precision="int8", activations="static")
     default = torch.backends.quantized.engine
@@ -124,7 +125,7 @@ def prune_channels(model: nn.Module, example_input: torch.Tensor, ratio: float) 
     _check_model(model, "cpu")
     technique = ChannelPruning(ratio=ratio)
     require_supported(technique.unsupported(Candidate(model, QuantSpec())))
-    return technique.prune(model, (_as_batch(example_input, "example_input"),)).model
+    return technique.prune(make_plain(model), (_as_batch(example_input, "example_input"),)).model
 
 
 @contextmanager

@@ -88,7 +88,9 @@ def _make(kind: _Kind, graph: fx.GraphModule, given: Mapping[str, fx.node.Argume
         else:
             groups = settings.get("groups", 1)
             inputs, outputs = (
-                (outputs, inputs * groups) if "output_padding" in kind.arguments else (inputs * groups, outputs)
+                (outputs, inputs * groups)
+                if "output_padding" in kind.arguments
+                else (inputs * groups, outputs)
             )
             make: Callable[..., nn.Module] = kind.layer
             layer = make(inputs, outputs, tuple(kernel), **settings)

@@ -65,8 +65,8 @@ def normalize(model: nn.Module, example: Batch, *, trainable: bool = False) -> F
     functional_layers.split_paddings(graph)
     _own_read_tensors(graph)
     graph.graph.eliminate_dead_code()
-    graph.delete_all_unused_submodules()
-    graph.recompile()
+    # Made anew, without the weights and buffers that nothing reads any more.
+    graph = fx.GraphModule(graph, graph.graph)
     check(graph, model, example)
     tensors = {name: names[id(value)] for name, value in _tensors(graph).items() if id(value) in names}
     return FloatGraph(graph, layers, tensors)
@@ -101,8 +101,6 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
-
-
 
 
 def _fold_constants(graph: fx.GraphModule) -> None:

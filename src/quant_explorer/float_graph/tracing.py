@@ -9,7 +9,6 @@ Source: PyTorch, `torch.fx`, https://docs.pytorch.org/docs/2.9/fx.html.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import traceback
@@ -43,7 +42,9 @@ _Values = tuple[object, object]
 
 
 def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
-    """Trace a copy of `model` in evaluation mode; `example` are images (n, C, H, W), of which a few are used.
+    """Trace `model`, which is in evaluation mode and becomes part of the graph.
+
+    `example` are images (n, C, H, W), of which a few are used.
 
     Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value of
     a float tensor), "constant" (the value of what depends on weights and buffers alone), "scope" (the
@@ -72,14 +73,13 @@ _FAILURES: Final = (
 
 
 def _trace(model: nn.Module, example: Batch) -> fx.GraphModule:
-    copied = copy.deepcopy(model).eval()
     fastpath = torch.backends.mha.get_fastpath_enabled()
     # Its conditions look at values, and its operators do all of a layer at once.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad():
             tracer = _ValueTracer(example)
-            graph = tracer.trace(copied)
+            graph = tracer.trace(model)
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
     for node in graph.nodes:

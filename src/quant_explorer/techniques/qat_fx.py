@@ -18,6 +18,7 @@ from torch.ao.quantization import quantize_fx
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
+from quant_explorer.float_graph.functional_layers import KINDS
 from quant_explorer.float_graph.left_in_float import leave_in_float
 from quant_explorer.float_graph.normal_form import check, normalize
 from quant_explorer.techniques.qat import FakeQuantized
@@ -31,6 +32,11 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     Raises UnsupportedError when the model cannot be traced, or has weights that FX takes for activations.
     """
     graph = normalize(model, calibration[0], trainable=True)
+    computed = [node.name for node in graph.module.graph.nodes if node.target in KINDS]
+    if computed:
+        raise UnsupportedError(
+            f"PyTorch's FX graph mode trains no layer whose weights forward() computes: {', '.join(computed)}"
+        )
     mapping = qat_mapping(spec)
     leave_in_float(mapping, graph, spec.float_layers)
     try:

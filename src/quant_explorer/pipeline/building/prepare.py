@@ -15,6 +15,7 @@ from quant_explorer.core.difference import facts_of_techniques
 from quant_explorer.core.errors import require_supported
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step, canonical_step, digest_of
+from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.models import load_weights, save_weights
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
@@ -40,6 +41,7 @@ class Preparation:
 
     def __init__(self, subject: Subject, run: RunFolder) -> None:
         self.subject, self.run = subject, run
+        self._plain = make_plain(subject.model)
         self._last: dict[tuple[Step, ...], Candidate] = {}
         self._expected: tuple[tuple[Step, ...], Expectation] | None = None
 
@@ -48,7 +50,7 @@ class Preparation:
 
         Raises UnsupportedError with the reason when one of them cannot be applied.
         """
-        candidate = Candidate(self.subject.model, QuantSpec(target=self.subject.settings.target))
+        candidate = Candidate(self._plain, QuantSpec(target=self.subject.settings.target))
         kept: dict[tuple[Step, ...], Candidate] = {}
         for number in range(1, len(steps) + 1):
             done = steps[:number]

@@ -42,7 +42,7 @@ class TorchScript:
     engine: str = ""
     optimize: bool = True
     name: ClassVar[str] = "torchscript"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def unavailable(self) -> str | None:
         """TorchScript is part of PyTorch, which this package requires."""
@@ -77,8 +77,10 @@ class TorchScript:
             file = folder / MODEL_FILE
             torchscript_file.write(lowered.module, file, images)
             reason = _BROADCASTS if has_broadcasts(lowered.module, images) else None
-            if not reason and self.optimize and not torchscript_file.can_be_optimized(
-                lowered.module, file, images
+            if (
+                not reason
+                and self.optimize
+                and not torchscript_file.can_be_optimized(lowered.module, file, images)
             ):
                 reason = _NOT_IN_LAYOUT
         return Lowering(
