@@ -1,6 +1,6 @@
 """Convolutions and linear layers called as functions become modules, which is what gets quantized.
 
-PyTorch's FX quantization replaces modules well and functions badly: it asks for arguments that have a default.
+PyTorch's FX quantization replaces modules well and functions badly: it asks for arguments with a default.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeGuard, cast
 
 import torch
 from torch import fx, nn
@@ -38,7 +38,7 @@ KINDS: Final[Mapping[object, _Kind]] = {
     F.conv_transpose3d: _Kind(nn.ConvTranspose3d, _TRANSPOSED),
 }
 # Padding that PyTorch's quantized convolutions do themselves, by the number of dimensions.
-_KNOWN_PADDING: Final = {nn.Conv3d: ("zeros",)}
+_KNOWN_PADDING: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {nn.Conv3d: ("zeros",)}
 
 
 def make_modules(graph: fx.GraphModule) -> dict[str, str]:
@@ -73,29 +73,29 @@ def make_modules(graph: fx.GraphModule) -> dict[str, str]:
     return {name: owner for name, owner in names.items() if owner}
 
 
-def _is_tensor(argument: object) -> bool:
+def _is_tensor(argument: object) -> TypeGuard[fx.Node]:
     return isinstance(argument, fx.Node) and argument.op == "get_attr"
 
 
 def _make(kind: _Kind, graph: fx.GraphModule, given: Mapping[str, fx.node.Argument]) -> nn.Module:
     weight = _parameter(graph, given["weight"])
     settings = {name: given[name] for name in kind.arguments[3:] if name in given}
-    settings["bias"] = given.get("bias") is not None
+    has_bias = given.get("bias") is not None
     outputs, inputs, *kernel = weight.shape
+    make: Callable[..., nn.Module] = kind.layer
     with torch.device("meta"):
         if kind.layer is nn.Linear:
-            layer: nn.Module = nn.Linear(inputs, outputs, bias=bool(settings["bias"]))
+            layer = make(inputs, outputs, bias=has_bias)
         else:
-            groups = settings.get("groups", 1)
+            groups = cast(int, settings.get("groups", 1))
             inputs, outputs = (
                 (outputs, inputs * groups)
                 if "output_padding" in kind.arguments
                 else (inputs * groups, outputs)
             )
-            make: Callable[..., nn.Module] = kind.layer
-            layer = make(inputs, outputs, tuple(kernel), **settings)
+            layer = make(inputs, outputs, tuple(kernel), bias=has_bias, **settings)
     layer.register_parameter("weight", weight)
-    if settings["bias"]:
+    if has_bias:
         layer.register_parameter("bias", _parameter(graph, given["bias"]))
     return layer.eval()
 
@@ -147,7 +147,7 @@ def make_padding_numbers(layer: _Convolution) -> None:
     pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
     if layer.padding_mode == "zeros" and any(first != last for first, last in pairs):
         # What torch.nn.functional.pad calls padding with zeros: nn.Conv2d calls it for every other mode.
-        layer.padding_mode = "constant"
+        layer.padding_mode = cast(Literal["zeros"], "constant")
     layer.padding = tuple(first for first, _ in pairs)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import fx, nn
@@ -112,7 +112,8 @@ def _exclude(mapping: quantization.QConfigMapping, graph: fx.GraphModule, exclud
         if call.op != "call_function":
             continue
         if node in excluded:
-            mapping.set_module_name_object_type_order("", call.target, calls[call.target], None)
+            function = cast(Callable[..., object], call.target)
+            mapping.set_module_name_object_type_order("", function, calls[function], None)
         calls[call.target] += 1
     graph.recompile()
 

@@ -1,15 +1,15 @@
 """The graph of a float model with one spelling for each thing, which PyTorch's quantizers read right.
 
-What they misread was found by lowering many small models: a factor `alpha` of a sum is dropped, all calls of a
-layer get the scale of the last, a size is taken for a tensor, a view is refused where a quantized layer
-returns channels last.
+What they misread was found by lowering many small models: a factor `alpha` of a sum is dropped, all calls
+of a layer get the scale of the last, a size is taken for a tensor, a view is refused where a quantized
+layer returns channels last.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from quant_explorer.float_graph.tracing import trace
 
 # Rewriting only rounds differently; a graph that is traced or rewritten wrongly is far off.
 _TOLERANCE: Final = 1e-3
-_SUMS: Final[Mapping[object, object]] = {
+_SUMS: Final[Mapping[object, Callable[..., object]]] = {
     torch.add: torch.add,
     torch.sub: torch.sub,
     **dict.fromkeys(("add", "add_"), torch.add),
@@ -125,7 +125,7 @@ def _spell_out_alpha(node: fx.Node) -> None:
     """Write a + alpha b as a sum and a product: quantizers of sums do not look at alpha."""
     if node.target not in _SUMS or "alpha" not in node.kwargs:
         return
-    first, second = (*node.args, *(node.kwargs[key] for key in ("other",) if key in node.kwargs))
+    first, second = node.args[0], node.kwargs["other"] if "other" in node.kwargs else node.args[1]
     graph, alpha = node.graph, node.kwargs["alpha"]
     with graph.inserting_before(node):
         scaled = graph.call_function(operator.mul, (second, alpha)) if alpha != 1 else second
@@ -147,12 +147,12 @@ def _make_views_general(node: fx.Node) -> None:
             return
         node.target = "reshape"
     sizes = node.args[1:]
-    nested = len(sizes) == 1 and isinstance(sizes[0], tuple | list)
-    given = list(sizes[0]) if nested else list(sizes)
+    nested = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else None
+    given = list(sizes if nested is None else nested)
     computed = [place for place, size in enumerate(given) if isinstance(size, fx.Node)]
     if len(computed) == 1 and -1 not in given:
         given[computed[0]] = -1
-        node.args = (node.args[0], tuple(given)) if nested else (node.args[0], *given)
+        node.args = (node.args[0], *given) if nested is None else (node.args[0], tuple(given))
 
 
 def _tell_calls_apart(graph: fx.GraphModule) -> dict[str, str]:

@@ -53,7 +53,11 @@ def _is_special(model: nn.Module) -> bool:
 def _hooked(module: nn.Module) -> dict[int, str]:
     """Return the hooks that compute a weight before each call, with its name."""
     kinds = ("WeightNorm", "SpectralNorm")
-    return {key: hook.name for key, hook in module._forward_pre_hooks.items() if type(hook).__name__ in kinds}
+    return {
+        key: str(vars(hook)["name"])
+        for key, hook in module._forward_pre_hooks.items()
+        if type(hook).__name__ in kinds
+    }
 
 
 def _compute_hooked(model: nn.Module) -> None:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, SupportsIndex, cast
 from unittest import mock
 
 import numpy as np
@@ -46,10 +47,10 @@ def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
 
     `example` are images (n, C, H, W), of which a few are used.
 
-    Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value of
-    a float tensor), "constant" (the value of what depends on weights and buffers alone), "scope" (the
-    qualified name of the module that makes the call). Raises UnsupportedError with the line of the user's code
-    that cannot be traced.
+    Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
+    of a float tensor), "finite", "constant" (the value of what depends on weights and buffers alone),
+    "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the line of
+    the user's code that cannot be traced.
     """
     try:
         # Functions marked by torch.fx.wrap are looked into: most are marked because of sizes alone.
@@ -111,12 +112,13 @@ class _ValueProxy(fx.Proxy):
         return lengths.pop()
 
     def __iter__(self) -> Iterator[fx.Proxy]:
-        return (self[index] for index in range(len(self)))
+        take = cast(Callable[..., fx.Proxy], operator.getitem)
+        return (take(self, index) for index in range(len(self)))
 
     def __bool__(self) -> bool:
         raise TraceError(self._unknown())
 
-    __int__ = __float__ = __index__ = __bool__  # type: ignore[assignment]
+    __int__ = __float__ = __index__ = __bool__
 
     def _unknown(self) -> str:
         what = "a value computed from images" if isinstance(self.values[0], torch.Tensor) else "their number"
@@ -126,9 +128,9 @@ class _ValueProxy(fx.Proxy):
 class _Sizes(tuple[object, ...]):
     """A shape of which some items are known; the others are stand-ins."""
 
-    def __getitem__(self, index: object) -> object:  # type: ignore[override]
-        found = tuple(self).__getitem__(index)  # type: ignore[index]
-        return _Sizes(found) if isinstance(index, slice) else found
+    def __getitem__(self, index: SupportsIndex | slice) -> object:  # type: ignore[override]
+        found = super().__getitem__(index)
+        return _Sizes(cast(tuple[object, ...], found)) if isinstance(index, slice) else found
 
     def numel(self) -> object:
         """Return the product, as torch.Size does."""
@@ -240,8 +242,8 @@ class _ValueTracer(fx.Tracer):
         def value(item: object) -> object:
             return item.values[batch] if isinstance(item, _ValueProxy) else item
 
-        given = cast(tuple[object, ...], map_aggregate(cast(fx.node.Argument, args), value))
-        named = cast(dict[str, object], map_aggregate(cast(fx.node.Argument, kwargs), value))
+        given = cast(tuple[object, ...], _map(args, value))
+        named = cast(dict[str, object], _map(kwargs, value))
         if kind == "call_function":
             return cast(Callable[..., object], target)(*given, **named)
         if kind == "call_method":
@@ -257,8 +259,13 @@ def _proxies(args: tuple[object, ...], kwargs: dict[str, object]) -> list[_Value
             found.append(item)
         return item
 
-    map_aggregate(cast(fx.node.Argument, (args, kwargs)), note)
+    _map((args, kwargs), note)
     return found
+
+
+def _map(items: object, function: Callable[[object], object]) -> object:
+    replace = cast(Callable[[fx.node.Argument], fx.node.Argument], function)
+    return map_aggregate(cast(fx.node.Argument, items), replace)
 
 
 def _version(proxy: _ValueProxy) -> int:

@@ -116,16 +116,8 @@ def observe_activations(prepared: fx.GraphModule, calibration: Sequence[Batch]) 
 
 
 def activation_ranges(prepared: fx.GraphModule) -> Iterator[ActivationRange]:
-    """Yield the held range of every observed layer, by the float model's name of it.
-
-    Raises UnsupportedError for weights that are quantized per channel outside of a layer.
-    """
+    """Yield the held range of every observed layer, by the float model's name of it."""
     for layer, fake_quantize in _activation_quantizers(prepared):
-        if fake_quantize.scale.numel() > 1:
-            raise UnsupportedError(
-                f"{layer!r} is the weight of a functional convolution or linear; quantization-aware training "
-                "needs nn.Conv2d or nn.Linear"
-            )
         scale, zero_point = float(fake_quantize.scale), int(fake_quantize.zero_point)
         yield ActivationRange(
             layer,

@@ -106,10 +106,9 @@ def _explain(what: str) -> Iterator[None]:
         yield
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _log.info("%s: %s", what, error)
-        layer = re.search(r"\b(\w*[Cc]onv\w*|\w*linear\w*|\w*norm\w*)\b", str(error))
-        raise UnsupportedError(
-            f"{what}{f' (in {layer[0]})' if layer else ''}; keep layers in float until it does, or use onnxruntime, openvino or inductor"
-        ) from error
+        operator = re.search(r"\bquantized::\w+", str(error))
+        name = f" ({operator[0]})" if operator else ""
+        raise UnsupportedError(f"{what}{name}; keep it in float, or use another runtime for INT8") from error
 
 
 def _grid(bits: int) -> Grid:
@@ -201,8 +200,8 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
         fixed = quantization.MinMaxObserver(
             dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=observer.reduce_range
         )
-        # Training has no layer of Linear, BatchNorm1d and ReLU, and rounds before the ReLU; the layer that has
-        # all three takes 0 for the lowest value of its grid.
+        # Training has no layer of Linear, BatchNorm1d and ReLU, and rounds before the ReLU; the layer that
+        # has all three takes 0 for the lowest value of its grid.
         low = 0.0 if _ends_with_relu(prepared, node.args[0]) else known[layer].low
         fixed.min_val.fill_(low)
         fixed.max_val.fill_(known[layer].high)

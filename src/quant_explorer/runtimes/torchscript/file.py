@@ -42,7 +42,7 @@ def write(graph: nn.Module, file: Path, images: Batch) -> None:
         except RuntimeError as error:
             _log.info("cannot be traced: %s", error)
             raise UnsupportedError(
-                f"PyTorch cannot trace {_operator(error)} to TorchScript; use eager, which runs the same graph"
+                f"PyTorch cannot trace {_operator(error)} to TorchScript; eager runs the same graph without"
             ) from error
     saved = io.BytesIO()
     torch.jit.save(frozen, saved)
@@ -52,7 +52,7 @@ def write(graph: nn.Module, file: Path, images: Batch) -> None:
 
 
 def can_be_optimized(graph: nn.Module, file: Path, images: Batch) -> bool:
-    """Say whether `torch.jit.optimize_for_inference` computes what `graph` does, for one and for all `images`.
+    """Say whether `torch.jit.optimize_for_inference` computes what `graph` does, for one and all `images`.
 
     It gives feature maps to oneDNN between float convolutions, where some operators do not take its layout.
     """
