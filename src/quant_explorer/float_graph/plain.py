@@ -28,15 +28,15 @@ def make_plain(model: nn.Module) -> nn.Module:
             _own_class(module)
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                # Of several originals PyTorch makes a buffer, which nothing would train.
+                _make_parameter(module, name)
         if isinstance(module, _CONVOLUTIONS):
             make_padding_numbers(module)
         for key, name in _hooked(module).items():
-            value = getattr(module, name)
             del module._forward_pre_hooks[key]
             for part in [part for part in module._parameters if part.startswith(f"{name}_")]:
                 del module._parameters[part]
-            vars(module).pop(name, None)
-            module.register_parameter(name, nn.Parameter(value.detach().clone()))
+            _make_parameter(module, name)
     plain.to(memory_format=torch.contiguous_format)
     return plain
 
@@ -73,3 +73,9 @@ def _own_class(module: nn.Module) -> None:
     kind = type(module)
     own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
     module.__class__ = type(kind.__name__, kind.__bases__, own)
+
+
+def _make_parameter(module: nn.Module, name: str) -> None:
+    value = nn.Parameter(getattr(module, name).detach().clone())
+    delattr(module, name)
+    module.register_parameter(name, value)
