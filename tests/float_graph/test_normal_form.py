@@ -48,7 +48,9 @@ def test_functions_with_weights_become_layers() -> None:
     model = Functions()
     model.linear = nn.Linear(3 * 0 + 2 * 16 * 16, 4)
     form = normalize(model.eval(), IMAGES)
-    kinds = [type(form.module.get_submodule(str(t))) for t in targets(form.module) if _is_layer(form.module, t)]
+    kinds = [
+        type(form.module.get_submodule(str(t))) for t in targets(form.module) if _is_layer(form.module, t)
+    ]
     assert kinds == [nn.Conv2d, nn.ConvTranspose2d, nn.Linear]
     assert "linear" in targets(form.module)
     assert {name for name in form.tensors.values()} == {"transposed", "linear.weight", "linear.bias"}

@@ -49,9 +49,11 @@ WORKS: dict[str, Function] = {
     "product of a shape": lambda x: x / x.shape[2:].numel(),
     "comparison of sizes": lambda x: x if x.shape[2] > x.shape[3] else -x,
     "loop over a size": lambda x: sum((x for _ in range(x.shape[1])), x),
-    "number of images": lambda x: x.reshape(x.shape[0] * 3, 6, 8).mean((1, 2)).view(len(x), 3)
-    if x.dim() == 2
-    else x.reshape(x.shape[0] * 3, 6, 8).view(x.size(0), -1),
+    "number of images": lambda x: (
+        x.reshape(x.shape[0] * 3, 6, 8).mean((1, 2)).view(len(x), 3)
+        if x.dim() == 2
+        else x.reshape(x.shape[0] * 3, 6, 8).view(x.size(0), -1)
+    ),
     "in place": _in_place,
     "filled in": _filled,
     "wrapped": _wrapped,
