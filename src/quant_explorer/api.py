@@ -26,7 +26,6 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError, DataError, ModelError, SettingsError, require_supported
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.models.weights import check_finite
 from quant_explorer.pipeline.building.expectation import CHECKED_IMAGES, Expectation
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
@@ -35,6 +34,7 @@ from quant_explorer.runtimes.torch_graph import engine as torch_engine
 from quant_explorer.runtimes.torch_graph.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_graph.macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
+from quant_explorer.tracing.plain import make_plain
 
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
 

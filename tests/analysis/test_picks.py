@@ -24,7 +24,7 @@ def test_equal_sizes_and_overlapping_speeds_are_ties(tmp_path: Path) -> None:
     played = (
         BASELINE,
         Played("a", slowness=0.5, wrong=80, size_bytes=300),
-        Played("b", slowness=0.501, wrong=60, size_bytes=300),
+        Played("b", slowness=0.5001, wrong=60, size_bytes=300),
     )
     found = picked(ranked(tmp_path, played))
     assert found["smallest"] == ("a", "b")

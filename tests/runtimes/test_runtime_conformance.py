@@ -115,10 +115,9 @@ SUITES = (TestEager, TestOnnxRuntime, TestExecuTorch, TestTorchScript, TestOpenV
 
 def test_every_runtime_is_registered_and_conforms() -> None:
     found = set()
-    for module in pkgutil.iter_modules(quant_explorer.runtimes.__path__):
-        name = f"quant_explorer.runtimes.{module.name}"
-        for _, kind in inspect.getmembers(import_module(name), inspect.isclass):
-            if kind.__module__ == name and hasattr(kind, "lower") and hasattr(kind, "open"):
+    for module in pkgutil.walk_packages(quant_explorer.runtimes.__path__, "quant_explorer.runtimes."):
+        for _, kind in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if kind.__module__ == module.name and hasattr(kind, "lower") and hasattr(kind, "open"):
                 found.add(kind)
     assert found == set(RUNTIMES.values())
     assert found == {suite.kind for suite in SUITES}

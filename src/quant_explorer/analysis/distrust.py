@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from quant_explorer.analysis.latency import DISTURBING_SHARE
 from quant_explorer.analysis.results import Latency, RunInfo, TwinCheck, VariantResult
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.host.architecture import HALF_PRECISIONS
@@ -69,18 +70,30 @@ def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
                 f"A/A twin, the same files opened twice, came out different ({interval} over "
                 f"{format_count(check.rounds, 'round')}), so latency differences of that order mean nothing."
             )
+        elif check.too_noisy:
+            yield (
+                f"{_comparison(check)}: this machine was too noisy for this comparison. Other work took over "
+                f"{DISTURBING_SHARE:.0%} of the measuring cores in {check.disturbed_rounds} of "
+                f"{format_count(check.rounds, 'round')}."
+            )
     for check in aa:
         if check.separable is None:
             reason = check.reasons.get("ratio", "not timed")
             yield f"{_comparison(check)}: there is no A/A control ({reason})."
     resolved = [
-        f"{check.resolution:.1%} ({_comparison(check)})" for check in checked if check.resolution is not None
+        f"{_percent(check.resolution)} ({_comparison(check)})"
+        for check in checked
+        if check.resolution is not None
     ]
     if resolved:
         yield (
             f"This machine resolves differences of {_listed(resolved)}: the half width of the baseline's "
             "interval against its A/A twin, the same files opened twice. Smaller ones are not shown."
         )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def _comparison(check: TwinCheck) -> str:

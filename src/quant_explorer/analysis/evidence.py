@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
 from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.recipe import BASELINE_RUNTIME
 from quant_explorer.core.study import Study
-
-BASELINE_RUNTIME = "eager"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _join(
 
 
 def _without_figures(failed: Measurement) -> Measurement:
-    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=())
+    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=(), observations=())
 
 
 def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Measurement | None, str]:

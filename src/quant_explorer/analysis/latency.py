@@ -22,6 +22,8 @@ from quant_explorer.stats.intervals import (
 
 NOT_TIMED = "not timed at this batch size"
 MIN_ROUNDS = 2
+# Of the measuring cores' time in a round, taken by others. A quiet machine's own services take under 1 %.
+DISTURBING_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,24 @@ def check_twins(
             separable = not interval.contains(1.0)
         else:
             reasons |= dict.fromkeys(("ratio", "ratio_ci", "separable"), _too_few(int(both.sum())))
-        stopped_by = stops[-1] if stops else None
+        disturbed = sum(
+            one.group == group
+            and one.conditions is not None
+            and one.conditions.taken_share > DISTURBING_SHARE
+            for one in timings.rounds
+        )
         checks.append(
             TwinCheck(
-                model, batch_size, group, int(inside.sum()), ratio, interval, separable, stopped_by, reasons
+                model=model,
+                batch_size=batch_size,
+                group=group,
+                rounds=int(inside.sum()),
+                ratio=ratio,
+                ratio_ci=interval,
+                separable=separable,
+                stopped_by=stops[-1] if stops else None,
+                reasons=reasons,
+                disturbed_rounds=disturbed,
             )
         )
     return tuple(checks)

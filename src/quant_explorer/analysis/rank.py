@@ -15,12 +15,13 @@ from quant_explorer.analysis.results import SCHEMA_VERSION, Place, Results, RunI
 from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Environment, Measurement, Status
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.study import Study
 from quant_explorer.stats.frontier import Objective
 
 
 def summarize(
-    study: Study, run: RunInfo, *, baseline_config: str = "fp32_baseline", draws: int = 2000
+    study: Study, run: RunInfo, *, baseline_config: str = BASELINE_CONFIG, draws: int = 2000
 ) -> tuple[Results, ...]:
     """Derive every figure of the report from what was recorded.
 

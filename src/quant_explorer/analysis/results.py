@@ -144,6 +144,16 @@ class ExecutedMacs:
 
 
 @dataclass(frozen=True)
+class MetricFigure:
+    """What a metric of `metrics/__init__.py:METRICS` found: the median over repetitions, in `unit`."""
+
+    unit: str
+    value: float | None = None
+    ci: Interval | None = None
+    reasons: Reasons = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a variant stands among those of its model; `reason` says why it is not ranked."""
 
@@ -158,6 +168,7 @@ class VariantResult:
     """Everything that is known of one variant.
 
     `latency` is keyed by batch size. `precision` is the one that was asked for; `executed` is what ran.
+    `metrics` are figures that are neither ranked nor compared, by the name of the metric.
     """
 
     name: str
@@ -179,6 +190,7 @@ class VariantResult:
     steps: tuple[str, ...] = ()
     reasons: Reasons = field(default_factory=dict)
     precision: Precision | None = None
+    metrics: dict[str, MetricFigure] = field(default_factory=dict)
 
     @property
     def scored_images(self) -> int:
@@ -187,12 +199,17 @@ class VariantResult:
         return scored.images if scored else 0
 
 
+# The median over rounds withstands a share of spoiled ones, and half of this spoils its interval little.
+MOST_DISTURBED = 0.2
+
+
 @dataclass(frozen=True)
 class TwinCheck:
     """The A/A control of one comparison: the baseline's artifact timed against itself.
 
     `ratio` is the median of baseline / twin. `separable` is True when its interval excludes 1.0: the
     machine was too noisy for this comparison. `stopped_by` is "precision", "time_limit" or "rounds".
+    `disturbed_rounds` are those in which others took much of the measuring cores (`analysis/latency.py`).
     """
 
     model: str
@@ -204,6 +221,12 @@ class TwinCheck:
     separable: bool | None = None
     stopped_by: str | None = None
     reasons: Reasons = field(default_factory=dict)
+    disturbed_rounds: int = 0
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether the control says not to trust the latencies, or others took the cores too often."""
+        return bool(self.separable) or self.disturbed_rounds > MOST_DISTURBED * self.rounds
 
     @property
     def resolution(self) -> float | None:

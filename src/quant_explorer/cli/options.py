@@ -123,6 +123,12 @@ def _names(name: str, text: str, unset: str) -> Setting:
     )
 
 
+def threads_option(text: str) -> Callable[[F], F]:
+    """Return the option `--threads` of a command that measures no variants."""
+    (declared,) = (one for one in declared_of(MeasurementProtocol()) if one.name == "threads")
+    return option(dataclasses.replace(declared, help=text))
+
+
 def verbosity_options(command: F) -> F:
     """Add -v and -q."""
     return _add(command, *_VERBOSITY)

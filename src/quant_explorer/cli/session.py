@@ -55,16 +55,17 @@ class Session:
 
     def begin(self, settings: Settings, *, train: bool = True) -> Exploration:
         """Load the data and the model, train it if need be, and return what explores it."""
+        from quant_explorer.pipeline.experiment import Experiment
         from quant_explorer.pipeline.explore import Exploration
         from quant_explorer.pipeline.subject import load_subject
         from quant_explorer.runtimes import RUNTIMES
 
         return Exploration(
-            subject=load_subject(settings, self.run, self.progress, train=train),
-            run=self.run,
+            Experiment(
+                load_subject(settings, self.run, self.progress, train=train), self.run, self.wanted.protocol
+            ),
             study=self.study,
             environment=self.environment,
-            protocol=self.wanted.protocol,
             runtimes=RUNTIMES,
         )
 

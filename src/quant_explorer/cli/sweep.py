@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quant_explorer.cli.options import json_option, sweep_options
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
@@ -131,11 +132,10 @@ class _Sweep:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
         from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
-        from quant_explorer.pipeline.plan.space import BASELINE_CONFIG, BASELINE_RUNTIME
         from quant_explorer.report.sweep.files import decide_all
 
         decisions = decide_all(list(self.findings.values()), self.plan)
-        names = {f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}", *(one.chosen for one in decisions)}
+        names = {BASELINE, *(one.chosen for one in decisions)}
         wanted = [recipe for recipe in self.recipes if recipe.name in names]
         counts = [2**power for power in range(1, available_cores().bit_length())]
         if not any(decision.chosen for decision in decisions) or not counts:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from quant_explorer.core.cost.counts import ModelCost
-from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.quantspec import Precision
 
@@ -130,7 +128,7 @@ class Predictions:
     the five largest logits. `trained` is False for a model that was not trained on these classes: it
     has no accuracy, only agreement with FP32. `sqnr_db` compares the logits with the FP32 baseline's:
     10 log10(sum of squares of the reference / sum of squares of the difference); None for the
-    baseline itself and where the two are equal.
+    baseline itself and where the two are equal. `time_limit_s` is what was allowed for them.
     """
 
     positions: tuple[int, ...]
@@ -138,6 +136,7 @@ class Predictions:
     top5_hits: int
     trained: bool
     sqnr_db: float | None = None
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,16 @@ class EnergyBlock:
     calls: int
     duration_s: float
     energy_j: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a metric of `metrics/__init__.py:METRICS` found: a value a repetition; without any, the reason."""
+
+    metric: str
+    unit: str
+    values: tuple[float, ...] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ class Measurement:
     energy: tuple[EnergyBlock, ...] = ()
     energy_reason: str | None = None
     precision: Precision | None = None
+    observations: tuple[Observation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,29 @@ class Block:
 
     key: str
     calls_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the measuring cores were like in a round; None for what the system does not tell.
+
+    `waiting_share` is the time that ready workers waited for a core that other processes had, and
+    `steal_share` what the host of a virtual machine took of the cores, both as shares of the time that
+    timing took. `siblings` are the other hardware threads of the measuring cores.
+    """
+
+    load_average: float | None = None
+    waiting_share: float | None = None
+    steal_share: float | None = None
+    governors: tuple[str, ...] = ()
+    siblings: tuple[int, ...] = ()
+    cpu_quota: float | None = None
+    memory_limit_bytes: int | None = None
+
+    @property
+    def taken_share(self) -> float:
+        """The share of time that others took of the measuring cores, as far as is known."""
+        return (self.waiting_share or 0.0) + (self.steal_share or 0.0)
 
 
 @dataclass(frozen=True)
@@ -203,6 +236,7 @@ class Round:
     passes: tuple[tuple[Block, ...], ...]
     opening_s: float | None = None
     timing_s: float | None = None
+    conditions: Conditions | None = None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -253,30 +287,6 @@ class ReportSplit:
     data: str
     classes: tuple[str, ...]
     labels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class FloatModel:
-    """What a float model asks of any machine: of the unpruned model, and of each pruned one.
-
-    `steps` are the techniques that made it, as `Measurement.steps` has them; the variants whose steps begin
-    with these are made of it. `channels` are those that could be pruned, (before, after). `digest` names the
-    weights and the versions of the techniques, "" where they were not recorded.
-    """
-
-    model: str
-    steps: tuple[str, ...]
-    cost: ModelCost
-    channels: tuple[int, int] | None = None
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class MachinePeaks:
-    """The roofs of the machine of an environment."""
-
-    environment: str
-    peaks: Peaks
 
 
 def twin_key(digest: str) -> str:

@@ -69,6 +69,11 @@ def measuring_cores(threads: int, root: Path = ROOT) -> tuple[int, ...]:
     return tuple(sorted(_by_preference(physical_cores(root))[:threads]))
 
 
+def siblings_of(cores: Sequence[int], root: Path = ROOT) -> tuple[int, ...]:
+    """Return the other hardware threads of the physical cores of `cores`, of this process or not."""
+    return tuple(sorted({sibling for core in cores for sibling in _siblings(core, root)} - set(cores)))
+
+
 def idle_cores(threads: int, root: Path = ROOT) -> tuple[tuple[int, ...], ...]:
     """Return sets of `threads` hardware threads whose physical cores do not measure, nor are in two sets.
 

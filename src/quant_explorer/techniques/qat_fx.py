@@ -18,10 +18,10 @@ from torch.ao.quantization import quantize_fx
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
-from quant_explorer.float_graph.functional_layers import KINDS
-from quant_explorer.float_graph.left_in_float import leave_in_float
-from quant_explorer.float_graph.normal_form import check, normalize
 from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.functional_layers import KINDS
+from quant_explorer.tracing.left_in_float import leave_in_float
+from quant_explorer.tracing.normal_form import check, normalize
 
 _log = logging.getLogger(__name__)
 

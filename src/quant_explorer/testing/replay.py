@@ -10,10 +10,12 @@ import numpy as np
 
 from quant_explorer.core.measurement import (
     Block,
+    Conditions,
     Environment,
     Executed,
     FileSize,
     Measurement,
+    Observation,
     PeakMemory,
     Predictions,
     ReportSplit,
@@ -24,7 +26,7 @@ from quant_explorer.core.measurement import (
     twin_key,
 )
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME, digest_of
 from quant_explorer.core.study import Study
 
 CLASSES = ("cat", "dog", "frog", "ship")
@@ -45,7 +47,7 @@ class Played:
     slowness: float = 1.0
     wrong: int = 0
     size_bytes: int = 1_000_000
-    runtime: str = "eager"
+    runtime: str = BASELINE_RUNTIME
     model: str = "small_cnn"
     group: str = "all"
     images: int | None = None
@@ -58,6 +60,7 @@ class Played:
     steps: tuple[str, ...] = ()
     precision: Precision | None = None
     ran_in: Precision = "fp32"
+    observations: tuple[Observation, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -73,7 +76,8 @@ class Scene:
 
     `base_s` is the baseline's latency of one image, `noise` the relative spread of calls, `drift` the
     relative spread that all variants of one round share, `twin` the twin's latency relative to the
-    baseline's, and a variant of model "x" takes `base_s` times the batch size times its slowness.
+    baseline's, and a variant of model "x" takes `base_s` times the batch size times its slowness. In the
+    first `disturbed` rounds other work took a tenth of the measuring cores.
     """
 
     environment: str = "env-a"
@@ -88,6 +92,7 @@ class Scene:
     trained: bool = True
     stopped_by: str = "precision"
     seed: int = 0
+    disturbed: int = 0
     instruction_sets: tuple[str, ...] = ("avx2",)
 
 
@@ -144,6 +149,7 @@ def measurement(one: Played, scene: Scene) -> Measurement:
         notes=one.notes,
         steps=one.steps,
         precision=one.precision,
+        observations=one.observations,
     )
 
 
@@ -154,7 +160,7 @@ def _predictions(one: Played, scene: Scene) -> Predictions:
         (label + 1) % len(CLASSES) if position >= count - one.wrong else label
         for position, label in enumerate(labels)
     )
-    sqnr_db = None if one.config == "fp32_baseline" else 30.0
+    sqnr_db = None if one.config == BASELINE_CONFIG else 30.0
     return Predictions(tuple(range(count)), top1, count, scene.trained, sqnr_db)
 
 
@@ -174,7 +180,8 @@ def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np
                 }
                 order = generator.permutation(list(calls)).tolist()
                 blocks = tuple(Block(key, calls[key]) for key in order)
-                study.append(Round(scene.environment, group, batch, number, (blocks,)))
+                conditions = Conditions(waiting_share=0.1 if number < scene.disturbed else 0.0)
+                study.append(Round(scene.environment, group, batch, number, (blocks,), conditions=conditions))
             study.append(
                 TimingEnd(scene.environment, group, batch, baseline.variant.digest, scene.stopped_by)
             )

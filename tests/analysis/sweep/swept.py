@@ -8,8 +8,8 @@ from pathlib import Path
 from quant_explorer.analysis.rank import summarize
 from quant_explorer.analysis.results import RunInfo
 from quant_explorer.core.cost.counts import LayerCost, ModelCost
+from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
-from quant_explorer.core.measurement import FloatModel, MachinePeaks
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.settings.plan import Budgets, Cell, SweepPlan
 from quant_explorer.core.study import Study

@@ -16,7 +16,7 @@ from quant_explorer.pipeline.plan.space import choose_runtimes, sweep_recipes
 from quant_explorer.pipeline.plan.sweep_file import SweepConfig, read_sweep_file
 from quant_explorer.runtimes import RUNTIMES
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
 
 @dataclasses.dataclass(frozen=True)

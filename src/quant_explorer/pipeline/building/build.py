@@ -26,12 +26,10 @@ from quant_explorer.core.errors import (
 )
 from quant_explorer.core.host.packages import own_version
 from quant_explorer.core.recipe import Provenance, Recipe, digest_of
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.metrics.fidelity import Fidelity, describe
 from quant_explorer.pipeline.building.bisection import find_layer, keep_float, quantized_layers
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.prepare import Preparation
-from quant_explorer.pipeline.measure import start_worker
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker.messages import Opening
 from quant_explorer.pipeline.worker.process import Worker
@@ -60,9 +58,7 @@ def create_runtime(recipe: Recipe, runtimes: Mapping[str, type[Runtime]]) -> Run
     return runtimes[recipe.runtime](**dict(recipe.options))
 
 
-def build(
-    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
-) -> Artifact:
+def build(recipe: Recipe, preparation: Preparation, runtime: Runtime) -> Artifact:
     """Return the artifact of a recipe, from the run folder when it was built before.
 
     Raises UnsupportedError with the reason when a technique or the runtime cannot do it, BuildError
@@ -80,9 +76,9 @@ def build(
     candidate = preparation.candidate(recipe.steps)
     require_supported(runtime.unsupported(candidate))
     try:
-        _write(folder, recipe, provenance, preparation, runtime, protocol)
+        _write(folder, recipe, provenance, preparation, runtime)
     except FidelityError as error:
-        raise BuildError(f"{error}{_explain_layer(recipe, preparation, runtime, protocol)}") from error
+        raise BuildError(f"{error}{_explain_layer(recipe, preparation, runtime)}") from error
     return Artifact.load(folder)
 
 
@@ -92,12 +88,11 @@ def _write(
     provenance: Provenance,
     preparation: Preparation,
     runtime: Runtime,
-    protocol: MeasurementProtocol,
 ) -> None:
-    subject, run = preparation.subject, preparation.run
+    subject, experiment = preparation.subject, preparation.experiment
     candidate = preparation.candidate(recipe.steps)
     # Started before what it checks is there: it imports the runtime while this process lowers.
-    with start_worker(runtime, recipe.options, run, protocol) as worker, atomic_folder(folder) as temporary:
+    with experiment.start_worker(runtime, recipe.options) as worker, atomic_folder(folder) as temporary:
         lowering = runtime.lower(candidate, subject.calibration, temporary)
         files = list_files(temporary)
         found = check_files(worker, lowering, temporary, preparation.expectation(recipe.steps))
@@ -134,11 +129,9 @@ def check_files(
     return expectation.check(worker.run, lowering.grid)
 
 
-def _explain_layer(
-    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
-) -> str:
+def _explain_layer(recipe: Recipe, preparation: Preparation, runtime: Runtime) -> str:
     """Say which layer makes INT8 files wrong, as far as lowering with layers in float can tell."""
-    subject, run = preparation.subject, preparation.run
+    subject, experiment = preparation.subject, preparation.experiment
     candidate = preparation.candidate(recipe.steps)
     if candidate.spec.precision != "int8":
         return ""
@@ -148,8 +141,8 @@ def _explain_layer(
         require_supported(runtime.unsupported(trial))
         expectation = Expectation(trial, subject.calibration)
         with (
-            start_worker(runtime, recipe.options, run, protocol) as worker,
-            TemporaryDirectory(dir=run.path) as folder,
+            experiment.start_worker(runtime, recipe.options) as worker,
+            TemporaryDirectory(dir=experiment.run.path) as folder,
         ):
             lowering = runtime.lower(trial, subject.calibration, Path(folder))
             try:

@@ -15,13 +15,12 @@ from quant_explorer.core.difference import facts_of_techniques
 from quant_explorer.core.errors import require_supported
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step, canonical_step, digest_of
-from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.models import load_weights, save_weights
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
-from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.techniques import create_technique
+from quant_explorer.tracing.plain import make_plain
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,16 @@ class _Trained:
 
 
 class Preparation:
-    """Applies the steps of recipes to one subject's float model.
+    """Applies the steps of recipes to the float model of one experiment.
 
     The last candidate is kept, and what it was on its way there: the next runtime gets the same model, and
     so does the next precision, with what the model was exported to for the last.
     """
 
-    def __init__(self, subject: Subject, run: RunFolder) -> None:
-        self.subject, self.run = subject, run
-        self._plain = make_plain(subject.model)
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.subject, self.run = experiment.subject, experiment.run
+        self._plain = make_plain(self.subject.model)
         self._last: dict[tuple[Step, ...], Candidate] = {}
         self._expected: tuple[tuple[Step, ...], Expectation] | None = None
 

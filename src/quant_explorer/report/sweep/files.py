@@ -20,10 +20,14 @@ from quant_explorer.analysis.sweep.interaction import Interaction, find_interact
 from quant_explorer.analysis.sweep.rows import Machine, SweepRow, sweep_rows
 from quant_explorer.analysis.sweep.seeds import SeedRow, summarize_seeds
 from quant_explorer.core.artifact import write_atomically
+from quant_explorer.core.cost.records import FloatModel
 from quant_explorer.core.cost.roofline import Peaks, override_peaks
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.errors import StorageError, StudyError, explain
-from quant_explorer.core.measurement import FloatModel, Status
+from quant_explorer.core.measurement import (
+    Status,
+)
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.plan import Reproducibility, SweepPlan
 from quant_explorer.core.study import Study
 from quant_explorer.report.sweep.csv import encode_csv
@@ -79,7 +83,7 @@ class SweepSummary:
 def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> SeedFindings:
     """Derive one seed's rows from its study and the results that were summarized of it."""
     environment, run = results.environment.digest, results.run
-    (evidence,) = gather(study, environment, "fp32_baseline", run.protocol.batch_sizes)
+    (evidence,) = gather(study, environment, BASELINE_CONFIG, run.protocol.batch_sizes)
     steps = {one.variant.digest: one.steps for one in evidence.measurements}
     known = {digest: study.float_model(evidence.model, some) for digest, some in steps.items()}
     float_models = {digest: found for digest, found in known.items() if found is not None}

@@ -16,7 +16,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.float_graph.normal_form import check, normalize
+from quant_explorer.tracing.normal_form import check, normalize
 
 _CONVOLUTIONS: Final = {nn.BatchNorm1d: nn.Conv1d, nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm3d: nn.Conv3d}
 _TRANSPOSED: Final = {

@@ -25,8 +25,6 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
-from quant_explorer.float_graph.left_in_float import leave_in_float, unknown_to_fx
-from quant_explorer.float_graph.normal_form import FloatGraph, check, normalize
 from quant_explorer.runtimes.eager.lowering import Lowered
 from quant_explorer.runtimes.torch_graph.engine import (
     FULL_ACTIVATION_BITS,
@@ -35,6 +33,8 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
+from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
+from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
 
 _log = logging.getLogger(__name__)
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -8,8 +8,7 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,7 +17,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig, Quantizer
@@ -52,7 +52,7 @@ def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None)
     fixed = largest_batch == 1
     example = torch.zeros(1 if fixed else _EXAMPLE_BATCH, *shape)
     dynamic = None if fixed else ({0: Dim("batch", min=1, max=largest_batch)},)
-    with torch.no_grad(), _explain("the model cannot be captured by torch.export", _CAPTURE_ADVICE):
+    with torch.no_grad(), explain_refusal(*CAPTURING):
         return torch.export.export(model, (example,), dynamic_shapes=dynamic)
 
 
@@ -66,7 +66,7 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+    with torch.no_grad(), explain_refusal("PyTorch cannot quantize the exported graph", QUANTIZE_ADVICE):
         graph = graph_of(program)
         _tell_calls_apart(graph)
         prepared = prepare_pt2e(graph, quantizer)
@@ -122,18 +122,3 @@ def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, bat
             "folding batch norms into convolutions changes what the exported graph computes; give each call "
             "a layer of its own"
         )
-
-
-_CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"
-_QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
-
-
-@contextmanager
-def _explain(what: str, advice: str) -> Iterator[None]:
-    # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        # The rest is the trace of PyTorch's own code.
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason}); {advice}") from error

@@ -16,7 +16,7 @@ from torch import nn
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
-from quant_explorer.runtimes.torch_graph import macs
+from quant_explorer.tracing.attention import attention_as_products
 
 _log = logging.getLogger(__name__)
 # The writer adds these by itself.
@@ -36,7 +36,7 @@ def write(graph: nn.Module, file: Path, images: Batch) -> None:
     does not compute what `graph` computes.
     """
     batch = torch.from_numpy(images)
-    with torch.no_grad(), macs.attention_as_products():
+    with torch.no_grad(), attention_as_products():
         try:
             frozen = torch.jit.freeze(torch.jit.trace(graph.eval(), batch, check_trace=False))
         except RuntimeError as error:

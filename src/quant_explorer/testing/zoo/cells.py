@@ -22,7 +22,6 @@ from quant_explorer.core.errors import QuantExplorerError, UnsupportedError, req
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step
-from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.metrics.fidelity import FP32_TOLERANCE, sqnr_db
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
@@ -34,6 +33,7 @@ from quant_explorer.techniques import create_step, create_technique
 from quant_explorer.testing.toys import ToyTraining
 from quant_explorer.testing.zoo import Specimen
 from quant_explorer.testing.zoo.simulation import simulate
+from quant_explorer.tracing.plain import make_plain
 
 CONFIGS: Final[Mapping[str, tuple[Step, ...]]] = {
     "fp32": (),

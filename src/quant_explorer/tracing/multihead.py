@@ -1,6 +1,6 @@
 """nn.MultiheadAttention as the linear layers and the product of attention that it is made of.
 
-As one operator it stays in float, with two thirds of the multiply-accumulates of attention in its projections.
+As one operator it stays in float, with the projections, which are most of its multiply-accumulates.
 Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.2.
 """
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.float_graph.tracing import trace
+from quant_explorer.tracing.valued import trace
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 3, 6, 8), dtype=np.float32)
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -83,7 +83,7 @@ def test_sizes_are_no_operations() -> None:
     ],
 )
 def test_what_depends_on_images_is_refused_with_its_line(function: Function, why: str) -> None:
-    with pytest.raises(UnsupportedError, match=rf"`\(lambda x: .*test_tracing.py, line \d+\): {why}"):
+    with pytest.raises(UnsupportedError, match=rf"`\(lambda x: .*test_valued.py, line \d+\): {why}"):
         trace(Computed(function).eval(), IMAGES)
 
 

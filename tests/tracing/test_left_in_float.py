@@ -12,14 +12,14 @@ from torch.ao import quantization
 
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.float_graph.left_in_float import leave_in_float
-from quant_explorer.float_graph.normal_form import normalize
-from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.metrics.fidelity import sqnr_db
 from quant_explorer.runtimes.eager.runtime import select_engine
 from quant_explorer.runtimes.torch_graph import fx
 from quant_explorer.runtimes.torch_graph.engine import quantized_engine
 from quant_explorer.testing.zoo import ZOO
+from quant_explorer.tracing.left_in_float import leave_in_float
+from quant_explorer.tracing.normal_form import normalize
+from quant_explorer.tracing.plain import make_plain
 
 STATIC = QuantSpec("int8", "static")
 # Far above what each was with its fault (-1 to 17 dB), below what 7 bits cost.
@@ -65,7 +65,8 @@ class Residual(nn.Module):
         self.inner = Inner()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(self.layer(x)) + x
+        logits: torch.Tensor = self.inner(self.layer(x)) + x
+        return logits
 
 
 class Inner(nn.Module):

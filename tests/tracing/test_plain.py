@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from quant_explorer.float_graph.plain import make_plain
 from quant_explorer.testing.toys import toy_model
+from quant_explorer.tracing.plain import make_plain
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 9, 9), dtype=np.float32))
 
@@ -37,7 +37,7 @@ def test_it_computes_the_same_with_plain_layers(name: str) -> None:
         plain = make_plain(model)
         torch.testing.assert_close(plain(IMAGES), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(model(IMAGES), expected)
-    layer = plain[0]
+    layer = plain.get_submodule("0")
     assert type(layer) is nn.Conv2d
     assert not isinstance(layer.padding, str)
     assert layer.weight.is_contiguous()

@@ -17,8 +17,8 @@ from torch import fx, nn
 from torch.ao import quantization
 from torch.nn import functional as F
 
-from quant_explorer.float_graph.functional_layers import KINDS
-from quant_explorer.float_graph.normal_form import FloatGraph
+from quant_explorer.tracing.functional_layers import KINDS
+from quant_explorer.tracing.normal_form import FloatGraph
 
 # quantized::prelu multiplies positive values too, quantized::instance_norm has no running statistics, and
 # the others compute in float inside.

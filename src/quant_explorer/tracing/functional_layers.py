@@ -60,7 +60,7 @@ def make_modules(graph: fx.GraphModule) -> dict[str, str]:
         owner, _, leaf = str(weight.target).rpartition(".")
         name = owner
         if not owner or leaf != "weight" or owner in called or list(graph.get_submodule(owner).children()):
-            name = fresh_name(graph, f"{weight.target.replace('.', '_')}_{node.name}")
+            name = fresh_name(graph, f"{str(weight.target).replace('.', '_')}_{node.name}")
             names[name] = owner
         called.add(name)
         # Whatever else is read of the owner moves to the root before it is replaced.

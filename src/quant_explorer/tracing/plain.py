@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from quant_explorer.float_graph.functional_layers import make_padding_numbers
+from quant_explorer.tracing.functional_layers import make_padding_numbers
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.float_graph.normal_form import normalize
+from quant_explorer.tracing.normal_form import normalize
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 3, 8, 8), dtype=np.float32)
 
@@ -37,7 +37,8 @@ class Shared(nn.Module):
         self.inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Hardswish())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(2 * self.inner(x)).mean((2, 3))
+        logits: torch.Tensor = self.inner(2 * self.inner(x)).mean((2, 3))
+        return logits
 
 
 def targets(graph: fx.GraphModule) -> list[object]:
@@ -46,14 +47,13 @@ def targets(graph: fx.GraphModule) -> list[object]:
 
 def test_functions_with_weights_become_layers() -> None:
     model = Functions()
-    model.linear = nn.Linear(3 * 0 + 2 * 16 * 16, 4)
     form = normalize(model.eval(), IMAGES)
     kinds = [
         type(form.module.get_submodule(str(t))) for t in targets(form.module) if _is_layer(form.module, t)
     ]
     assert kinds == [nn.Conv2d, nn.ConvTranspose2d, nn.Linear]
     assert "linear" in targets(form.module)
-    assert {name for name in form.tensors.values()} == {"transposed", "linear.weight", "linear.bias"}
+    assert set(form.tensors.values()) == {"transposed", "linear.weight", "linear.bias"}
 
 
 def _is_layer(graph: fx.GraphModule, target: object) -> bool:
@@ -100,7 +100,8 @@ def test_layers_whose_weights_are_read_elsewhere_can_be_replaced() -> None:
             self.layer = nn.Conv2d(3, 3, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x) * self.layer.weight.sum()
+            scaled: torch.Tensor = self.layer(x) * self.layer.weight.sum()
+            return scaled
 
     graph = normalize(Tied().eval(), IMAGES, trainable=True).module
     read = [node.target for node in graph.graph.nodes if node.op == "get_attr"]

@@ -18,8 +18,8 @@ from torch import fx, nn
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.float_graph import functional_layers
-from quant_explorer.float_graph.tracing import trace
+from quant_explorer.tracing import functional_layers
+from quant_explorer.tracing.valued import trace
 
 # Rewriting only rounds differently; a graph that is traced or rewritten wrongly is far off.
 _TOLERANCE: Final = 1e-3

@@ -1,1 +1,0 @@
-"""A float model and its torch.fx graph, spelled so that quantizers and compilers read it right."""
