@@ -34,6 +34,7 @@ from quant_explorer.runtimes.torch_graph import engine as torch_engine
 from quant_explorer.runtimes.torch_graph.half import HalfPrecisionModel
 from quant_explorer.runtimes.torch_graph.macs import count_macs
 from quant_explorer.techniques.prune import ChannelPruning
+from quant_explorer.tracing.plain import make_plain
 
 __all__ = ["prune_channels", "to_fp16", "to_int8"]
 
@@ -91,7 +92,7 @@ def to_int8(
     engine = select_engine(backend)
     batches = _read_batches(calibration_loader, calibration_batches)
     checked = batches[0][:CHECKED_IMAGES]
-    original = copy.deepcopy(model).eval()
+    original = copy.deepcopy(make_plain(model)).eval()
     _float_output(original, checked)  # Raises for a model that is none to quantize.
     spec = QuantSpec(precision="int8", activations="static")
     default = torch.backends.quantized.engine
@@ -124,7 +125,7 @@ def prune_channels(model: nn.Module, example_input: torch.Tensor, ratio: float) 
     _check_model(model, "cpu")
     technique = ChannelPruning(ratio=ratio)
     require_supported(technique.unsupported(Candidate(model, QuantSpec())))
-    return technique.prune(model, (_as_batch(example_input, "example_input"),)).model
+    return technique.prune(make_plain(model), (_as_batch(example_input, "example_input"),)).model
 
 
 @contextmanager

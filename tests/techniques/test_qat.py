@@ -268,7 +268,7 @@ class Functional(nn.Module):
         self.weight = nn.Parameter(torch.ones(4, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv2d(x, self.weight).mean((2, 3))
+        return torch.nn.functional.conv2d(x, 2 * self.weight).mean((2, 3))
 
 
 TORCHAO = "torchao not installed: pip install 'quant-explorer[qat]'"
@@ -278,7 +278,7 @@ NO_FX = "this PyTorch has no torch.ao.quantization"
 def test_what_cannot_be_trained_is_said_before_training() -> None:
     training = ToyTraining()
     message = (
-        r"cannot be traced .* moved out of forward.*; nor can torchao train it: .* captured by torch.export"
+        r"cannot be traced .* move it out of forward.*; nor can torchao train it: .* captured by torch.export"
     )
     with pytest.raises(UnsupportedError, match=message):
         QuantizationAwareTraining().apply(
@@ -288,9 +288,9 @@ def test_what_cannot_be_trained_is_said_before_training() -> None:
 
 
 def test_what_only_torchao_takes_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights that are quantized per channel outside of a layer."""
+    """Weights that forward() computes from what is trained."""
     monkeypatch.setattr(qat, "_explain_missing_pt2e", lambda: TORCHAO)
-    with pytest.raises(UnsupportedError, match=r"'weight' .* needs nn.Conv2d"):
+    with pytest.raises(UnsupportedError, match=r"trains no layer whose weights forward\(\) computes: conv2d"):
         train(Functional(), STATIC, toy_batches())
 
 
@@ -301,7 +301,7 @@ def test_the_note_says_what_simulated_int8_and_why() -> None:
     pt2e, _ = train(Functional(), STATIC, toy_batches())
     (note,) = pt2e.notes
     assert note.startswith(
-        "fine-tuned with the fake quantization of torchao's PT2E, for 'weight' is the weight"
+        "fine-tuned with the fake quantization of torchao's PT2E, for PyTorch's FX graph mode trains no layer"
     )
 
 

@@ -57,35 +57,6 @@ _CHOSEN = {
     "view_by_size": ("torchscript", INT8),
     "weight_norm": ("eager", FP32),
 }
-# What is not right today. Mending it is an error here until its line is gone.
-_WRONG = {
-    "add_alpha_1.5": "FX's quantized sum leaves alpha out",
-    "add_alpha_relu": "FX's quantized sum leaves alpha out",
-    "adaptive_pool": "oneDNN has no pool of windows of different sizes, found by the worker alone",
-    "attention": "the name of an annotation cannot be imported by model.py",
-    "attention_mask_lowest": "a mask of -3.4e38 decides the scale of the scores",
-    "channels_last": "weights.pt is loaded contiguous, and another kernel rounds otherwise",
-    "convolution_head": "the name of an annotation cannot be imported by model.py",
-    "convolution_3d": "its packed weights are counted as a 2-d convolution's",
-    "functional_convolution": "left out arguments of a functional convolution are a library's dump",
-    "gelu_tanh": "model.ts is written with the lowest version of operators",
-    "instance_norm_statistics": "quantized instance norm has no statistics",
-    "layer_norm": "a quantized layer norm cannot be written as source",
-    "mean_by_shape": "float() of a size is called control flow",
-    "multihead_attention": "the products of nn.MultiheadAttention are not counted",
-    "padding_same": "the dump of conv2d_prepack()",
-    "padding_same_even": "the dump of conv2d_prepack()",
-    "prelu": "quantized::prelu multiplies positives too",
-    "prelu_per_channel": "a quantized PReLU cannot be made again",
-    "scalars_from_shape": "numbers computed from sizes are observed like tensors",
-    "shared_linear": "two calls of a layer have one scale",
-    "shared_norms": "two norms are folded into one convolution",
-    "stochastic_depth": "torch.fx's lines of wrapped functions stand inside the class of model.py",
-    "tied_weights": "a fused layer has no weight of its name",
-    "transformer_encoder": "a leaf of torch.fx that cannot be written as source",
-    "view_by_size": "a view of what a quantized layer returns",
-    "weight_norm": "a parametrized layer cannot be written as source",
-}
 # What a runtime has no INT8 kernel for, with a part of the reason.
 _REFUSED = {
     "transposed": "ConvTranspose of layer '1.0' in float",
@@ -97,8 +68,7 @@ def _cells() -> Iterator[object]:
     quick = itertools.cycle(_QUICK)
     for name in ZOO:
         runtime, config = _CHOSEN.get(name) or (next(quick), INT8)
-        marks = [pytest.mark.xfail(strict=True, reason=_WRONG[name])] if name in _WRONG else []
-        yield pytest.param(name, runtime, config, id=f"{name}-{runtime}-{config}", marks=marks)
+        yield pytest.param(name, runtime, config, id=f"{name}-{runtime}-{config}")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +96,7 @@ def test_lowered_right(name: str, runtime: str, config: str, openers: dict[str, 
 def test_every_runtime_is_covered_and_nothing_is_marked_that_is_not_there() -> None:
     assert {runtime for runtime, _ in _CHOSEN.values()} | set(_QUICK) == set(RUNTIMES)
     assert _CHOSEN.keys() <= set(ZOO)
-    assert _WRONG.keys() | _REFUSED.keys() <= set(ZOO)
+    assert _REFUSED.keys() <= set(ZOO)
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -6,6 +6,7 @@ Source: PyTorch, `prepare_qat_fx`, https://docs.pytorch.org/docs/2.9/quantizatio
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -18,7 +19,11 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.techniques.qat import FakeQuantized
-from quant_explorer.tracing.reasons import TRACING, explain_refusal
+from quant_explorer.tracing.functional_layers import KINDS
+from quant_explorer.tracing.left_in_float import leave_in_float
+from quant_explorer.tracing.normal_form import check, normalize
+
+_log = logging.getLogger(__name__)
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -29,20 +34,39 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     Raises UnsupportedError when the model cannot be traced, has a layer that FX cannot fuse for training, or
     weights that FX takes for activations.
     """
-    example = torch.from_numpy(calibration[0])
-    with explain_refusal(*TRACING):
-        graph = fx.symbolic_trace(copy.deepcopy(model))
-    _require_fusible(graph)
-    failed = "FX graph mode cannot prepare the model for training"
-    with explain_refusal(failed, "write the layers it is about otherwise"):
-        prepared = quantize_fx.prepare_qat_fx(copy.deepcopy(model).train(), qat_mapping(spec), (example,))
+    graph = normalize(model, calibration[0], trainable=True)
+    computed = [node.name for node in graph.module.graph.nodes if node.target in KINDS]
+    if computed:
+        raise UnsupportedError(
+            f"PyTorch's FX graph mode trains no layer whose weights forward() computes: {', '.join(computed)}"
+        )
+    _require_fusible(graph.module)
+    mapping = qat_mapping(spec)
+    leave_in_float(mapping, graph, spec.float_layers)
+    try:
+        # Dropout and norms are modules, which switch; the rest of the graph is that of evaluation mode.
+        prepared = quantize_fx.prepare_qat_fx(
+            graph.module.train(), mapping, (torch.from_numpy(calibration[0]),)
+        )
+        _check(prepared, model, calibration[0])
         observe_activations(prepared, calibration)
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        _log.info("prepare_qat_fx: %s", error)
+        raise UnsupportedError("PyTorch's FX graph mode cannot prepare a layer for training") from error
     return FakeQuantized(
         prepared,
-        restore=partial(restore_float, prepared),
+        restore=partial(restore_float, prepared, calibration[0]),
         note="fine-tuned with the fake quantization of PyTorch's FX graph mode",
         activation_ranges=tuple(activation_ranges(prepared)),
     )
+
+
+def _check(prepared: fx.GraphModule, model: nn.Module, example: Batch) -> None:
+    """Raise UnsupportedError when a prepared graph does not compute what `model` does."""
+    prepared.eval()
+    prepared.apply(quantization.disable_fake_quant)
+    prepared.apply(quantization.disable_observer)
+    check(prepared, model, example)
 
 
 def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
@@ -78,8 +102,6 @@ def qat_mapping(spec: QuantSpec) -> quantization.QConfigMapping:
         if default and qconfig and qconfig.activation is default.activation:
             mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
-    for layer in spec.float_layers:
-        mapping.set_module_name(layer, None)
     return mapping
 
 
@@ -98,16 +120,8 @@ def observe_activations(prepared: fx.GraphModule, calibration: Sequence[Batch]) 
 
 
 def activation_ranges(prepared: fx.GraphModule) -> Iterator[ActivationRange]:
-    """Yield the held range of every observed layer, by the float model's name of it.
-
-    Raises UnsupportedError for weights that are quantized per channel outside of a layer.
-    """
+    """Yield the held range of every observed layer, by the float model's name of it."""
     for layer, fake_quantize in _activation_quantizers(prepared):
-        if fake_quantize.scale.numel() > 1:
-            raise UnsupportedError(
-                f"{layer!r} is the weight of a functional convolution or linear; quantization-aware training "
-                "needs nn.Conv2d or nn.Linear"
-            )
         scale, zero_point = float(fake_quantize.scale), int(fake_quantize.zero_point)
         yield ActivationRange(
             layer,
@@ -116,26 +130,26 @@ def activation_ranges(prepared: fx.GraphModule) -> Iterator[ActivationRange]:
         )
 
 
-def restore_float(prepared: fx.GraphModule, model: nn.Module) -> nn.Module:
+def restore_float(prepared: fx.GraphModule, example: Batch, model: nn.Module) -> nn.Module:
     """Return a copy of `model` with the weights and batch norms that were trained inside `prepared`.
 
-    What `forward` does not use stays as it was. Raises BuildError naming a parameter of the model that
-    training lost.
+    What `forward` does not use stays as it was; `example` are images (n, C, H, W). Raises BuildError naming a
+    parameter of the model that training lost.
     """
     trained = prepared.state_dict()
-    graph = fx.symbolic_trace(model)
-    before = {norm: layer for layer, norm in _batch_norms(graph)}
+    graph = normalize(model, example, trainable=True)
+    before = {norm: layer for layer, norm in _batch_norms(graph.module)}
     restored: dict[str, torch.Tensor] = {}
     # The graph's names, for a module may have several and others are never called.
-    for name in graph.state_dict().keys() & model.state_dict().keys():
+    for name, known in graph.tensors.items():
         layer, _, parameter = name.rpartition(".")
         fused = before.get(layer, layer)
         # As it was; inside a quantized layer; or first or second of a fused sequence that stays in float.
         sources = (name, f"{fused}.bn.{parameter}", f"{layer}.0.{parameter}", f"{fused}.1.{parameter}")
         source = next((source for source in sources if source in trained), None)
         if source is None:
-            raise BuildError(f"quantization-aware training lost the parameter {name!r} of the model")
-        restored[name] = trained[source]
+            raise BuildError(f"quantization-aware training lost the parameter {known!r} of the model")
+        restored[known] = trained[source]
     result = copy.deepcopy(model)
     result.load_state_dict(restored, strict=False)
     return result

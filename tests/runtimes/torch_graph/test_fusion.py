@@ -96,11 +96,10 @@ FOLDED = {
     "without weights": lambda: sequence(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)),
     "linear": lambda: sequence(nn.Flatten(), nn.Linear(768, 4), nn.BatchNorm1d(4)),
     "norm of two": SharedNorm,
+    "shared": Shared,
 }
 KEPT = {
     "used elsewhere": Branched,
-    "shared": Shared,
-    "read elsewhere": Read,
     "first": lambda: sequence(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)),
     "of the batch itself": lambda: sequence(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
     "transposed in groups": lambda: sequence(nn.ConvTranspose2d(3, 6, 3, groups=3), nn.BatchNorm2d(6)),
@@ -144,21 +143,15 @@ class Branch(nn.Module):
 
 
 def test_a_graph_that_computes_something_else_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"changes what the model computes.* more than once: none\)"):
+    with pytest.raises(UnsupportedError, match=r"computes something else .*keep values from call to call"):
         fusion.fuse(Counting().eval(), IMAGES)
 
 
-def test_a_graph_that_computes_nan_is_refused() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 4)).eval()
-    graph = fusion.fuse(model, IMAGES)
-    for wrong, message in ((graph, "changes what the model computes"), (model, "float model are not finite")):
-        wrong.load_state_dict({name: value * torch.nan for name, value in model.state_dict().items()})
-        with pytest.raises(UnsupportedError, match=message):
-            fusion.check(graph, model, IMAGES)
-
-
 def test_what_cannot_be_traced_is_refused_with_what_to_do() -> None:
-    with pytest.raises(UnsupportedError, match=r"cannot be traced .*must be moved out of forward\(\)"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"cannot be traced .*`return x if .*` \(test_fusion.py.*move it out of",
+    ):
         fusion.fuse(Branch().eval(), IMAGES)
 
 

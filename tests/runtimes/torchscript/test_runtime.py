@@ -52,6 +52,17 @@ def test_int8_is_that_of_eager(spec: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(logits, expected)
 
 
+@pytest.mark.parametrize("layer", [nn.GELU("tanh"), nn.AdaptiveAvgPool2d(7)], ids=["version", "layout"])
+def test_what_onednn_does_not_take_is_opened_without_it(layer: nn.Module, tmp_path: Path) -> None:
+    """Operators with arguments that older versions of the format lack, and windows of different sizes."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer, nn.Conv2d(4, 4, 1), nn.Flatten()).eval()
+    lowering = TorchScript().lower(Candidate(model, QuantSpec()), BATCHES, tmp_path)
+    assert dict(lowering.options)["optimize"] is False
+    assert "does not take oneDNN's layout" in lowering.notes[-1]
+    logits = TorchScript(optimize=False).open(tmp_path).run(BATCHES[0])
+    np.testing.assert_allclose(logits, float_logits(model, BATCHES[0]), rtol=1e-4, atol=1e-5)
+
+
 def test_optimizing_changes_float_convolutions_only_by_rounding(tmp_path: Path) -> None:
     folder = lower(tmp_path, SPECS["fp32"])
     session = TorchScript().open(folder)

@@ -20,6 +20,7 @@ from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.techniques import create_technique, library_versions
+from quant_explorer.tracing.plain import make_plain
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Preparation:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.subject, self.run = experiment.subject, experiment.run
+        self._plain = make_plain(self.subject.model)
         self._last: dict[tuple[Step, ...], Candidate] = {}
         self._expected: tuple[tuple[Step, ...], Expectation] | None = None
 
@@ -48,7 +50,7 @@ class Preparation:
 
         Raises UnsupportedError with the reason when one of them cannot be applied.
         """
-        candidate = Candidate(self.subject.model, QuantSpec(target=self.subject.settings.target))
+        candidate = Candidate(self._plain, QuantSpec(target=self.subject.settings.target))
         kept: dict[tuple[Step, ...], Candidate] = {}
         for number in range(1, len(steps) + 1):
             done = steps[:number]

@@ -33,7 +33,7 @@ def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None
         from quant_explorer.runtimes.torch_graph import fx
 
         return fx.quantize(candidate, calibration, engine)
-    graph = fusion.fuse(candidate.model, calibration[0][:1])
+    graph = fusion.fuse(candidate.model, calibration[0])
     if spec.precision == "fp32":
         return Lowered(graph, notes=())
     note = half.explain_emulation(spec.precision)

@@ -25,7 +25,9 @@ from quant_explorer.core.errors import BuildError, UnsupportedError, explain
 MODEL_FILE = "model.py"
 WEIGHTS_FILE = "weights.pt"
 
-_NOT_REPRODUCED = (AttributeError, ImportError, NameError, RuntimeError, TypeError, UnpicklingError)
+_NOT_REPRODUCED = (
+    *(AttributeError, ImportError, NameError, RuntimeError, SyntaxError, TypeError, UnpicklingError),
+)
 
 _HEADER = '''"""Generated from a traced model. Load it with:
 
@@ -138,7 +140,9 @@ def _source(graph: torch.fx.GraphModule, engine: str | None) -> str:
     )
     pack = _ENGINE.format(engine=engine) if engine else ""
     decorator = "    @_call_directly\n" if engine else ""
-    forward = "".join(f"    {line}\n" if line else "\n" for line in code.src.strip("\n").splitlines())
+    # torch.fx marks functions that are not to be traced again, on lines before forward().
+    source = code.src[code.src.index("def forward") :]
+    forward = "".join(f"    {line}\n" if line else "\n" for line in source.strip("\n").splitlines())
     body = "\n".join(lines) or "        pass"
     return f"{_HEADER}{''.join(sorted(imports))}{pack}{_ATTACH}{body}\n\n{decorator}{forward}"
 

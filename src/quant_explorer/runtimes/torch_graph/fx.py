@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -23,7 +26,6 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
 from quant_explorer.runtimes.eager.lowering import Lowered
-from quant_explorer.runtimes.torch_graph import fusion
 from quant_explorer.runtimes.torch_graph.engine import (
     FULL_ACTIVATION_BITS,
     REDUCED_ACTIVATION_BITS,
@@ -31,29 +33,22 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
-from quant_explorer.tracing.reasons import TRACING, explain_refusal
+from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
+from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
 
+_log = logging.getLogger(__name__)
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
+def fuse(graph: FloatGraph, model: nn.Module, example: Batch) -> torch.fx.GraphModule:
     """Fold batch norms into convolutions and join ReLUs, and check the result on `example` (n, C, H, W).
 
-    Raises UnsupportedError when the model cannot be traced, reads the weights of a layer outside of it, or
-    the fused graph computes something else.
+    Raises UnsupportedError when the fused graph computes something else than `model`.
     """
-    with explain_refusal(*TRACING):
-        traced = torch.fx.symbolic_trace(copy.deepcopy(model).eval())
-    if read := fusion.layers_read(traced):
-        # A fused layer has other weights, and one in INT8 has them packed.
-        raise UnsupportedError(
-            f"the weights of {', '.join(map(repr, read))} are used outside of the layer too, for which "
-            "PyTorch has no INT8; give each use weights of its own"
-        )
-    with explain_refusal(*TRACING):
-        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
-    fusion.check(fused, model, example)
+    with _explain("PyTorch cannot join the layers of the model"):
+        fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(graph.module))
+    check(fused, model, example)
     return fused
 
 
@@ -71,37 +66,49 @@ def quantize(
     spec = candidate.spec
     notes: tuple[str, ...] = (f"quantized engine: {engine}",)
     # `prepare_fx` fuses by itself in the same way, but does not check.
-    fused = fuse(candidate.model, calibration[0][:1])
+    # Ranges learned in training are of the operators there: what is trained is not computed ahead.
+    graph = normalize(candidate.model, calibration[0], trainable=bool(spec.activation_ranges))
+    fused = fuse(graph, candidate.model, calibration[0])
     if spec.activations == "dynamic":
         reduced = _explain_reduced_range(engine)
         bits = REDUCED_ACTIVATION_BITS if reduced else FULL_ACTIVATION_BITS
-        return Lowered(_quantize_linear(fused, spec), (*notes, *reduced), grid=_grid(bits))
+        return Lowered(_quantize_linear(fused, graph, spec), (*notes, *reduced), grid=_grid(bits))
     bits, reason = choose_bits(spec, engine, copied_for or engine)
     mapping = static_mapping(spec, engine, bits)
-    notes += (reason,) if reason else ()
+    notes += (*((reason,) if reason else ()), *leave_in_float(mapping, graph, spec.float_layers))
     transposed = _transposed_convolutions(fused)
     if transposed and (reason := explain_transposed(spec, engine, copied_for or engine)):
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
-    with explain_refusal("PyTorch cannot prepare the model for INT8", "write the layer otherwise"):
-        prepared = quantize_fx.prepare_fx(
-            copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
-        )
-    if spec.activation_ranges:
-        set_activation_ranges(prepared, spec.activation_ranges)
-    else:
-        with torch.inference_mode():
-            for batch in calibration:
-                prepared(torch.from_numpy(batch))
+    with _explain("PyTorch cannot prepare a layer for INT8"):
+        prepared = quantize_fx.prepare_fx(graph.module, mapping, (torch.from_numpy(calibration[0]),))
+        if spec.activation_ranges:
+            set_activation_ranges(prepared, spec.activation_ranges)
+        else:
+            with torch.inference_mode():
+                for batch in calibration:
+                    prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with explain_refusal("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+    with _explain("PyTorch cannot convert a layer to INT8"), unknown_to_fx(prepared):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
     return Lowered(converted, notes, needed_features(engine, bits), _grid(bits))
+
+
+@contextmanager
+def _explain(what: str) -> Iterator[None]:
+    """Turn what PyTorch raises for a graph that it cannot quantize into a sentence; its own is the cause."""
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        _log.info("%s: %s", what, error)
+        operator = re.search(r"\bquantized::\w+", str(error))
+        name = f" ({operator[0]})" if operator else ""
+        raise UnsupportedError(f"{what}{name}; keep it in float, or use another runtime for INT8") from error
 
 
 def _grid(bits: int) -> Grid:
@@ -127,7 +134,7 @@ def _explain_reduced_range(engine: str) -> tuple[str, ...]:
     return ("dynamic activations have 7 bits: PyTorch's dynamic linear layer asks for no more, on any CPU",)
 
 
-def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.GraphModule:
+def _quantize_linear(fused: torch.fx.GraphModule, graph: FloatGraph, spec: QuantSpec) -> torch.fx.GraphModule:
     qconfig = (
         quantization.per_channel_dynamic_qconfig
         if spec.granularity == "per_channel"
@@ -136,13 +143,13 @@ def _quantize_linear(graph: torch.fx.GraphModule, spec: QuantSpec) -> torch.fx.G
     # By name, because a Linear fused with its ReLU is of another type.
     layers = {
         name: qconfig
-        for name, module in graph.named_modules()
+        for name, module in fused.named_modules()
         if isinstance(module, nn.Linear | nni.LinearReLU)
         # The projection inside nn.MultiheadAttention, whose weight is read and not called.
         and not isinstance(module, NonDynamicallyQuantizableLinear)
-        and name not in spec.float_layers
+        and graph.layers.get(name, name) not in spec.float_layers
     }
-    quantized: torch.fx.GraphModule = quantization.quantize_dynamic(graph, layers)
+    quantized: torch.fx.GraphModule = quantization.quantize_dynamic(fused, layers)
     return quantized
 
 
@@ -173,8 +180,6 @@ def static_mapping(spec: QuantSpec, engine: str, bits: int) -> quantization.QCon
     for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
         # PyTorch has no other for them; its mapping for `onednn` asks for one scale a channel all the same.
         mapping.set_object_type(kind, quantization.QConfig(activation, quantization.default_weight_observer))
-    for layer in spec.float_layers:
-        mapping.set_module_name(layer, None)
     return mapping
 
 
@@ -198,9 +203,17 @@ def set_activation_ranges(prepared: torch.fx.GraphModule, ranges: Sequence[Activ
         fixed = quantization.MinMaxObserver(
             dtype=observer.dtype, qscheme=torch.per_tensor_affine, reduce_range=observer.reduce_range
         )
-        fixed.min_val.fill_(known[layer].low)
+        # Training has no layer of Linear, BatchNorm1d and ReLU, and rounds before the ReLU; the layer that
+        # has all three takes 0 for the lowest value of its grid.
+        low = 0.0 if _ends_with_relu(prepared, node.args[0]) else known[layer].low
+        fixed.min_val.fill_(low)
         fixed.max_val.fill_(known[layer].high)
         prepared.set_submodule(node.target, fixed)
+
+
+def _ends_with_relu(graph: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+    layer = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(layer[-1] if isinstance(layer, nn.Sequential) else layer, nn.ReLU)
 
 
 def reduce_fixed_ranges(prepared: torch.fx.GraphModule) -> None:

@@ -69,11 +69,11 @@ class _MacCounter(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name.endswith(("prepack", "unpack")):
             return
-        unpack: Callable[[object], tuple[torch.Tensor, object]] = (
-            torch.ops.quantized.linear_unpack
-            if name.startswith("linear")
-            else torch.ops.quantized.conv2d_unpack
-        )
+        unpack: Callable[[object], tuple[torch.Tensor, object]] = torch.ops.quantized.conv2d_unpack
+        if name.startswith("linear"):
+            unpack = torch.ops.quantized.linear_unpack
+        elif "3d" in name:
+            unpack = torch.ops.quantized.conv3d_unpack
         weight, _ = unpack(args[1])
         # Each weight of a filter meets every output, or every input of a transposed convolution.
         met = args[0] if name.startswith("conv_transpose") else output

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.ts"
 _ONEDNN_CONVOLUTION = "prim::mkldnn_convolution"
 _MAP_DIMENSIONS = 4
-_NOT_OPTIMIZED = (
-    "opened without torch.jit.optimize_for_inference: the model broadcasts, which oneDNN's layout cannot"
-)
+_NOT_OPTIMIZED = "opened without torch.jit.optimize_for_inference"
+_BROADCASTS = "the model broadcasts, which oneDNN's layout cannot"
+_NOT_IN_LAYOUT = "an operator between convolutions does not take oneDNN's layout"
 # More than one, so that a batch size of one is not taken for a constant.
 _TRACED_IMAGES = 2
 
@@ -74,11 +74,18 @@ class TorchScript:
         with torch_engine.quantized_engine(engine):
             lowered = eager_lowering.lower(candidate, calibration, engine)
             images = calibration[0][:_TRACED_IMAGES]
-            torchscript_file.write(lowered.module, folder / MODEL_FILE, images)
-            broadcasts = has_broadcasts(lowered.module, images)
+            file = folder / MODEL_FILE
+            torchscript_file.write(lowered.module, file, images)
+            reason = _BROADCASTS if has_broadcasts(lowered.module, images) else None
+            if (
+                not reason
+                and self.optimize
+                and not torchscript_file.can_be_optimized(lowered.module, file, images)
+            ):
+                reason = _NOT_IN_LAYOUT
         return Lowering(
-            notes=(*lowered.notes, _NOT_OPTIMIZED) if broadcasts else lowered.notes,
-            options=(("engine", engine or ""), ("optimize", self.optimize and not broadcasts)),
+            notes=(*lowered.notes, f"{_NOT_OPTIMIZED}: {reason}") if reason else lowered.notes,
+            options=(("engine", engine or ""), ("optimize", self.optimize and not reason)),
             needs=lowered.needs,
             grid=lowered.grid,
         )

@@ -35,6 +35,7 @@ from quant_explorer.runtimes.torch_graph.macs import count_macs
 from quant_explorer.techniques import create_step, create_technique
 from quant_explorer.testing.toys import ToyTraining
 from quant_explorer.testing.zoo import Specimen
+from quant_explorer.tracing.plain import make_plain
 
 CONFIGS: Final[Mapping[str, tuple[Step, ...]]] = {
     "fp32": (),
@@ -123,6 +124,7 @@ class Subject:
         """Build the model, and count what it multiplies."""
         self.specimen = specimen
         self.model = specimen.model()
+        self._plain = make_plain(self.model)
         self.calibration = tuple(specimen.images(8, seed=seed) for seed in CALIBRATION)
         self.images = specimen.images(IMAGES, seed=3)
         self.macs = sum(count_macs(self.model, self.images[:1]).macs.values())
@@ -130,7 +132,7 @@ class Subject:
     def candidate(self, config: str) -> Candidate:
         """Apply the configuration's techniques; quantization-aware training takes no step."""
         workbench = Workbench(self.calibration, ToyTraining(batches=()), self.model)
-        candidate = Candidate(self.model, QuantSpec())
+        candidate = Candidate(self._plain, QuantSpec())
         for step in CONFIGS[config]:
             technique = create_technique(step)
             require_supported(technique.unsupported(candidate))
