@@ -54,6 +54,7 @@ def describe_variant(evidence: Evidence, measurement: Measurement) -> VariantRes
         steps=measurement.steps,
         reasons=reasons,
         precision=measurement.precision,
+        preprocessing=measurement.preprocessing,
         metrics={one.metric: _figure(one) for one in measurement.observations},
     )
 

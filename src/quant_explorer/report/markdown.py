@@ -58,6 +58,7 @@ def _environment(results: Results, level: str) -> Iterator[str]:
     yield _setting(results)
     for model in results.models:
         yield f"{level} {escape(model)}"
+        yield from _preprocessing(results, model)
         table = pareto_table(results, model)
         yield markdown_table(table) if table.rows else "No variant was measured."
         yield from _dominance(in_reading_order(results.of_model(model), results.run.ranked_batch))
@@ -86,6 +87,12 @@ def _setting(results: Results) -> str:
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
     ]
     return "\n".join(escape(fact) for fact in facts)
+
+
+def _preprocessing(results: Results, model: str) -> Iterator[str]:
+    for text in dict.fromkeys(variant.preprocessing for variant in results.of_model(model)):
+        if text:
+            yield f"Pre-processing: {escape(text)}."
 
 
 def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
