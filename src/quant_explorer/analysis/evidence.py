@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
-from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
-from quant_explorer.core.recipe import BASELINE_RUNTIME
+from quant_explorer.core.measurement import EnergyBlock, Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG
 from quant_explorer.core.study import Study
+from quant_explorer.stats.intervals import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class Evidence:
     measurements: tuple[Measurement, ...]
     baseline: Measurement | None
     no_baseline: str
-    baseline_config: str
     timings: dict[int, Timings]
     ends: tuple[TimingEnd, ...]
     hits: dict[str, Hits]
     splits: dict[str, ReportSplit]
+    confidence: float = CONFIDENCE
 
     @property
     def trained(self) -> bool:
@@ -45,9 +46,13 @@ class Evidence:
     def fp32_digest(self, runtime: str) -> str | None:
         """The digest of the FP32 baseline of one runtime, None when it was not measured."""
         for one in self.measurements:
-            if one.variant.config == self.baseline_config and one.variant.runtime == runtime:
+            if one.variant.config == BASELINE_CONFIG and one.variant.runtime == runtime:
                 return one.variant.digest if one.status is Status.OK else None
         return None
+
+    def energy(self, digest: str) -> tuple[EnergyBlock, ...]:
+        """The blocks of calls whose energy was counted, of one variant."""
+        return next((one.energy for one in self.measurements if one.variant.digest == digest), ())
 
     def is_baseline(self, measurement: Measurement) -> bool:
         """Whether `measurement` is the one that all others are compared with."""
@@ -60,12 +65,12 @@ class Evidence:
 
 
 def gather(
-    study: Study, environment: str, baseline_config: str, batch_sizes: Sequence[int]
+    study: Study, environment: str, batch_sizes: Sequence[int], confidence: float = CONFIDENCE
 ) -> tuple[Evidence, ...]:
     """Join the records of one environment, one Evidence a model, in the order first seen.
 
     Of several measurements with one name the latest counts. `batch_sizes` are those that were asked for;
-    others that were timed are there too.
+    others that were timed are there too. `confidence` is that of the intervals that will be derived.
     """
     latest: dict[tuple[str, str], Measurement] = {}
     for record in study.records:
@@ -85,7 +90,7 @@ def gather(
             rounds,
             ends,
             study.splits,
-            baseline_config,
+            confidence,
         )
         for model in models
     )
@@ -96,10 +101,10 @@ def _join(
     rounds: Mapping[int, Sequence[Round]],
     ends: Sequence[TimingEnd],
     splits: dict[str, ReportSplit],
-    baseline_config: str,
+    confidence: float,
 ) -> Evidence:
     model = measurements[0].variant.model
-    baseline, no_baseline = _find_baseline(measurements, baseline_config)
+    baseline, no_baseline = _find_baseline(measurements)
     digests = [one.variant.digest for one in measurements if one.status is Status.OK]
     compared_with = baseline.variant.digest if baseline else ""
     return Evidence(
@@ -107,11 +112,13 @@ def _join(
         measurements=tuple(measurements),
         baseline=baseline,
         no_baseline=no_baseline,
-        baseline_config=baseline_config,
-        timings={batch: collect_timings(some, compared_with, digests) for batch, some in rounds.items()},
+        timings={
+            batch: collect_timings(some, compared_with, digests, confidence) for batch, some in rounds.items()
+        },
         ends=tuple(end for end in ends if end.baseline == compared_with),
         hits=_score(measurements, splits, baseline),
         splits=splits,
+        confidence=confidence,
     )
 
 
@@ -119,14 +126,13 @@ def _without_figures(failed: Measurement) -> Measurement:
     return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=(), observations=())
 
 
-def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Measurement | None, str]:
-    name = f"{config}@{BASELINE_RUNTIME}"
+def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
     for one in measurements:
-        if one.variant.name == name:
+        if one.variant.name == BASELINE:
             if one.status is Status.OK:
                 return one, ""
-            return None, f"the baseline {name} {one.status.explain(one.reason)}"
-    return None, f"the baseline {name} was not measured"
+            return None, f"the baseline {BASELINE} {one.status.explain(one.reason)}"
+    return None, f"the baseline {BASELINE} was not measured"
 
 
 def _score(

@@ -27,19 +27,20 @@ def command(
     from quant_explorer.cli.session import print_figures
     from quant_explorer.datasets.cache import default_cache_dir
     from quant_explorer.machine.kept_peaks import measure_and_keep
-    from quant_explorer.pipeline.doctor.report import describe_peaks, examine, expect_int8
+    from quant_explorer.pipeline.doctor.diagnosis import describe_peaks, examine, expect_int8
     from quant_explorer.pipeline.plan.space import choose_runtimes
     from quant_explorer.runtimes import RUNTIMES
 
     cores = merge(MeasurementProtocol(), {"threads": threads}).threads
     progress = ConsoleProgress()
+    chosen = choose_runtimes(runtimes, RUNTIMES)
     with tempfile.TemporaryDirectory() as folder, divert_libraries(Path(folder) / "log.txt"):
         # Measured first: an error in the options is told before anything else takes time.
         measured = (
             *(describe_peaks(measure_and_keep(cores, progress, default_cache_dir())) if with_peaks else ()),
-            *(() if quick else expect_int8(choose_runtimes(runtimes, RUNTIMES), cores, progress)),
+            *(() if quick else expect_int8(chosen, cores, progress)),
         )
-        facts = (*examine(), *measured)
+        facts = (*examine(chosen), *measured)
     rows = [{"what": fact.what, "finding": fact.finding, "why": fact.why} for fact in facts]
     print_figures(rows, as_json=as_json, title="This machine")
     return 0

@@ -12,6 +12,7 @@ import click
 from quant_explorer.cli.console import verbosity
 from quant_explorer.core.settings.declaration import Scalar, Setting, Value, declared_of, merge, settings_of
 from quant_explorer.core.settings.groups import (
+    DecisionRules,
     MeasurementProtocol,
     Output,
     Settings,
@@ -98,7 +99,16 @@ _VERBOSITY = (
     ),
 )
 
+all_option = click.option(
+    "--all", "everything", is_flag=True, help="Show every variant, not only the choices there are."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+
+
+def run_argument(name: str = "run", *, required: bool = False) -> Callable[[F], F]:
+    """Return the argument that is a run folder, for commands that only read what was recorded."""
+    kind = click.Path(path_type=Path, file_okay=False, exists=True)
+    return click.argument(name, type=kind, required=required)
 
 
 def config_option(*, required: bool, unset: str = "all") -> Callable[[F], F]:
@@ -144,9 +154,19 @@ def protocol_options(command: F) -> F:
     return _add(command, *map(option, declared_of(MeasurementProtocol())))
 
 
+def rules_options(command: F) -> F:
+    """Add what counts as a difference when variants are chosen."""
+    return _add(command, *map(option, declared_of(DecisionRules())))
+
+
 def multi_options(command: F, protocol: MeasurementProtocol) -> F:
     """Add what run_options and protocol_options add, of several models and with other defaults."""
-    declared = (*declared_of(protocol), *declared_of(Settings()), *declared_of(Output()))
+    declared = (
+        *declared_of(protocol),
+        *declared_of(DecisionRules()),
+        *declared_of(Settings()),
+        *declared_of(Output()),
+    )
     return _add(command, *(option(one) for one in declared if one.name != "model"), *_VERBOSITY)
 
 
@@ -166,12 +186,15 @@ def resolve(
 ) -> tuple[Path, RunDescription]:
     """Return the run folder and what it is asked to do.
 
-    An option that was not given is taken from the folder's own run.json, else from its default.
+    An option that was not given is taken from the folder's own run.json, else from its default. The run.json
+    of a command that ended before it left anything else, for instance over a wrong model, does not count.
     Raises SettingsError for a value out of range.
     """
     asked = merge(Settings(), {name: given.get(name) for name in ("data", "model")})
     path = run_dir or Path("runs") / f"{_slug(asked.data)}-{_slug(asked.model)}{suffix}"
-    start = RunFolder(path).describe() or RunDescription(Settings(), MeasurementProtocol())
+    run = RunFolder(path)
+    earlier = run.describe() if run.is_used else None
+    start = earlier or RunDescription(Settings(), MeasurementProtocol())
     return path, RunDescription(merge(start.settings, given), merge(start.protocol, given))
 
 

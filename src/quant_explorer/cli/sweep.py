@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quant_explorer.cli.options import json_option, sweep_options
+from quant_explorer.cli.options import all_option, json_option, sweep_options
 from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
+    from quant_explorer.analysis.sweep.findings import SeedFindings
     from quant_explorer.cli.session import Session
     from quant_explorer.core.study import Study
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
-    from quant_explorer.report.sweep.files import SeedFindings
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
@@ -54,8 +54,9 @@ class _SeveralSeeds(click.Command):
 )
 @click.option("--report-only", is_flag=True, help="Write the outputs of what was recorded, nothing else.")
 @sweep_options
+@all_option
 @json_option
-def command(config_file: Path, report_only: bool, as_json: bool, **given: Value) -> int:
+def command(config_file: Path, report_only: bool, everything: bool, as_json: bool, **given: Value) -> int:
     """Prune, fine-tune, lower the precision, measure every pair, and hold all against the budgets.
 
     What is given here wins over the file. Each seed has a run folder of its own in --run-dir; a sweep that
@@ -73,11 +74,11 @@ def command(config_file: Path, report_only: bool, as_json: bool, **given: Value)
     )
     if report_only:
         sweep.recall()
-        sweep.write_and_show(as_json=as_json, measured=False)
+        sweep.write_and_show(as_json=as_json, everything=everything, measured=False)
         return 0
     outcomes = [sweep.run(seed) for seed in sweep.seeds]
     sweep.serve_on_more_threads()
-    sweep.write_and_show(as_json=as_json, measured=True)
+    sweep.write_and_show(as_json=as_json, everything=everything, measured=True)
     return max(exit_code(outcome) for outcome in outcomes)
 
 
@@ -130,9 +131,9 @@ class _Sweep:
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
+        from quant_explorer.analysis.sweep.summary import decide_all
         from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
-        from quant_explorer.report.sweep.files import decide_all
 
         decisions = decide_all(list(self.findings.values()), self.plan)
         names = {BASELINE, *(one.chosen for one in decisions)}
@@ -150,16 +151,17 @@ class _Sweep:
                 wider.take(wider.begin(session.wanted.settings), wanted, until=Until.TIMED)
             self._examine(self.seeds[0], session.run, session.study, session.wanted)
 
-    def write_and_show(self, *, as_json: bool, measured: bool) -> None:
+    def write_and_show(self, *, as_json: bool, everything: bool, measured: bool) -> None:
         """Write every output, and print the table of each seed and what the budgets pick.
 
         What describes how it was `measured` is written by the command that did so.
         """
-        from quant_explorer.cli.console import ConsoleProgress, messages, output
-        from quant_explorer.cli.session import show
+        from quant_explorer.analysis.sweep.tables import tabulate_sweep
+        from quant_explorer.cli.console import ConsoleProgress, output
+        from quant_explorer.cli.session import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
         from quant_explorer.report.sweep.files import write_sweep
-        from quant_explorer.report.sweep.text import describe_sweep
+        from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 
         findings = list(self.findings.values())
         digests = [one.results.run.data_digest for one in findings]
@@ -169,15 +171,17 @@ class _Sweep:
             else None
         )
         with ConsoleProgress().task("writing tables and plots", None):
-            summary = write_sweep(findings, self.plan, reproducibility, self.config.run_dir)
+            tables = tabulate_sweep(findings, self.plan)
+            write_sweep(tables, reproducibility, self.config.run_dir)
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
         for one in findings:
-            show(one.results)
-        for sentence in describe_sweep(summary, findings):
-            output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
-        messages.print(f"Report: {self.config.run_dir}", highlight=False, markup=False, soft_wrap=True)
+            show(one.results, everything=everything)
+        for sentence in describe_sweep(tables):
+            say(f"- {sentence}")
+        results = findings[0].results
+        conclude(results, self.config.run_dir, describe_choices(tables.summary, results))
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:
@@ -195,9 +199,11 @@ class _Sweep:
         return RunDescription(self.config.settings_of_seed(seed), self.config.protocol)
 
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
+        from quant_explorer.analysis.rank import summarize
+        from quant_explorer.analysis.sweep.findings import examine_seed
         from quant_explorer.cli.session import run_info
         from quant_explorer.report.render import write_report
-        from quant_explorer.report.sweep.files import examine_seed
 
-        results = write_report(study, run_info(study, described), run.report, multi=False)
+        results = summarize(study, run_info(study, described, self.plan.rules))
+        write_report(results, run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)

@@ -84,6 +84,12 @@ class Technique(Protocol):
     version: ClassVar[int]
     trains: ClassVar[bool]
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the libraries beside PyTorch that decide what `apply` makes.
+
+        They are part of the digests of trained weights and of artifacts, which others make anew.
+        """
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Return why this candidate cannot be treated, in words a person can act on, or None."""
 

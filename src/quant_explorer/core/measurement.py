@@ -242,7 +242,7 @@ class Round:
 
     @property
     def keys(self) -> frozenset[str]:
-        """What was timed."""
+        """Digests of the variants that were timed, and the twin's key."""
         return frozenset(block.key for blocks in self.passes for block in blocks)
 
     def calls_ns(self, key: str) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ ParameterValue = str | int | float | bool
 BASELINE_CONFIG = "fp32_baseline"
 BASELINE_RUNTIME = "eager"
 BASELINE = f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}"
+# The float model, trained for as long as the variants that are fine-tuned.
+CONTROL_CONFIG = "fp32_finetune"
 
 
 @dataclass(frozen=True)

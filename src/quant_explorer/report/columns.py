@@ -9,7 +9,7 @@ from functools import partial
 
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.units import format_kb, format_mb, format_ms, format_percent
+from quant_explorer.core.units import format_count, format_kb, format_mb, format_ms, format_percent
 from quant_explorer.stats.intervals import Interval
 
 MISSING = "n/a"
@@ -34,8 +34,12 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def pareto_table(results: Results, model: str) -> Table:
-    """The main table of one model: the axes of the frontier, each figure with its interval."""
+def pareto_table(results: Results, model: str, *, everything: bool = True) -> Table:
+    """The main table of one model: the axes of the frontier, each figure with its interval.
+
+    Without `everything` it holds the baseline, what is to be shipped, and a representative of each group of
+    the frontier.
+    """
     measured = _measured(results, model)
     batch = str(results.run.ranked_batch)
     trained = any(variant.accuracy for variant in measured) or not any(one.agreement for one in measured)
@@ -46,12 +50,27 @@ def pareto_table(results: Results, model: str) -> Table:
         Column("size_ratio", lambda one: MISSING if one.size.ratio is None else f"{one.size.ratio:.3f}"),
         Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)),
         Column("latency_speedup", partial(_speedup, batch=batch)),
+        Column("speedup_same_runtime", partial(_same_runtime, batch=batch)),
         *(ACCURACY_COLUMNS if trained else AGREEMENT_COLUMNS),
+        *((_margin_column(results),) if trained else ()),
         *((Column("images", lambda one: f"{one.scored_images:,}"),) if len(counts) > 1 else ()),
         Column("mem_peak_mb", partial(_memory, batch=batch)),
         Column("pareto_optimal", _optimal, numeric=False),
     )
-    return _fill(f"Pareto table of {model}", columns, measured)
+    rows = measured if everything else [one for one in measured if is_choice(results, one)]
+    return _fill(f"Pareto table of {model}", columns, rows)
+
+
+def is_choice(results: Results, variant: VariantResult) -> bool:
+    """Whether a variant is the first (the baseline), the answer, or stands for a group of the frontier.
+
+    In a document of a version without groups, the whole frontier does.
+    """
+    answer = results.answer_of(variant.model)
+    first = results.of_model(variant.model)[0]
+    group = variant.frontier.group
+    represents = group == variant.name if group else bool(variant.frontier.on_frontier and answer is None)
+    return variant is first or represents or bool(answer and variant.name in answer.names[:1])
 
 
 def detail_table(results: Results, model: str) -> Table:
@@ -64,7 +83,6 @@ def detail_table(results: Results, model: str) -> Table:
         columns.append(Column(f"latency_speedup_b{batch}", partial(_speedup, batch=batch)))
     columns += [
         Column(f"p95_lat_ms_b{ranked}", partial(_p95, batch=str(ranked))),
-        Column(f"speedup_same_runtime_b{ranked}", partial(_same_runtime, batch=str(ranked))),
         Column("cold_start_ms", lambda one: _optional(one.cold_start_s, format_ms)),
     ]
     if largest != ranked:
@@ -175,10 +193,24 @@ def _difference(variant: VariantResult) -> str:
     accuracy = variant.accuracy
     if accuracy is None or accuracy.diff_pp is None:
         return MISSING
-    return f"{with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, _signed)} {accuracy.verdict}"
+    return f"{with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, signed)} {accuracy.verdict}"
 
 
-def _signed(value: float) -> str:
+def _margin_column(results: Results) -> Column:
+    return Column(f"margin_{results.run.rules.margin_pp:g}_pp", _margin, numeric=False)
+
+
+def _margin(variant: VariantResult) -> str:
+    found = variant.accuracy.non_inferiority if variant.accuracy else None
+    if found is None:
+        return MISSING
+    if found.more_images:
+        return f"not shown ({format_count(found.more_images, 'image')} more)"
+    return "within" if found.verdict == "within the margin" else found.verdict
+
+
+def signed(value: float) -> str:
+    """Format a difference with its sign and two decimals, or with what it takes to be no zero."""
     if value == 0:
         return "0.00"
     text = f"{value:+.2f}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.units import format_mb
+from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
 
 # Of those that dominate a variant; full_results.json has them all.
@@ -14,9 +15,13 @@ _NAMED = 3
 LEGEND = (
     "Figures are `point [95 % interval]`. size_kb: all files a deployment needs, in 1,000 bytes; size_ratio: "
     "to the baseline's. p50_lat_ms: median of the rounds' median calls, at the baseline's level where not "
-    "all were timed in the same rounds. latency_speedup: baseline over variant, paired within rounds. "
+    "all were timed in the same rounds. latency_speedup: baseline over variant, paired within rounds; "
+    "speedup_same_runtime: the same against FP32 in the variant's own runtime, which is what the lower "
+    "precision or the pruning gives. "
     "top1_acc in per cent; acc_diff_pp: paired difference to the baseline in percentage points, a tie when "
-    "its interval holds 0. mem_peak_mb: peak resident memory above that of the empty runtime. "
+    "its interval holds 0. margin: `within` when that interval's bad end loses no more than the margin, "
+    "`worse` when its good end loses more, otherwise `not shown`, with the number of images more that would "
+    "settle it. mem_peak_mb: peak resident memory above that of the empty runtime. "
     "pareto_optimal: on the frontier of size, latency and accuracy, with the share of joint resamplings in "
     "which it is."
 )
@@ -58,13 +63,15 @@ def _environment(results: Results, level: str) -> Iterator[str]:
     yield _setting(results)
     for model in results.models:
         yield f"{level} {escape(model)}"
+        yield escape(describe_answer(results, model))
         yield from _preprocessing(results, model)
         table = pareto_table(results, model)
         yield markdown_table(table) if table.rows else "No variant was measured."
+        yield from _groups(results, model)
         yield from _dominance(in_reading_order(results.of_model(model), results.run.ranked_batch))
         yield from _picks(results, model)
     yield LEGEND
-    yield f"{level} What to distrust on this machine"
+    yield f"{level} What to distrust on {escape(results.environment.cpu)}"
     sentences = results.distrust or ("Nothing was found that speaks against these figures.",)
     yield "\n".join(f"- {escape(sentence)}" for sentence in sentences)
     yield from _failures(results, level)
@@ -81,7 +88,8 @@ def _setting(results: Results) -> str:
     run, machine = results.run.settings, results.environment
     facts = [
         f"- Data: {run.data}; seed {run.seed}" + (f"; quantized engine {run.engine}" if run.engine else ""),
-        f"- Machine: {machine.cpu}, {machine.cores} cores, {format_mb(machine.memory_bytes)} MB",
+        f"- Machine: {machine.cpu} (this CPU, in notes and reasons), {machine.cores} cores, "
+        f"{format_mb(machine.memory_bytes)} MB",
         f"- Threads: {machine.threads}; system: {machine.os}",
         f"- Versions: Python {machine.python}, "
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
@@ -89,10 +97,35 @@ def _setting(results: Results) -> str:
     return "\n".join(escape(fact) for fact in facts)
 
 
+<<<<<<< HEAD
 def _preprocessing(results: Results, model: str) -> Iterator[str]:
     for text in dict.fromkeys(variant.preprocessing for variant in results.of_model(model)):
         if text:
             yield f"Pre-processing: {escape(text)}."
+=======
+def _groups(results: Results, model: str) -> Iterator[str]:
+    lines = [f"- {sentence}" for sentence in describe_groups(results, model)]
+    if lines:
+        yield "The frontier, up to what the measurements separate:"
+        yield "\n".join(escape(line) for line in lines)
+
+
+def describe_groups(results: Results, model: str) -> tuple[str, ...]:
+    """Return a sentence for each group of several on the frontier, with the names that the table uses."""
+    measured = [one for one in results.of_model(model) if one.status is Status.OK]
+    names = display_names(measured)
+    groups: dict[str, list[str]] = {}
+    for one in in_reading_order(measured, results.run.ranked_batch) if measured else ():
+        if one.frontier.group:
+            members = groups.setdefault(one.frontier.group, [])
+            members += [names[one.name]] if one.name != one.frontier.group else []
+    return tuple(
+        f"{names[representative]} stands for {', '.join(members)} too: none of which is shown to be smaller, "
+        "faster or more accurate"
+        for representative, members in groups.items()
+        if members
+    )
+>>>>>>> house
 
 
 def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
@@ -154,4 +187,6 @@ def _notes(results: Results, level: str) -> Iterator[str]:
             )
     if names:
         yield f"{level} Notes"
-        yield "\n".join(escape(f"- {note.rstrip('.')}: {', '.join(those)}") for note, those in names.items())
+        yield "\n".join(
+            escape(f"- {note.rstrip('.')}: {', '.join(variants)}") for note, variants in names.items()
+        )

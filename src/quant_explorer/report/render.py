@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from quant_explorer.analysis.migration import from_schema_1
-from quant_explorer.analysis.rank import summarize
-from quant_explorer.analysis.results import SCHEMA_VERSION, Results, RunInfo
+from quant_explorer.analysis.results import SCHEMA_VERSION, Results
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.settings.declaration import decode_path
-from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
 from quant_explorer.report.plot import draw_pareto
 
@@ -22,20 +20,24 @@ class _Header(msgspec.Struct):
     schema_version: int
 
 
-def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws: int = 2000) -> Results:
-    """Write the report of a study to `folder` and return the results of its first environment.
+def write_report(results: Results, folder: Path, *, multi: bool) -> None:
+    """Write the report to `folder`.
 
     Files: `full_results.json`, `pareto.md`, `pareto.png`, or with `multi` the same of several models as
-    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`. Results of other environments are in
-    `others`. Raises StudyError for a study without measurements, StorageError when a file cannot be written.
+    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`. Raises StorageError when a file cannot be
+    written.
     """
-    first, *others = summarize(study, run, draws=draws)
-    results = replace(first, others=tuple(others))
+    markdown = render_multi_pareto(results) if multi else render_pareto(results)
     files = {
         "multi_results.json" if multi else "full_results.json": encode_results(results),
-        "multi_pareto.md" if multi else "pareto.md": _markdown(results, multi=multi).encode(),
+        "multi_pareto.md" if multi else "pareto.md": markdown.encode(),
         "multi_pareto.png" if multi else "pareto.png": draw_pareto(results),
     }
+    write_files(folder, files)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write each content under its name in `folder`. Raises StorageError naming what cannot be written."""
     for name, content in files.items():
         try:
             write_atomically(folder / name, content)
@@ -43,7 +45,6 @@ def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws
             raise StorageError(
                 f"{folder / name}: cannot be written ({error.strerror or explain(error)})"
             ) from error
-    return results
 
 
 def encode_results(results: Results) -> bytes:
@@ -69,7 +70,3 @@ def load_results(path: Path) -> Results:
         return msgspec.json.decode(current, type=Results, dec_hook=decode_path)
     except msgspec.MsgspecError as error:
         raise StudyError(f"{path}: not a results document ({explain(error)})") from error
-
-
-def _markdown(results: Results, *, multi: bool) -> str:
-    return render_multi_pareto(results) if multi else render_pareto(results)

@@ -1,41 +1,26 @@
-"""Intervals and paired tests, thin over SciPy.
+"""Intervals, thin over SciPy: of a share, of a mean, of a median over rounds, of a quotient of two medians.
 
-Every interval is a 95 % interval. `tests/stats/test_coverage.py` checks by simulation with a known
-truth that each holds it between 93 and 97 % of the time. SciPy is imported where it is used: it takes
-longer to import than most commands take to run.
+Every interval is a 95 % interval unless another confidence is asked for. `tests/stats/test_coverage.py`
+checks by simulation with a known truth that each holds it between 93 and 97 % of the time. SciPy is imported
+where it is used: it takes longer to import than most commands take to run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from typing import Final, Literal
+from math import ceil, log2, sqrt
+from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95
-ROUNDS_AFTER_PRECISION: Final = 10
-"""Rounds to add, whatever they show, once the interval of a speed-up is first narrow enough.
-
-Stopping in the very round in which the interval is narrow favours intervals that are narrow by
-accident: with "at least 10 rounds, until within +-2 %, at most 60" the 95 % interval of the speed-up
-held the truth in only 91.8 % of 20,000 simulated comparisons at the worst noise level (lognormal noise
-of 4 % a round, 5 % outlier rounds). With ten further rounds the worst was 93.9 %. Alternatives: five further
-rounds 93.0 %, half as many again 93.3 %, two consecutive narrow intervals 91.8 %, looking only at
-10, 20, ..., 60 rounds 92.6 % or at 15, 30 and 60 93.1 %, a stopping interval of 99 % 92.8 %.
-"""
 
 FEWEST_FOR_QUOTIENT: Final = 6
 """Rounds of each of two groups below which `quotient_interval` would be too narrow."""
 
-_FEWEST_FOR_ORDER_STATISTICS: Final = 6
 _QUOTIENT_DRAWS: Final = 2000
-_QUOTIENT_CONFIDENCE: Final = 0.94
-_MORE_CALLS_THAN: Final[dict[int, int]] = {95: 130, 99: 662}
-
-Verdict = Literal["tie", "gain", "loss"]
+_QUOTIENT_EXCESS: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -59,22 +44,8 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-@dataclass(frozen=True)
-class PairedAccuracy:
-    """An accuracy compared with a reference on the same images.
-
-    `diff_pp` (variant minus reference) and `interval_pp` are in percentage points. `verdict` is "tie"
-    whenever the interval holds 0, else the sign of the difference.
-    """
-
-    diff_pp: float
-    interval_pp: Interval
-    mcnemar_p: float
-    verdict: Verdict
-
-
-def wilson(successes: int, total: int) -> Interval:
-    """95 % score interval of a proportion, in [0, 1].
+def wilson(successes: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """Score interval of a proportion, in [0, 1].
 
     Raises ValueError when `total` is not positive or `successes` is not in [0, total].
     Source: Wilson (1927), J. Am. Stat. Assoc. 22(158); `scipy.stats.binomtest`.
@@ -83,70 +54,8 @@ def wilson(successes: int, total: int) -> Interval:
 
     if total <= 0 or not 0 <= successes <= total:
         raise ValueError(f"need 0 <= successes <= total and total > 0, got {successes} of {total}")
-    ends = binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")
+    ends = binomtest(successes, total).proportion_ci(confidence, method="wilson")
     return Interval(float(ends.low), float(ends.high))
-
-
-def compare_paired(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> PairedAccuracy:
-    """Compare which images a variant and its reference got right; both of shape (n_images,).
-
-    The interval is Tango's score interval of a paired difference (Stat. Med. 17, 1998): at 0 it agrees
-    with McNemar's test without continuity correction. The p-value is McNemar's exact one: a two-sided
-    binomial test on the images that only one of the two got right; 1.0 when there are none. The p-value
-    is the more conservative of the two, so that a bare gain or loss may have one a little over 0.05.
-    Coverage by simulation, 200 to 10,000 images: 94.2 to 96.7 % where at least three discordant images are
-    expected, up to 99.9 % where fewer are. The adjusted Wald interval of Bonett and Price (2012) is wider
-    than it says for longer: 96.7 to 100 % where ten or fewer are expected.
-    Raises ValueError when the arrays are empty, not boolean or of different shapes.
-    """
-    from scipy.stats import binomtest
-
-    if correct.ndim != 1 or correct.shape != reference.shape or correct.size == 0:
-        raise ValueError(f"need two equal, non-empty 1-D arrays, got {correct.shape} and {reference.shape}")
-    if correct.dtype != np.bool_ or reference.dtype != np.bool_:
-        raise ValueError(f"need boolean arrays, got {correct.dtype} and {reference.dtype}")
-    gained = int(np.count_nonzero(correct & ~reference))
-    lost = int(np.count_nonzero(~correct & reference))
-    difference = (gained - lost) / correct.size
-    share = _tango(gained, lost, correct.size)
-    discordant = gained + lost
-    p_value = float(binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
-    verdict: Verdict = "tie" if share.contains(0.0) else "gain" if difference > 0 else "loss"
-    return PairedAccuracy(100 * difference, Interval(100 * share.low, 100 * share.high), p_value, verdict)
-
-
-def _tango(gained: int, lost: int, total: int) -> Interval:
-    """Invert Tango's (1998) score test: the differences that the counts do not reject at 5 %."""
-    from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    critical = float(norm.ppf((1 + CONFIDENCE) / 2))
-    observed = (gained - lost) / total
-
-    def score(difference: float) -> float:
-        linear = (2 * total - gained + lost) * difference - gained - lost
-        constant = -lost * difference * (1 - difference)
-        lost_share = (sqrt(max(linear**2 - 8 * total * constant, 0.0)) - linear) / (4 * total)
-        variance = max(total * (2 * lost_share + difference * (1 - difference)), 1e-300)
-        return (gained - lost - total * difference) / sqrt(variance)
-
-    low = -1.0 if observed == -1.0 else brentq(lambda d: score(d) - critical, -1.0, observed)
-    high = 1.0 if observed == 1.0 else brentq(lambda d: score(d) + critical, observed, 1.0)
-    return Interval(float(low), float(high))
-
-
-def mean_of_changes(changes: NDArray[np.float64]) -> tuple[float, Interval]:
-    """Mean of small whole changes an image (-2 to 2), shape (n_images,), and its 95 % interval.
-
-    One image that gained and one that lost are added before Student's t is applied, as Bonett and Price
-    (Br. J. Math. Stat. Psychol. 65, 2012) do for paired proportions, so that a handful of changes, or none,
-    does not come out as certainty. Raises ValueError for an empty array.
-    """
-    if changes.ndim != 1 or changes.size == 0:
-        raise ValueError(f"need a non-empty 1-D array, got shape {changes.shape}")
-    _, interval = mean_interval(np.concatenate([changes, [1.0, -1.0]]))
-    point = float(changes.mean())
-    return point, Interval(min(interval.low, point), max(interval.high, point))
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
@@ -163,24 +72,8 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     return mean, Interval(mean - error, mean + error)
 
 
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Adjust p-values for being many, in the order given; compare the result with the level as usual.
-
-    Raises ValueError for anything but a 1-D array of values in [0, 1].
-    Source: Holm (1979), Scand. J. Stat. 6(2), the step-down procedure.
-    """
-    raw = np.asarray(p_values, dtype=np.float64)
-    if raw.ndim != 1 or not np.all((raw >= 0) & (raw <= 1)):
-        raise ValueError(f"p-values must be a 1-D array of values in [0, 1], got {p_values!r}")
-    order = np.argsort(raw, kind="stable")
-    hypotheses_left = np.arange(raw.size, 0, -1)
-    adjusted = np.empty_like(raw)
-    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * hypotheses_left), 1.0)
-    return adjusted
-
-
-def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
-    """Median of the rounds' values (positive, shape (n_rounds,)) and its 95 % interval.
+def median_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, Interval]:
+    """Median of the rounds' values (positive, shape (n_rounds,)) and its interval, of 95 % by default.
 
     Rounds are the independent unit. The interval lies between order statistics, interpolated:
     Hettmansperger and Sheather (1986), Stat. Probab. Lett. 4(2), as `scipy.stats.mstats.median_cihs`. The
@@ -192,24 +85,28 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     95.6 %, BCa 91.6 to 96.0 %, basic 79.4 to 90.2 %, smoothed 94.6 to 98.0 %, Student's t with the
     Maritz-Jarrett standard error 93.8 to 99.9 %.
     Below 6 rounds no two order statistics enclose a median with 95 %; there the interval is the median +-
-    Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases.
-    The median of a machine that drifts is that of the sitting; only ratios carry over to another.
+    Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases. Of another
+    confidence it is below 1 - log2(1 - confidence) rounds.
+    The median of a machine that drifts is that of this measurement; only ratios carry over to another.
     Raises ValueError for fewer than 2 rounds, and for values that are not positive and finite.
     """
     _require_durations(values)
     point = float(np.median(values))
-    low, high = _few_rounds(values) if values.size < _FEWEST_FOR_ORDER_STATISTICS else _order_ends(values)
+    ends = _few_rounds if values.size < _fewest_for_order_statistics(confidence) else _order_ends
+    low, high = ends(values, confidence)
     # Interpolating between equal values may round to just beyond them.
     return point, Interval(min(low, point), max(high, point))
 
 
-def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, Interval]:
+def quotient_interval(
+    first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[float, Interval]:
     """Quotient of the medians of two independent sets of rounds, with its 95 % interval.
 
     Both are positive, of shapes (n_first,) and (n_second,): for instance speed-ups over the same baseline
     that were measured in different rounds. The interval is the percentile bootstrap's, each set resampled by
     itself (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8), calibrated (Loh 1987,
-    JASA 82(397)): drawn at a nominal 94 %, because at 95 % it covers too much. `tests/stats/test_coverage.py`
+    JASA 82(397)): drawn at a nominal 1 % less, because it covers too much. `tests/stats/test_coverage.py`
     holds it to 93 to 97 %.
     Raises ValueError for values that are not positive and finite, and for fewer than FEWEST_FOR_QUOTIENT
     rounds of either, where it would be too narrow.
@@ -228,7 +125,7 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
         (first, second),
         quotient,
         method="percentile",
-        confidence_level=_QUOTIENT_CONFIDENCE,
+        confidence_level=confidence - _QUOTIENT_EXCESS,
         n_resamples=_QUOTIENT_DRAWS,
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -236,18 +133,23 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
     return point, Interval(min(float(found.low), point), max(float(found.high), point))
 
 
-def _order_ends(values: NDArray[np.float64]) -> tuple[float, float]:
+def _order_ends(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats.mstats import median_cihs
 
-    low, high = median_cihs(values, alpha=1 - CONFIDENCE)
+    low, high = median_cihs(values, alpha=1 - confidence)
     return float(low), float(high)
 
 
-def _few_rounds(values: NDArray[np.float64]) -> tuple[float, float]:
+def _fewest_for_order_statistics(confidence: float) -> int:
+    """Below this, a median lies beyond all values with a probability of more than 1 - confidence."""
+    return ceil(1 - log2(1 - confidence))
+
+
+def _few_rounds(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats import t
 
     logarithms = np.log(values)
-    error = float(t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * logarithms.std(ddof=1) / sqrt(values.size))
+    error = float(t.ppf((1 + confidence) / 2, values.size - 1) * logarithms.std(ddof=1) / sqrt(values.size))
     centre = float(np.median(logarithms))
     return float(np.exp(centre - error)), float(np.exp(centre + error))
 
@@ -257,34 +159,3 @@ def _require_durations(values: NDArray[np.float64]) -> None:
         raise ValueError(f"need a 1-D array of at least 2 rounds, got shape {values.shape}")
     if not np.all(np.isfinite(values) & (values > 0)):
         raise ValueError("rounds must be positive and finite")
-
-
-def tail_percentile(
-    calls_s: Sequence[NDArray[np.float64]], q: Literal[95, 99]
-) -> tuple[float | None, str | None]:
-    """Return the q-th percentile of the calls of all rounds (seconds, a 1-D array each), or None and why.
-
-    Each round has the same weight, for fast rounds hold more calls. The 95th needs more than 130 calls and
-    the 99th more than 662; below that it rests on a handful of the slowest calls. Unequal rounds count as the
-    number of equally weighted calls of the same variance (Kish, Survey Sampling, 1965).
-    Raises ValueError for another q and for a round without calls.
-    """
-    if q not in _MORE_CALLS_THAN:
-        raise ValueError(f"q must be one of {sorted(_MORE_CALLS_THAN)}, got {q}")
-    if not all(map(len, calls_s)):
-        raise ValueError("a round without calls has no percentile")
-    count = int(len(calls_s) ** 2 / sum(1 / len(calls) for calls in calls_s)) if calls_s else 0
-    if count <= _MORE_CALLS_THAN[q]:
-        return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {count}"
-    return quantile_of_rounds(calls_s, q / 100), None
-
-
-def quantile_of_rounds(calls_s: Sequence[NDArray[np.float64]], share: float) -> float:
-    """Return the quantile (share from 0 to 1) of the calls of all rounds, each round with the same weight.
-
-    Raises ValueError for no rounds and for a round without calls.
-    """
-    if not calls_s or not all(map(len, calls_s)):
-        raise ValueError("need at least one round, and calls in each")
-    weights = np.concatenate([np.full(len(calls), 1 / len(calls)) for calls in calls_s])
-    return float(np.quantile(np.concatenate(calls_s), share, weights=weights, method="inverted_cdf"))

@@ -92,6 +92,10 @@ class ChannelPruning:
     version: ClassVar[int] = 2
     trains: ClassVar[bool] = False
 
+    def versions(self) -> dict[str, str]:
+        """Nothing but PyTorch decides what it makes."""
+        return {}
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Say what is out of range or missing; whether the model can be traced, `apply` finds out."""
         from torch import nn

@@ -32,18 +32,19 @@ from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker.messages import Opening
 from quant_explorer.pipeline.worker.process import Worker
-from quant_explorer.techniques import TECHNIQUES
+from quant_explorer.techniques import TECHNIQUES, library_versions
 
 
 def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provenance:
     """Return what an artifact of `recipe` starts from, as its digest covers it."""
     trains = any(TECHNIQUES[step.technique].trains for step in recipe.steps)
+    versions = runtime.versions() | library_versions(recipe.steps) | own_version()
     return Provenance(
         model=subject.model_name,
         weights=subject.weights_digest,
         calibration=subject.dataset.digest,
         training=subject.training_digest if trains else "",
-        versions=tuple(sorted((runtime.versions() | own_version()).items())),
+        versions=tuple(sorted(versions.items())),
         lowering=runtime.version,
         # They are asked of its libraries. One that lacks them builds nothing that a digest could name.
         cpu=() if runtime.unavailable() else runtime.cpu_features(),

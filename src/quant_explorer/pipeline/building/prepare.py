@@ -20,7 +20,7 @@ from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.subject import explain_untrainable
-from quant_explorer.techniques import create_technique
+from quant_explorer.techniques import create_technique, library_versions
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Preparation:
                 "steps": [canonical_step(step) for step in steps],
                 "weights": self.subject.weights_digest,
                 "training": self.subject.training_digest,
+                **library_versions(steps),
             }
         )
         return self.run.weights / f"{steps[-1].technique}-{digest}.safetensors"
@@ -99,6 +100,7 @@ class Preparation:
             made,
             {
                 **subject.training_facts,
+                **library_versions(steps),
                 **facts_of_techniques(steps),
                 "float weights": subject.weights_digest,
             },

@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME, ParameterValue, Recipe, Step
+from quant_explorer.core.recipe import (
+    BASELINE_CONFIG,
+    BASELINE_RUNTIME,
+    CONTROL_CONFIG,
+    ParameterValue,
+    Recipe,
+    Step,
+)
 from quant_explorer.core.registry import Registry
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.settings.plan import Cell
 from quant_explorer.techniques import create_step
 
-CONTROL_CONFIG = "fp32_finetune"
 # Stands for every runtime on the command line.
 ALL = "all"
 

@@ -21,7 +21,8 @@ from quant_explorer.pipeline.timing.contender import Contender
 from quant_explorer.pipeline.timing.settling import newly_settled
 from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.stats.contrasts import plan_passes
-from quant_explorer.stats.intervals import ROUNDS_AFTER_PRECISION, Interval
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.rounds import ROUNDS_AFTER_PRECISION
 
 # Blocks of variants between two blocks of the baseline.
 _BETWEEN_BASELINES = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.errors import StudyError
-from quant_explorer.report.readme import insert_table, marks
 from quant_explorer.report.render import load_results
+from readme_tables import insert_table, marks
 
 ROOT = Path(__file__).parents[2]
 SHOWN = ("results/cifar10-jpeg", "results/cifar10-sweep/seed-0")
