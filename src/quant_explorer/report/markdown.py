@@ -97,12 +97,12 @@ def _setting(results: Results) -> str:
     return "\n".join(escape(fact) for fact in facts)
 
 
-<<<<<<< HEAD
 def _preprocessing(results: Results, model: str) -> Iterator[str]:
     for text in dict.fromkeys(variant.preprocessing for variant in results.of_model(model)):
         if text:
             yield f"Pre-processing: {escape(text)}."
-=======
+
+
 def _groups(results: Results, model: str) -> Iterator[str]:
     lines = [f"- {sentence}" for sentence in describe_groups(results, model)]
     if lines:
@@ -125,7 +125,6 @@ def describe_groups(results: Results, model: str) -> tuple[str, ...]:
         for representative, members in groups.items()
         if members
     )
->>>>>>> house
 
 
 def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
