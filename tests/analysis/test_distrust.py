@@ -116,5 +116,5 @@ def test_what_is_known_of_the_files_of_the_data_is_said(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
     (split,) = study.splits.values()
     study.append(replace(split, notes=("2 of 18 images cannot be read",)))
-    (results,) = summarize(study, RUN, draws=20)
+    results = summarize(study, RUN, draws=20)
     assert results.distrust[0] == "Data: 2 of 18 images cannot be read."
