@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from quant_explorer.stats.intervals import Interval, median_interval, quotient_interval, wilson
+from quant_explorer.stats.intervals import (
+    Interval,
+    interval_of_quotient,
+    median_interval,
+    quotient_interval,
+    wilson,
+)
 
 fixed = settings(derandomize=True, deadline=None, max_examples=60)
 durations = st.floats(1e-6, 1e3)
@@ -116,3 +122,21 @@ class TestQuotientInterval:
     def test_refuses_a_handful_of_rounds(self) -> None:
         with pytest.raises(ValueError, match="at least 6 rounds, got 5"):
             quotient_interval(np.ones(6), np.ones(5))
+
+
+class TestIntervalOfQuotient:
+    def test_distances_of_logarithms_add_up_as_squares(self) -> None:
+        found = interval_of_quotient(2.0, Interval(1.8, 2 / 0.9), 1.0, Interval(0.9, 1 / 0.9))
+        distance = math.sqrt(2) * math.log(1 / 0.9)
+        assert found.low == pytest.approx(2 * math.exp(-distance))
+        assert found.high == pytest.approx(2 * math.exp(distance))
+
+    def test_many_comparisons_hold_at_once_by_wider_intervals(self) -> None:
+        exact, wide = Interval(1.0, 1.0), Interval(0.9, 1 / 0.9)
+        found = interval_of_quotient(1.0, exact, 1.0, wide, comparisons=20)
+        z = float(scipy_stats.norm.ppf(1 - 0.025 / 20))
+        assert found.high == pytest.approx(math.exp(z / Z * math.log(1 / 0.9)))
+
+    def test_refuses_ends_that_have_no_logarithm(self) -> None:
+        with pytest.raises(ValueError, match="positive"):
+            interval_of_quotient(1.0, Interval(0.0, 1.0), 1.0, Interval(1.0, 1.0))

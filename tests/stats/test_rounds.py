@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quant_explorer.stats.rounds import quantile_of_rounds, tail_percentile
+from quant_explorer.stats.rounds import quantile_of_rounds, tail_interval, tail_percentile
 
 
 class TestTailPercentile:
@@ -36,3 +36,17 @@ class TestTailPercentile:
             tail_percentile([np.ones(1_000), np.ones(0)], 95)
         with pytest.raises(ValueError, match="at least one round"):
             quantile_of_rounds([], 0.5)
+
+
+class TestTailInterval:
+    @pytest.mark.parametrize(("slow_rounds", "low"), [(1, 1.0), (6, 2.0)])
+    def test_rounds_are_what_is_drawn(self, slow_rounds: int, low: float) -> None:
+        # A draw lacks a slow round with a probability of (11 / 12)^12 = 0.35, or of 0.5^12.
+        rounds = [np.full(10, 2.0)] * slow_rounds + [np.full(10, 1.0)] * (12 - slow_rounds)
+        found = tail_interval(rounds, 0.99)
+        assert (found.low, found.high) == (low, 2.0)
+
+    def test_a_lower_confidence_is_narrower(self) -> None:
+        rounds = [np.full(10, 1 + number / 20) for number in range(20)]
+        wide, narrow = (tail_interval(rounds, 0.9, confidence).half_width for confidence in (0.95, 0.5))
+        assert 0 < narrow < wide

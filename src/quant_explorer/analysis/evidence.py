@@ -60,8 +60,11 @@ class Evidence:
 
     def same_split(self, digest: str) -> bool:
         """Whether the variant `digest` was scored on the report split the baseline was scored on."""
-        splits = {one.variant.digest: one.split for one in self.measurements}
-        return self.baseline is not None and splits[digest] == self.baseline.split
+        return self.baseline is not None and self.split_of(digest) == self.baseline.split
+
+    def split_of(self, digest: str) -> str:
+        """The digest of the report split that the variant `digest` was scored on."""
+        return next(one.split for one in self.measurements if one.variant.digest == digest)
 
 
 def gather(

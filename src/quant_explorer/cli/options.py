@@ -107,7 +107,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print figure
 
 def run_argument(name: str = "run", *, required: bool = False) -> Callable[[F], F]:
     """Return the argument that is a run folder, for commands that only read what was recorded."""
-    kind = click.Path(path_type=Path, file_okay=False, exists=True)
+    kind = click.Path(path_type=Path, file_okay=False)
     return click.argument(name, type=kind, required=required)
 
 

@@ -69,6 +69,11 @@ class Environment:
         """Whether `other` is the same machine with the same settings, on as many threads or on others."""
         return replace(self, digest=other.digest, threads=other.threads) == other
 
+    def is_same_machine(self, other: Environment) -> bool:
+        """Whether ratios of latencies compare, whatever the versions of libraries are."""
+        mine = (self.cpu, self.instruction_sets, self.isa_limits, self.threads, self.protocol)
+        return mine == (other.cpu, other.instruction_sets, other.isa_limits, other.threads, other.protocol)
+
 
 @dataclass(frozen=True)
 class Variant:
