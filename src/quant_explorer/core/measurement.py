@@ -170,7 +170,7 @@ class Measurement:
     With a status other than OK, `reason` says why, and the figures that were not reached are None.
     `precision` is the one that was asked for, None where it was not recorded; `executed` is what ran.
     `energy` are blocks of calls at batch 1; empty, with a reason, where no counter could be read.
-    `preprocessing` says what was done to the images and on whose word, "" where it was not recorded.
+    `preprocessing` says what was done to the images, and on whose word.
     """
 
     variant: Variant
@@ -288,10 +288,7 @@ class TimingEnd:
 
 @dataclass(frozen=True)
 class ReportSplit:
-    """The labels of the report split, once a study.
-
-    `classes` are the names of the model's outputs, in order. `notes` are what to know of the data's files.
-    """
+    """Labels of the report split; `classes` name the model's outputs in order, `notes` are on the files."""
 
     digest: str
     data: str
