@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.analysis.rank import summarize
 from quant_explorer.analysis.results import RunInfo
 from quant_explorer.core.measurement import Status
-from quant_explorer.testing.replay import Played, Scene
+from quant_explorer.testing.replay import Played, Scene, play
 from tests.analysis.replayed import BASELINE, BROKEN, ORDINARY, RUN, ranked
 
 MANY_CALLS = Scene(calls=60)
@@ -69,6 +70,11 @@ def test_work_that_comes_and_goes_on_the_same_core_is_noise(
             "Not everything was measured: y@eager (small_cnn) is not possible.",
         ),
         ((BASELINE,), Scene(rounds=1), "there is no A/A control (needs at least 2 rounds"),
+        (
+            (replace(BASELINE, wrong=300),),
+            Scene(),
+            "gets 25.0% right, which is what guessing among 4 classes gives. Likely causes: the order",
+        ),
     ],
 )
 def test_what_speaks_against_the_figures_is_said(
@@ -104,3 +110,11 @@ def test_of_many_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> Non
     (sentence,) = (line for line in text.splitlines() if line.startswith("Fewer than 10 rounds"))
     assert sentence.count(" at batch ") == 8
     assert sentence.endswith(" and 16 more.")
+
+
+def test_what_is_known_of_the_files_of_the_data_is_said(tmp_path: Path) -> None:
+    study = play(tmp_path / "study.jsonl", ORDINARY)
+    (split,) = study.splits.values()
+    study.append(replace(split, notes=("2 of 18 images cannot be read",)))
+    results = summarize(study, RUN, draws=20)
+    assert results.distrust[0] == "Data: 2 of 18 images cannot be read."

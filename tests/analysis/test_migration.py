@@ -32,8 +32,11 @@ EARLIER = {
     "version": "0.1.0",
 }
 UNRECORDED = (
-    *("data_dir", "label_smoothing", "dataloader_seed", "batch_size", "learning_rate", "calibration_images"),
-    *("target", "answer_timeout_s", "warmup_calls", "most_rounds"),
+    *("data_dir", "weights_key", "label_smoothing", "dataloader_seed", "batch_size", "learning_rate"),
+    *("calibration_images", "target", "augment", "flip", "qat_learning_rate", "float_layers"),
+    *("image_size", "resize", "crop", "interpolation", "antialias", "channels", "mean", "std"),
+    *("value_range", "classes", "class_order", "skip_unreadable"),
+    *("answer_timeout_s", "warmup_calls", "most_rounds"),
 )
 
 

@@ -106,6 +106,7 @@ def test_a_list_is_repeated_or_has_commas(given: tuple[str, ...]) -> None:
         ("sweep", ("--seeds", "1,2"), "seeds", (1, 2)),
         ("sweep", ("--seeds", "1", "2", "--data", "mnist5k"), "seeds", (1, 2)),
         ("sweep", ("--seeds", "1", "--seeds", "2"), "seeds", (1, 2)),
+        ("train", ("--mean", "0.5,0.4,0.5"), "mean", (0.5, 0.4, 0.5)),
         ("sweep", ("--memory-budgets-mb", "0.5,10"), "memory_budgets_mb", (0.5, 10.0)),
         ("sweep", ("--no-distill",), "distill", False),
         ("sweep", (), "distill", None),

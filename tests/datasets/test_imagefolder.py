@@ -1,16 +1,22 @@
 import itertools
 import os
+import shutil
+import struct
 import tarfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from torchvision.datasets.folder import default_loader
 
-from quant_explorer.core.dataset import Dataset
+from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Progress, Silent
-from quant_explorer.datasets import load_dataset
+from quant_explorer.datasets import DataOptions, find_dataset, load_dataset
+from quant_explorer.datasets.framing import frame
 from quant_explorer.datasets.imagefolder import ImageFolder
 from tests.datasets.image_trees import Recorder, make_tree, two_classes
 
@@ -63,15 +69,13 @@ def test_val_stands_in_for_test(tmp_path: Path) -> None:
     assert len(load(root, tmp_path / "cache").report) == 4
 
 
-def test_other_sizes_are_brought_to_the_most_common_and_it_is_said(tmp_path: Path) -> None:
+def test_without_a_word_of_the_model_images_get_their_median_size(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "tree")
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 18:42] = 200
     Image.fromarray(wide).save(root / "test" / "dog" / "000.png")
-    recorder = Recorder()
-    dataset = load(root, tmp_path / "cache", recorder)
+    dataset = load(root, tmp_path / "cache")
     assert dataset.image_shape == (3, 10, 12)
-    assert recorder.said[0] == "1 of 18 images were resized and cropped to 12 x 10"
     # Of 60 x 20 the centre 24 x 20 has the aspect of 12 x 10, and it is all 200; at its edges the
     # bilinear filter sees one dark neighbour.
     cropped = dataset.report.take(np.array([3]))[0]
@@ -79,9 +83,101 @@ def test_other_sizes_are_brought_to_the_most_common_and_it_is_said(tmp_path: Pat
     assert (cropped[:, 0] == cropped[:, -1]).all()
 
 
-def test_large_images_are_capped_at_224(tmp_path: Path) -> None:
+def test_a_strip_among_photographs_of_many_sizes_decides_nothing(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree", train=10, test=10)
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        Image.new("RGB", (300 + number, 240 + number)).save(path)
+    Image.new("RGB", (40, 700)).save(root / "train" / "cat" / "000.png")
+    _, height, width = ImageFolder().survey(root).image_shape
+    assert (width, height) == (318, 259)
+
+
+def test_images_are_decoded_as_the_model_wants_them(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "tree", {"train": SOUND, "test": {"cat": 1, "dog": 1}}, size=(300, 100))
-    assert load(root, tmp_path / "cache").image_shape == (3, 100, 224)
+    options = DataOptions(tmp_path, tmp_path / "cache", calibration_images=2)
+    found = find_dataset(f"imagefolder:{root}", options, Silent())
+    assert found.image_shape == (3, 100, 300)
+    spec = InputSpec((1, 32, 48), (), (), resize=40, interpolation="bicubic")
+    dataset = found.load(spec)
+    with Image.open(root / "test" / "dog" / "000.png") as image:
+        expected = np.asarray(frame(image.convert("L"), spec))
+    assert (dataset.report.take(np.array([1]))[0, :, :, 0] == expected).all()
+    assert dataset.framed
+    assert found.load(spec).digest == dataset.digest != found.load(replace(spec, resize=41)).digest
+
+
+def test_an_orientation_is_not_applied_as_torchvisions_reader_does_not(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    path = root / "test" / "dog" / "000.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    recorder = Recorder()
+    decoded = load(root, tmp_path / "cache", recorder).report.take(np.array([3]))[0]
+    assert (decoded == np.asarray(default_loader(str(path)))).all()
+    assert any("1 of 18 images have an EXIF orientation" in line for line in recorder.said)
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_folder_without_training_images(tmp_path: Path, name: str) -> None:
+    root = make_tree(tmp_path / "tree", {name: {"cat": 20, "dog": 20}})
+    dataset = load(root, tmp_path / "cache")
+    parts = (dataset.calibrate, dataset.search, dataset.report)
+    assert [len(part) for part in (dataset.train, *parts)] == [0, 4, 1, 35]
+    assert len(np.unique(np.concatenate([part.indices for part in parts]))) == 40
+    assert any(f"only {name}/" in note and "no figure is of them" in note for note in dataset.notes)
+
+
+def test_files_left_out_are_counted_by_suffix(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    for name in ("a.heic", "b.HEIC", "c.txt", ".hidden.txt"):
+        (root / "train" / "cat" / name).write_text("x")
+    Image.new("RGB", (12, 10)).save(root / "train" / "cat" / "new.jfif", format="JPEG")
+    recorder = Recorder()
+    dataset = load(root, tmp_path / "cache", recorder)
+    assert len(dataset.train) + len(dataset.search) == 13
+    note = "3 files are left out, for their suffix is none of an image: .heic 2, .txt 1"
+    assert note in dataset.notes
+    assert note in recorder.said
+
+
+def test_unreadable_images_are_all_named_and_can_be_left_out(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    for name in ("train/cat/001.png", "test/dog/002.png"):
+        (root / name).write_bytes(b"broken")
+    with pytest.raises(DataError) as caught:
+        load(root, tmp_path / "cache")
+    for part in ("train/cat/001.png: not a", "test/dog/002.png: not a", "--skip-unreadable"):
+        assert part in str(caught.value)
+    options = DataOptions(tmp_path, tmp_path / "cache", calibration_images=2, skip_unreadable=True)
+    for _ in range(2):  # the second time from the cache
+        dataset = find_dataset(f"imagefolder:{root}", options, Silent()).load()
+        assert len(dataset.train) + len(dataset.search) == 11
+        assert dataset.report.labels.tolist() == [0, 0, 0, 1, 1]
+        assert dataset.notes == (
+            "2 of 18 images cannot be read and are left out: train/cat/001.png, test/dog/002.png",
+        )
+
+
+def test_a_picture_that_claims_too_many_pixels_is_refused_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    root = two_classes(tmp_path / "tree")
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (root / "train" / "cat" / "001.png").write_bytes(bomb + struct.pack(">I", 9) + b"IDAT")
+    with pytest.raises(DataError, match=r"001\.png.*60000 x 60000 pixels; allowed: 178,956,970"):
+        load(root, tmp_path / "cache")
+
+
+def test_images_in_both_parts_are_counted(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    shutil.copy(root / "train" / "cat" / "000.png", root / "test" / "dog" / "copy.png")
+    notes = load(root, tmp_path / "cache").notes
+    assert notes == ("1 test images are training images too, pixel by pixel: accuracy is overstated",)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -92,9 +188,8 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert (load(root, tmp_path / "cache").report.take(np.array([0])) == 255).all()
 
 
-def test_files_that_are_no_images_and_hidden_ones_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_and_loose_ones_are_left_out(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "tree")
-    (root / "train" / "cat" / "notes.txt").write_text("x")
     (root / "train" / "cat" / ".hidden.png").write_text("x")
     (root / "train" / ".ipynb_checkpoints").mkdir()
     (root / "train" / "loose.png").write_text("x")

@@ -7,6 +7,7 @@ from PIL import Image
 from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.datasets import input_spec, prepare
+from quant_explorer.datasets.framing import frame
 
 STREAM = np.random.default_rng(0)
 
@@ -53,17 +54,23 @@ def test_rgb_becomes_luma_for_a_model_of_one_channel() -> None:
     assert (prepare(white, InputSpec((1, 6, 5), (0.0,), (1.0,))) == 1).all()
 
 
+def test_values_may_go_up_to_255() -> None:
+    pixels = dataset(3).train.pixels
+    wide = prepare(pixels, InputSpec((3, 6, 5), (127.0,) * 3, (128.0,) * 3, value_range=255.0))
+    assert np.allclose(wide, (pixels.transpose(0, 3, 1, 2).astype(float) - 127) / 128, atol=1e-6)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_resized_bilinearly_only_when_the_size_differs(channels: int) -> None:
-    pixels = dataset(channels).train.pixels
-    spec = InputSpec((channels, 12, 20), (0.0,) * channels, (1.0,) * channels)
-    levels = np.round(prepare(pixels, spec) * 255)
-    for image, got in zip(pixels, levels, strict=True):
-        picture = Image.fromarray(image.squeeze()).resize((20, 12), Image.Resampling.BILINEAR)
-        expected = np.asarray(picture).reshape(12, 20, channels)
+def test_arrays_are_framed_unless_they_were_when_decoded(channels: int) -> None:
+    data = dataset(channels)
+    spec = InputSpec((channels, 6, 5), (0.0,) * channels, (1.0,) * channels, resize=10)
+    levels = np.round(prepare(data.train.pixels, data.remaining(spec)) * 255)
+    for image, got in zip(data.train.pixels, levels, strict=True):
+        expected = np.asarray(frame(Image.fromarray(image.squeeze()), spec)).reshape(6, 5, channels)
         assert (got.transpose(1, 2, 0) == expected).all()
-    same = replace(spec, shape=(channels, 6, 5))
-    assert (np.round(prepare(pixels, same) * 255) == pixels.transpose(0, 3, 1, 2)).all()
+    framed = replace(data, framed=True)
+    untouched = np.round(prepare(data.train.pixels, framed.remaining(spec)) * 255)
+    assert (untouched == data.train.pixels.transpose(0, 3, 1, 2)).all()
 
 
 def test_no_images_give_an_empty_batch() -> None:

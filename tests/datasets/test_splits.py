@@ -147,7 +147,24 @@ def test_other_settings_outside_their_range() -> None:
         split(labels, train_count, seed=-1)
 
 
-@pytest.mark.parametrize(("train_count", "total"), [(1, 3), (0, 3), (3, 3)])
+@pytest.mark.parametrize(("train_count", "total"), [(1, 3), (3, 3)])
 def test_too_few_images(train_count: int, total: int) -> None:
     with pytest.raises(DataError, match="at least 2 and 1 are needed"):
         split(np.arange(total) % 2, train_count, seed=0)
+
+
+def test_without_training_images_the_test_images_are_divided() -> None:
+    labels = np.repeat(np.arange(50), 6)
+    splits = split(labels, 0, seed=3, calibration_images=256)
+    parts = (splits.calibrate, splits.search, splits.report)
+    assert [len(part) for part in parts] == [30, 12, 258]
+    assert len(np.unique(np.concatenate(parts))) == 300
+    assert len(splits.train) == 0
+    assert len(split(labels, 0, seed=3, test_subset=50).report) == 50
+
+
+def test_too_few_images_to_divide() -> None:
+    with pytest.raises(DataError, match="3 test images and no training images; at least 4 are needed"):
+        split(np.array([0, 1, 0]), 0, seed=0)
+    with pytest.raises(SettingsError, match="--train-subset 2: the data set has no training images"):
+        split(np.arange(8) % 2, 0, seed=0, train_subset=2)

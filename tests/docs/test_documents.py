@@ -185,7 +185,11 @@ def command_of(name: str) -> click.Command:
 
 
 def options_of(name: str) -> set[str]:
-    return {option for parameter in command_of(name).params for option in parameter.opts}
+    return {
+        option
+        for parameter in command_of(name).params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
 
 
 def references(document: Path) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import quant_explorer.models
 from quant_explorer.core.errors import ModelError, UnknownNameError
 from quant_explorer.models import MODELS, check_output, load_model, parameter_digest, save_weights
 
-NO_ARCHITECTURES = {"architecture", "user", "weights"}
+NO_ARCHITECTURES = {"architecture", "checkpoint", "checks", "published", "user", "weights"}
 CIFAR = (3, 32, 32)
 
 

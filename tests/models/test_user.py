@@ -5,6 +5,7 @@ import pytest
 from torch import nn
 
 from quant_explorer.core.errors import ModelError, UnknownNameError
+from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.models import LoadedModel, load_model, parameter_digest
 
 SOUND = """
@@ -146,3 +147,77 @@ def test_a_model_that_is_not_finite_from_the_start(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"mine\.py:broken: NaN or infinite weights in 1\.bias"):
         load(tmp_path, source, "broken")
+
+
+def test_files_that_share_the_name_of_a_module_beside_them_get_their_own(tmp_path: Path) -> None:
+    source = "from torch import nn\nfrom {0}blocks import WIDTH\n"
+    source += "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, WIDTH))\n"
+    for folder, width in (("a", 5), ("b", 6)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "blocks.py").write_text(f"WIDTH = {width}\n")
+        for dots in ("", "."):
+            load(tmp_path / folder, source.format(dots), "make", classes=width)
+
+
+def test_relative_imports_inside_of_a_package(tmp_path: Path) -> None:
+    inner = tmp_path / "nets" / "inner"
+    inner.mkdir(parents=True)
+    for folder in (inner, inner.parent):
+        (folder / "__init__.py").touch()
+    (inner.parent / "widths.py").write_text("WIDTH = 5\n")
+    source = "from torch import nn\nfrom ..widths import WIDTH\nfrom nets.widths import WIDTH as SAME\n"
+    source += "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, WIDTH * SAME // 5))\n"
+    assert load(inner, source, "make").input_shape == (3, 8, 8)
+
+
+def test_a_function_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_of_this_test").mkdir()
+    (tmp_path / "nets_of_this_test" / "small.py").write_text(SOUND)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_model(
+        "nets_of_this_test.small:make", weights=None, classes=5, image_shape=(3, 8, 8), seed=0
+    )
+    assert isinstance(loaded.module, nn.Module)
+    with pytest.raises(ModelError, match=r"small: no function 'made'"):
+        load_model("nets_of_this_test.small:made", weights=None, classes=5, image_shape=(3, 8, 8), seed=0)
+
+
+ASKED = "{'image_size': 8, 'resize': 9, 'mean': 0.5, 'interpolation': 'bicubic'}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"preprocessing = {ASKED}\n",
+        f"def preprocessing():\n    return {ASKED}\n",
+        f"def carrying():\n    model = make()\n    model.preprocessing = {ASKED}\n    return model\n",
+    ],
+)
+def test_a_file_or_a_module_says_how_images_are_prepared(tmp_path: Path, said: str) -> None:
+    (tmp_path / "mine.py").write_text(SOUND + said)
+    name = f"{tmp_path / 'mine.py'}:{'carrying' if 'carrying' in said else 'make'}"
+    loaded = load_model(name, weights=None, classes=5, image_shape=(3, 40, 30), seed=0)
+    assert loaded.input_shape == (3, 8, 8)
+    assert loaded.preprocessing == Preprocessing(
+        image_size=(8, 8), resize=9, mean=(0.5,), interpolation="bicubic"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("preprocessing = 3\n", "preprocessing is a int. Expected: a dict"),
+        ("preprocessing = {'sice': 3}\n", "preprocessing: unknown 'sice'. Allowed: image_size"),
+        ("def preprocessing():\n    raise KeyError('x')\n", r"preprocessing\(\) failed with KeyError: .*'x'"),
+    ],
+)
+def test_a_file_that_says_it_wrongly(tmp_path: Path, said: str, message: str) -> None:
+    with pytest.raises(ModelError, match=rf"mine\.py: {message}"):
+        load(tmp_path, SOUND + said, "make")
+
+
+def test_a_model_of_one_channel_takes_grey_images(tmp_path: Path) -> None:
+    source = "from torch import nn\n"
+    source += "def make():\n    return nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten())\n"
+    loaded = load(tmp_path, source, "make")
+    assert loaded.input_shape == (1, 8, 8)

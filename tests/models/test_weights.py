@@ -86,10 +86,35 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
         load_weights(model(), tmp_path / "w.pt")
 
 
-def test_a_wrapped_model_gets_a_hint(tmp_path: Path) -> None:
-    torch.save({f"module.{name}": t for name, t in model().state_dict().items()}, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"start with 'module\.'"):
-        load_weights(model(), tmp_path / "w.pt")
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_taken_off_and_it_is_said(tmp_path: Path, prefix: str) -> None:
+    saved, loaded = model(0), model(1)
+    torch.save({f"{prefix}{name}": t for name, t in saved.state_dict().items()}, tmp_path / "w.pt")
+    notes = load_weights(loaded, tmp_path / "w.pt")
+    assert parameter_digest(saved) == parameter_digest(loaded)
+    assert len(notes) == prefix.count(".")
+    assert all("was taken off all names" in note for note in notes)
+
+
+def test_averaged_weights_are_preferred_the_choice_is_said_and_can_be_changed(tmp_path: Path) -> None:
+    noisy, averaged = model(0), model(1)
+    ema = {f"module.{name}": tensor for name, tensor in averaged.state_dict().items()}
+    content = {
+        "epoch": 3,
+        "model": noisy.state_dict(),
+        "ema": {"shadow": ema | {"n_averaged": torch.ones(1)}},
+    }
+    torch.save(content, tmp_path / "w.ckpt")
+    loaded = model(2)
+    notes = load_weights(loaded, tmp_path / "w.ckpt")
+    assert parameter_digest(loaded) == parameter_digest(averaged)
+    assert notes[0] == (
+        "Weights: those under 'ema.shadow' in w.ckpt; there are others under 'model', for --weights-key"
+    )
+    assert load_weights(loaded, tmp_path / "w.ckpt", "model") == ("Weights: those under 'model' in w.ckpt",)
+    assert parameter_digest(loaded) == parameter_digest(noisy)
+    with pytest.raises(ModelError, match=r"--weights-key net: .*Allowed: model, ema\.shadow"):
+        load_weights(loaded, tmp_path / "w.ckpt", "net")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -104,7 +129,8 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, name: str, value:
 
 def test_a_whole_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save(model(), tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"could run code.*torch\.save\(model\.state_dict\(\), path\)"):
+    advice = r"asks to import .*Sequential.*could run code.*torch\.save\(model\.state_dict\(\), path\)"
+    with pytest.raises(ModelError, match=advice):
         load_weights(model(), tmp_path / "w.pt")
 
 
@@ -122,7 +148,13 @@ def test_no_code_is_run(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:'torch.load' received")
 def test_torchscript_is_refused(tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
-    with pytest.raises(ModelError, match=r"w\.pt: not a readable PyTorch checkpoint"):
+    with pytest.raises(ModelError, match=r"a TorchScript program.*torch\.jit\.load\(path\)\.state_dict"):
+        load_weights(model(), tmp_path / "w.pt")
+
+
+def test_a_pointer_of_git_lfs_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(ModelError, match="git lfs pull"):
         load_weights(model(), tmp_path / "w.pt")
 
 
@@ -155,7 +187,7 @@ def test_a_truncated_file(tmp_path: Path, suffix: str) -> None:
 def test_missing_file_and_unknown_suffix(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         load_weights(model(), tmp_path / "gone.pt")
-    with pytest.raises(ModelError, match=r"Allowed: \.safetensors, \.pt, \.pth"):
+    with pytest.raises(ModelError, match=r"Allowed: \.safetensors, \.pt, \.pth, \.ckpt"):
         load_weights(model(), tmp_path / "w.onnx")
 
 
@@ -165,7 +197,7 @@ def test_missing_file_and_unknown_suffix(tmp_path: Path) -> None:
         ([torch.zeros(1)], "no state dict in it, but a list"),
         ({}, "no state dict in it"),
         (torch.zeros(3), "but a Tensor"),
-        ({"epoch": 3, "weights": {}}, "epoch, weights hold no tensors"),
+        ({"epoch": 3, "weights": {}}, "a dict whose epoch, weights hold no tensors"),
     ],
 )
 def test_checkpoints_without_a_state_dict(tmp_path: Path, content: object, message: str) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,19 @@ import torch
 from torch import nn
 
 from quant_explorer.core.contracts import Teacher
-from quant_explorer.core.dataset import Dataset
-from quant_explorer.core.errors import UnknownNameError
-from quant_explorer.core.progress import Silent
-from quant_explorer.core.settings.groups import Settings
+from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.errors import DataError, SettingsError, UnknownNameError, UnsupportedError
+from quant_explorer.core.progress import Progress, Silent
+from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
+from quant_explorer.datasets import DataOptions, input_spec
 from quant_explorer.models import load_model, parameter_digest, save_weights
 from quant_explorer.pipeline import subject as subject_module
+from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject, load_subject, takes_image_size
 from quant_explorer.pipeline.training import schedule
+from quant_explorer.techniques import create_step
 from quant_explorer.testing.toys import TOY_SHAPE, toy_dataset, toy_linear_model
 from tests.pipeline.toy_runs import Watching, toy_subject
 
@@ -26,12 +30,25 @@ DATA = toy_dataset(train=64, search=8, report=12)
 SETTINGS = Settings("toy", "small_cnn", Path("data"), epochs=2)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What finding the toy data gives."""
+
+    data: Dataset = DATA
+    own_classes: tuple[str, ...] = DATA.classes
+    classes: tuple[str, ...] = DATA.classes
+    image_shape: tuple[int, int, int] = TOY_SHAPE
+
+    def load(self, spec: InputSpec) -> Dataset:
+        return self.data
+
+
 @pytest.fixture(autouse=True)
 def _toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **options: object) -> Dataset:
-        return DATA
+    def find(name: str, options: DataOptions, progress: Progress) -> Found:
+        return Found()
 
-    monkeypatch.setattr(subject_module, "load_dataset", load)
+    monkeypatch.setattr(subject_module, "find_dataset", find)
 
 
 @pytest.fixture
@@ -86,7 +103,7 @@ def test_other_training_is_another_file(run: RunFolder, change: dict[str, int]) 
 def said(run: RunFolder, settings: Settings = SETTINGS) -> list[str]:
     watching = Watching(lambda label, done, note: None)
     load_subject(settings, run, watching)
-    return watching.said
+    return [line for line in watching.said if not line.startswith("Pre-processing")]
 
 
 def test_weights_of_another_version_are_trained_anew_and_why_is_said(
@@ -232,3 +249,41 @@ def test_what_decides_fine_tuning_decides_its_digest() -> None:
 
 def test_progress_is_optional() -> None:
     assert toy_subject().progress == Silent()
+
+
+def test_options_count_before_the_data_and_decide_digests(run: RunFolder) -> None:
+    watching = Watching(lambda label, done, note: None)
+    plain = load_subject(SETTINGS, run, watching, train=False)
+    assert plain.spec == replace(input_spec(DATA, TOY_SHAPE), sources=plain.spec.sources)
+    assert plain.spec.digest == input_spec(DATA, TOY_SHAPE).digest
+    given = replace(SETTINGS, mean=(0.5,), image_size="24", channels=1, std=(0.25,))
+    asked = load_subject(given, run, watching, train=False)
+    assert asked.spec.shape == (1, 24, 24)
+    assert asked.calibration[0].shape[1:] == (1, 24, 24)
+    assert (asked.spec.mean, asked.spec.std) == ((0.5,), (0.25,))
+    assert asked.training_digest != plain.training_digest
+    assert watching.said[-1].startswith("Pre-processing: 1 channel (option), 24 x 24 (option)")
+
+
+def test_without_training_images_nothing_is_trained(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    empty = replace(DATA, train=replace(DATA.train, indices=DATA.train.indices[:0]))
+    monkeypatch.setattr(subject_module, "find_dataset", lambda *_: Found(empty))
+    with pytest.raises(
+        DataError, match=r"toy has no training images, so small_cnn cannot be trained.*--weights"
+    ):
+        load(run)
+    loaded = load_model("small_cnn", weights=None, classes=4, image_shape=TOY_SHAPE, seed=0)
+    save_weights(loaded.module, tmp_path / "w.safetensors")
+    subject, _ = load(run, replace(SETTINGS, weights=tmp_path / "w.safetensors"))
+    preparation = Preparation(Experiment(subject, run, MeasurementProtocol()))
+    static = create_step("static_int8")
+    assert preparation.candidate((static,)).spec.precision == "int8"
+    with pytest.raises(UnsupportedError, match="it trains, and toy has no training images"):
+        preparation.candidate((static, create_step("qat")))
+
+
+def test_a_layer_to_keep_in_float_that_is_not_there_is_said_at_once(run: RunFolder) -> None:
+    with pytest.raises(SettingsError, match=r"--float-layer clasifier: .*Allowed: .*classifier"):
+        load(run, replace(SETTINGS, float_layers=("clasifier", "block1.*")), train=False)

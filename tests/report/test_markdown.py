@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from quant_explorer.analysis.rank import summarize
@@ -88,3 +89,12 @@ def test_a_note_is_said_once_of_all_it_is_about(tmp_path: Path) -> None:
     text = render_pareto(ranked(tmp_path, (BASELINE, *noted)))
     assert "- computed in FP32: bf16@eager, fp16@eager" in text
     assert text.count("computed in FP32") - text.count("(small_cnn): computed in FP32") == 1
+
+
+def test_what_was_done_to_the_images_stands_above_the_table_of_the_model(tmp_path: Path) -> None:
+    results = ranked(tmp_path, ORDINARY)
+    prepared = tuple(replace(one, preprocessing="3 channels (model)") for one in results.variants)
+    text = render_pareto(replace(results, variants=prepared))
+    assert text.count("Pre-processing: 3 channels (model).") == 1
+    assert text.index("Pre-processing") < text.index("| config |")
+    assert "Pre-processing" not in render_pareto(results)

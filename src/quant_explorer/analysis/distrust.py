@@ -11,6 +11,7 @@ from quant_explorer.core.host.architecture import HALF_PRECISIONS
 from quant_explorer.core.measurement import Environment, Status
 from quant_explorer.core.units import format_count
 
+BASELINE = "fp32_baseline@eager"
 FEW_ROUNDS = 10
 MOST_NAMED = 8
 
@@ -21,12 +22,16 @@ def list_distrust(
     run: RunInfo,
     environment: Environment,
     others: Sequence[Environment],
+    data_notes: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Return the sentences, most damaging first; empty when nothing speaks against the figures.
 
-    `environment` is the one that the figures are of, `others` are those that the study holds beside it.
+    `environment` is the one that the figures are of, `others` are those that the study holds beside it;
+    `data_notes` are what to know of the data's files.
     """
     sources = (
+        _chance(variants),
+        (f"Data: {note}." for note in data_notes),
         _environments(environment, others),
         _twins(aa),
         _failures(variants),
@@ -57,6 +62,21 @@ def _environments(environment: Environment, others: Sequence[Environment]) -> It
             yield (
                 f"The study holds figures of environment {other.digest} too, which have a table of their own "
                 f"and do not compare with these ({environment.digest}): {describe_contrasts(found)}."
+            )
+
+
+def _chance(variants: Sequence[VariantResult]) -> Iterator[str]:
+    """Say so where a float model knows nothing: a wrong order or normalization costs more than INT8 does."""
+    for variant in variants:
+        accuracy = variant.accuracy
+        if accuracy is None or variant.name != BASELINE or not accuracy.per_class:
+            continue
+        classes = len(accuracy.per_class)
+        if accuracy.top1_ci.low <= 1 / classes:
+            yield (
+                f"{label(variant)} gets {accuracy.top1:.1%} right, which is what guessing among {classes} "
+                "classes gives. Likely causes: the order of the classes (--classes, --class-order), the "
+                "normalization (--mean, --std, --value-range), the order of the colours, the wrong weights."
             )
 
 

@@ -113,9 +113,15 @@ def _summarize_environment(
         variants=tuple(variants),
         aa=aa,
         picks=picks,
-        distrust=list_distrust(variants, aa, run, environment, others),
+        distrust=list_distrust(variants, aa, run, environment, others, _data_notes(study, gathered)),
         answers=tuple(answers),
     )
+
+
+def _data_notes(study: Study, gathered: Sequence[Evidence]) -> tuple[str, ...]:
+    digests = dict.fromkeys(one.split for evidence in gathered for one in evidence.measurements)
+    splits = [study.splits[digest] for digest in digests if digest in study.splits]
+    return tuple(dict.fromkeys(note for split in splits for note in split.notes))
 
 
 def _rank(

@@ -177,6 +177,7 @@ class VariantResult:
     """Everything that is known of one variant.
 
     `latency` is keyed by batch size. `precision` is the one that was asked for; `executed` is what ran.
+    `preprocessing` says what was done to the images and on whose word, "" where it was not recorded.
     `metrics` are figures that are neither ranked nor compared, by the name of the metric.
     """
 
@@ -199,6 +200,7 @@ class VariantResult:
     steps: tuple[str, ...] = ()
     reasons: Reasons = field(default_factory=dict)
     precision: Precision | None = None
+    preprocessing: str = ""
     metrics: dict[str, MetricFigure] = field(default_factory=dict)
 
     @property

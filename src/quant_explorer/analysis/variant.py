@@ -57,6 +57,7 @@ def describe_variant(
         steps=measurement.steps,
         reasons=reasons,
         precision=measurement.precision,
+        preprocessing=measurement.preprocessing,
         metrics={one.metric: _figure(one) for one in measurement.observations},
     )
 

@@ -24,6 +24,9 @@ def command(as_json: bool) -> int:
         *(_row("configuration", name, describe(name)) for name in CONFIGURATIONS),
         *(_row("model", name, model.description) for name, model in MODELS.items()),
         _row("model", "path/to/file.py:function", "your own: a function that returns an nn.Module"),
+        _row("model", "package.module:function", "the same, imported by its name"),
+        _row("model", "torchvision:NAME", "any classifier of torchvision; --weights DEFAULT: as published"),
+        _row("model", "timm:NAME", "any model of timm, where that is installed"),
         *(_row("data set", name, source.description) for name, source in SOURCES.items()),
         *(
             _row("runtime", name, runtime().unavailable() or _first_line(runtime))

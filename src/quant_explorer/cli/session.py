@@ -123,13 +123,15 @@ def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
 def _check(wanted: RunDescription) -> None:
     from quant_explorer.datasets import SOURCES
     from quant_explorer.machine.topology import measuring_cores
-    from quant_explorer.pipeline.subject import takes_image_size
+    from quant_explorer.models import find_architecture
 
     settings = wanted.settings
     measuring_cores(wanted.protocol.threads)
     SOURCES[settings.data.partition(":")[0]]
     if settings.model != MULTI:
-        takes_image_size(settings.model)
+        find_architecture(settings.model, settings.weights)
+    # Raises for a value that does not fit the others.
+    settings.preprocessing  # noqa: B018
     if settings.engine:
         from quant_explorer.runtimes.eager.runtime import select_engine
 

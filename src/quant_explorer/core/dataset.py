@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quant_explorer.core.recipe import digest_of
+
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class Dataset:
     ranges; `search` (training images held out from `train`) is for every decision the tool makes;
     `report` (test images) is touched only for reported figures. `calibrate`, `search` and `report`
     are disjoint. `mean` and `std` are per channel, of training images scaled to [0, 1]. `flip` says
-    whether a mirrored image is still of its class. `digest` covers the pixels, labels and splits.
+    whether a mirrored image is still of its class. `digest` covers the pixels, labels and splits. `notes`
+    are what a reader of the report should know of the files. `framed` says that the pixels have been scaled
+    and cropped for a model already. `train` is empty where the files hold none to train with.
     """
 
     name: str
@@ -50,6 +58,8 @@ class Dataset:
     std: tuple[float, ...]
     flip: bool
     digest: str
+    notes: tuple[str, ...] = ()
+    framed: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,11 +67,37 @@ class Dataset:
         _, height, width, channels = self.train.pixels.shape
         return channels, height, width
 
+    def remaining(self, spec: InputSpec) -> InputSpec:
+        """Return what of `spec` is still to be done to the decoded pixels."""
+        return dataclasses.replace(spec, resize=None) if self.framed else spec
+
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model takes: `shape` is (channels, height, width); `mean` and `std` are per channel."""
+    """What a model takes: `shape` is (channels, height, width); `mean` and `std` are per channel.
+
+    An image is scaled with `interpolation` until its shorter side is `resize`, or until it covers height x
+    width where that is None, and cropped in the centre (zeros where it is too small). Its values go from 0
+    to `value_range`, then (value - mean) / std. `sources` are pairs of what was decided and by whom: the
+    "option", the "model" or the "data".
+    """
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    value_range: float = 1.0
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names everything that changes a pixel; what is at its default is left out."""
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "sources"
+            and (field.default is dataclasses.MISSING or getattr(self, field.name) != field.default)
+        }
+        return digest_of(given)

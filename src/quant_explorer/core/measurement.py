@@ -172,6 +172,7 @@ class Measurement:
     With a status other than OK, `reason` says why, and the figures that were not reached are None.
     `precision` is the one that was asked for, None where it was not recorded; `executed` is what ran.
     `energy` are blocks of calls at batch 1; empty, with a reason, where no counter could be read.
+    `preprocessing` says what was done to the images, and on whose word.
     """
 
     variant: Variant
@@ -190,6 +191,7 @@ class Measurement:
     energy: tuple[EnergyBlock, ...] = ()
     energy_reason: str | None = None
     precision: Precision | None = None
+    preprocessing: str = ""
     observations: tuple[Observation, ...] = ()
 
 
@@ -288,12 +290,13 @@ class TimingEnd:
 
 @dataclass(frozen=True)
 class ReportSplit:
-    """The labels of the report split, once a study."""
+    """Labels of the report split; `classes` name the model's outputs in order, `notes` are on the files."""
 
     digest: str
     data: str
     classes: tuple[str, ...]
     labels: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 def twin_key(digest: str) -> str:

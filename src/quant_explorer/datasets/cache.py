@@ -30,7 +30,8 @@ class Entry:
     """What a cache folder says of its arrays.
 
     `mean` and `std` are per channel, of all training images scaled to [0, 1], to six decimals; `digest`
-    is the SHA-256 of classes, labels, shape and pixels.
+    is the SHA-256 of classes, labels, shape and pixels. Without training images, all images count. `shared`
+    is how many test images have the very pixels of a training image, `notes` what the source said.
     """
 
     schema_version: int
@@ -39,6 +40,8 @@ class Entry:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
+    shared: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,9 @@ def _write_pixels(path: Path, reading: Reading) -> Entry:
     about = (SCHEMA_VERSION, reading.classes, reading.train_count, total, reading.shape)
     digest = hashlib.sha256(repr(about).encode() + reading.labels.astype("<i8").tobytes())
     levels = np.zeros((reading.shape[2], 256), np.int64)
-    done = 0
+    done, shared = 0, 0
+    training: set[bytes] = set()
+    counted = reading.train_count or total
     # Written, not mapped: on a full disk a mapped page ends the process instead of raising an error.
     with path.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": (total, *reading.shape)}
@@ -155,7 +160,13 @@ def _write_pixels(path: Path, reading: Reading) -> Entry:
             content = np.ascontiguousarray(chunk)
             stream.write(content.data)
             digest.update(content.data)
-            levels += _count_levels(content[: max(0, reading.train_count - done)])
+            levels += _count_levels(content[: max(0, counted - done)])
+            for position, image in enumerate(content, done):
+                key = hashlib.blake2b(image.data, digest_size=16).digest()
+                if position < reading.train_count:
+                    training.add(key)
+                else:
+                    shared += key in training
             done += len(content)
         stream.flush()
         os.fsync(stream.fileno())
@@ -165,7 +176,16 @@ def _write_pixels(path: Path, reading: Reading) -> Entry:
             f"{len(reading.classes)} classes: the files of this data set do not fit together"
         )
     mean, std = _moments(levels)
-    return Entry(SCHEMA_VERSION, reading.classes, reading.train_count, mean, std, digest.hexdigest())
+    return Entry(
+        SCHEMA_VERSION,
+        reading.classes,
+        reading.train_count,
+        mean,
+        std,
+        digest.hexdigest(),
+        shared,
+        reading.notes,
+    )
 
 
 def _count_levels(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,66 +16,109 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from quant_explorer.core.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
+from quant_explorer.datasets.framing import frame
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Size = tuple[int, int]
 
-LARGEST_SIDE = 224
 SAMPLED_HEADERS = 1024
+# Of width times height: 512 MB as RGB. A file of a few kilobytes can claim more.
+LARGEST_PIXELS = 178_956_970
+_LISTED = 20
 _PER_JOB = 64
 # Converting these to 8 bits would clip, not scale.
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class _Batch:
+    """`good` (bool) says which of a job's images are in `pixels`; `faults` say what the others are."""
+
     pixels: NDArray[np.uint8]
-    resized: int
+    good: NDArray[np.bool_]
+    faults: tuple[str, ...]
+    turned: int
 
 
-def common_size(paths: Sequence[Path]) -> Size:
-    """Return the (width, height) that most images have, each capped at 224.
+def typical_size(paths: Sequence[Path]) -> Size:
+    """Return the median width and the median height of the images.
 
     Headers of at most 1,024 images, evenly spread over `paths`, are read: reading all of them takes as
-    long as decoding small images does. Raises DataError naming a file that is no image.
+    long as decoding small images does. One that cannot be read has no say; raises DataError when all are.
     """
     spread = np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED_HEADERS)).round().astype(int)
-    sizes = Counter(_header(paths[index]) for index in spread)
-    width, height = min(sizes, key=lambda size: (-sizes[size], size))
-    return min(width, LARGEST_SIDE), min(height, LARGEST_SIDE)
+    sizes: list[Size] = []
+    faults: list[str] = []
+    for index in spread:
+        try:
+            with _opened(paths[index]) as image:
+                sizes.append(image.size)
+        except DataError as error:
+            faults.append(explain(error))
+    if not sizes:
+        raise unreadable(faults)
+    # The lower of the two in the middle, for a mean of them may be no size that any image has.
+    width, height = (sorted(sides)[(len(sides) - 1) // 2] for sides in zip(*sizes, strict=True))
+    return width, height
 
 
-def decode(paths: Sequence[Path], size: Size, progress: Progress) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images in order as RGB, uint8 of shape (k, height, width, 3), `size` being (width, height).
+def unreadable(faults: Sequence[str]) -> DataError:
+    """Return the error for images that cannot be read, all of them at once."""
+    more = f"\nand {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    text = "\n".join(faults[:_LISTED])
+    advice = "Mend or remove them, or leave them out with --skip-unreadable."
+    return DataError(f"{text}{more}\n{advice}")
 
-    An image of another size is scaled until its shorter side fits, bilinearly, and cropped in the
-    centre. As in torchvision's ImageFolder an alpha channel is dropped and an orientation tag ignored.
-    Raises DataError naming the first file that is damaged, truncated or of more than 8 bits.
+
+def decode(paths: Sequence[Path], spec: InputSpec, progress: Progress) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images in order, uint8 of shape (k, height, width, channels), framed as `spec` says.
+
+    As with the reader of torchvision's ImageFolder an alpha channel is dropped and an EXIF orientation
+    not applied, which is said. Raises DataError naming every file that is damaged, truncated, too large
+    or of more than 8 bits.
     """
-    resized = 0
+    faults: list[str] = []
+    turned = 0
     with progress.task("Decoding images", len(paths)) as task, _strictly():
-        for batch in _in_threads(
-            [paths[start : start + _PER_JOB] for start in range(0, len(paths), _PER_JOB)], size
-        ):
-            task.advance(len(batch.pixels))
-            resized += batch.resized
-            yield batch.pixels
-    if resized:
-        progress.say(f"{resized} of {len(paths)} images were resized and cropped to {size[0]} x {size[1]}")
+        for batch in _in_threads(paths, spec):
+            task.advance(len(batch.good))
+            faults += batch.faults
+            turned += batch.turned
+            if not faults:
+                yield batch.pixels
+    if faults:
+        raise unreadable(faults)
+    if turned:
+        progress.say(
+            f"{turned} of {len(paths)} images have an EXIF orientation; it is not applied, "
+            "as torchvision's reader does not"
+        )
 
 
-def _in_threads(jobs: Sequence[Sequence[Path]], size: Size) -> Iterator[_Batch]:
-    """Decode jobs in parallel, in order, with no more of them in memory than keep the threads busy."""
+def find_readable(paths: Sequence[Path], spec: InputSpec, progress: Progress) -> NDArray[np.bool_]:
+    """Say which images can be decoded; each is decoded for it."""
+    good: list[NDArray[np.bool_]] = []
+    with progress.task("Checking images", len(paths)) as task, _strictly():
+        for batch in _in_threads(paths, spec):
+            task.advance(len(batch.good))
+            good.append(batch.good)
+    return np.concatenate(good)
+
+
+def _in_threads(paths: Sequence[Path], spec: InputSpec) -> Iterator[_Batch]:
+    """Decode in parallel, in order, with no more in memory than keeps the threads busy."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[_Batch]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        for job in jobs:
-            waiting.append(pool.submit(_decode_job, job, size))
+        for start in range(0, len(paths), _PER_JOB):
+            waiting.append(pool.submit(_decode_job, paths[start : start + _PER_JOB], spec))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -84,37 +127,34 @@ def _in_threads(jobs: Sequence[Sequence[Path]], size: Size) -> Iterator[_Batch]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_job(paths: Sequence[Path], size: Size) -> _Batch:
-    pixels = np.empty((len(paths), size[1], size[0], 3), np.uint8)
-    resized = 0
+def _decode_job(paths: Sequence[Path], spec: InputSpec) -> _Batch:
+    channels, height, width = spec.shape
+    pixels = np.zeros((len(paths), height, width, channels), np.uint8)
+    good = np.ones(len(paths), np.bool_)
+    faults: list[str] = []
+    turned = 0
     for position, path in enumerate(paths):
-        with _opened(path) as image:
-            rgb = _to_rgb(image)
-        if rgb.size != size:
-            rgb = _fit(rgb, size)
-            resized += 1
-        pixels[position] = np.asarray(rgb)
-    return _Batch(pixels, resized)
+        try:
+            with _opened(path) as image:
+                turned += image.getexif().get(_ORIENTATION, 1) != 1
+                framed = frame(_convert(image, channels), spec)
+        except DataError as error:
+            good[position] = False
+            faults.append(explain(error))
+        else:
+            pixels[position] = np.asarray(framed).reshape(height, width, channels)
+    return _Batch(pixels, good, tuple(faults), turned)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
     if image.mode in _DEEP_MODES:
         raise ValueError(f"more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-    if image.mode == "RGB":
+    if image.mode == mode:
         image.load()
         return image
-    return image.convert("RGB")
-
-
-def _fit(image: Image.Image, size: Size) -> Image.Image:
-    from PIL import Image, ImageOps
-
-    return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-
-
-def _header(path: Path) -> Size:
-    with _opened(path) as image:
-        return image.size
+    # Colours of a palette, or an alpha channel, are dropped as for three channels.
+    return image.convert(mode) if mode == "RGB" else image.convert("RGB").convert(mode)
 
 
 @contextmanager
@@ -124,6 +164,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
     try:
         with Image.open(path) as image:
+            if image.width * image.height > LARGEST_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels; allowed: {LARGEST_PIXELS:,} in an image"
+                )
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise DataError(f"{path}: not a readable image ({explain(error)})") from error

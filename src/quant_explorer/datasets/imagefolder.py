@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from quant_explorer.core.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
-from quant_explorer.datasets.decoding import common_size, decode
-from quant_explorer.datasets.source import Reading
+from quant_explorer.datasets.decoding import decode, find_readable, typical_size
+from quant_explorer.datasets.source import Reading, Survey
 
-# Those of torchvision.datasets.folder.IMG_EXTENSIONS.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-LAYOUT = "Expected: PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg (or val/ for test/)."
+# Those of torchvision.datasets.folder.IMG_EXTENSIONS, and another one of JPEG.
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+LAYOUT = (
+    "Expected: PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg (or val/ for test/); "
+    "without train/ nothing can be trained, so weights must be given."
+)
+_NAMED = 5
 
 
 class _File(NamedTuple):
@@ -29,19 +36,46 @@ class _File(NamedTuple):
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the two halves: the folder, and the images of each class sorted by path."""
+    """One of the two halves: the folder, and the images of each class sorted by path.
+
+    `left_out` counts the files whose suffix is none of an image.
+    """
 
     folder: Path
     files: dict[str, list[_File]]
+    left_out: Counter[str]
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The parts there are, the one to train with (if any) first; all have the same classes."""
+
+    parts: tuple[_Part, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.parts[0].files)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [Path(file.path) for part in self.parts for files in part.files.values() for file in files]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        counts = [len(files) for part in self.parts for files in part.files.values()]
+        return np.repeat(np.tile(np.arange(len(self.classes)), len(self.parts)), counts)
+
+    @property
+    def train_count(self) -> int:
+        return sum(map(len, self.parts[0].files.values())) if len(self.parts) > 1 else 0
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The layout of torchvision's ImageFolder, as RGB.
+    """The layout of torchvision's ImageFolder.
 
-    Images of different sizes are brought to the most common one (at most 224 a side), and a line says
-    so. `val/` is used only where there is no `test/`. Hidden files, and files
-    whose suffix is none of an image, are left out.
+    `val/` is used only where there is no `test/`. Hidden files, and files whose suffix is none of an image,
+    are left out; a line names the suffixes.
     """
 
     name: str = "imagefolder"
@@ -56,81 +90,127 @@ class ImageFolder:
         that differ between the two parts.
         """
         digest = hashlib.sha256()
-        for part in _scan(root):
+        for part in _scan(root).parts:
             prefix = len(str(part.folder))
             for files in part.files.values():
                 lines = [f"{file.path[prefix:]}\0{file.size_bytes}\0{file.mtime_ns}\n" for file in files]
                 digest.update(f"{part.folder.name}\0{''.join(lines)}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def survey(self, root: Path) -> Survey:
+        """Return the classes, the median size of the images as RGB, and which files are left out."""
+        tree = _scan(root)
+        width, height = typical_size(tree.paths)
+        left_out = sum((part.left_out for part in tree.parts), Counter[str]())
+        notes = []
+        if left_out:
+            named = ", ".join(f"{suffix} {count}" for suffix, count in left_out.most_common(_NAMED))
+            more = f" and {len(left_out) - _NAMED} more kinds" if len(left_out) > _NAMED else ""
+            notes.append(
+                f"{left_out.total()} files are left out, for their suffix is none of an image: {named}{more}"
+            )
+        if not tree.train_count:
+            notes.append(
+                f"There are no training images, only {tree.parts[0].folder.name}/: images for calibration "
+                "and for decisions are set apart from it, and no figure is of them"
+            )
+        return Survey(tree.classes, (3, height, width), tuple(notes))
+
     def read(self, root: Path, progress: Progress) -> Reading:
-        """Decode all images; raises DataError naming the first one that is damaged."""
-        train, test = _scan(root)
-        by_class = [files for part in (train, test) for files in part.files.values()]
-        paths = [Path(file.path) for files in by_class for file in files]
-        counts = [len(files) for files in by_class]
-        classes = tuple(train.files)
-        width, height = size = common_size(paths)
+        """Decode all images at their median size; see `read_framed`."""
+        spec = InputSpec(self.survey(root).image_shape, (), ())
+        return self.read_framed(root, spec, progress, skip_unreadable=False)
+
+    def read_framed(
+        self, root: Path, spec: InputSpec, progress: Progress, *, skip_unreadable: bool
+    ) -> Reading:
+        """Decode all images as `spec` says; raises DataError naming those that cannot be read.
+
+        With `skip_unreadable` they are found first, which takes as long again, and left out.
+        """
+        tree = _scan(root)
+        paths, labels, train_count = tree.paths, tree.labels, tree.train_count
+        notes: tuple[str, ...] = ()
+        if skip_unreadable:
+            good = find_readable(paths, spec, progress)
+            bad = [path.relative_to(root) for path, sound in zip(paths, good, strict=True) if not sound]
+            if bad:
+                named = ", ".join(map(str, bad[:_NAMED]))
+                more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+                notes = (f"{len(bad)} of {len(paths)} images cannot be read and are left out: {named}{more}",)
+            paths = [path for path, sound in zip(paths, good, strict=True) if sound]
+            train_count = int(good[:train_count].sum())
+            labels = labels[good]
+            if len(np.unique(labels)) < 2:
+                raise DataError(f"imagefolder:{root}: no two classes have an image that can be read")
         return Reading(
-            classes=classes,
-            labels=np.repeat(np.tile(np.arange(len(classes)), 2), counts),
-            train_count=sum(counts[: len(classes)]),
-            shape=(height, width, 3),
-            chunks=decode(paths, size, progress),
+            classes=tree.classes,
+            labels=labels,
+            train_count=train_count,
+            shape=(*spec.shape[1:], spec.shape[0]),
+            chunks=decode(paths, spec, progress),
+            notes=notes,
         )
 
 
-def _scan(root: Path) -> tuple[_Part, _Part]:
+def _scan(root: Path) -> _Tree:
     if not root.is_dir():
         raise DataError(f"imagefolder:{root}: no such folder. {LAYOUT}")
-    test_folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), root / "test")
-    for folder in (root / "train", test_folder):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder. {LAYOUT}")
-    train, test = _scan_part(root / "train"), _scan_part(test_folder)
-    _check(train, test)
-    return train, test
+    test_folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if test_folder is None:
+        raise DataError(f"{root / 'test'}: no such folder. {LAYOUT}")
+    folders = [folder for folder in (root / "train", test_folder) if folder.is_dir()]
+    tree = _Tree(tuple(map(_scan_part, folders)))
+    _check(tree)
+    return tree
 
 
 def _scan_part(folder: Path) -> _Part:
+    left_out: Counter[str] = Counter()
     try:
         with os.scandir(folder) as entries:
             classes = sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
-        return _Part(folder, {name: sorted(_images_below(folder / name)) for name in classes})
+        files = {name: sorted(_images_below(folder / name, left_out)) for name in classes}
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: cannot be read ({error.strerror or explain(error)})"
         ) from error
+    return _Part(folder, files, left_out)
 
 
-def _images_below(folder: Path | str) -> Iterator[_File]:
+def _images_below(folder: Path | str, left_out: Counter[str]) -> Iterator[_File]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _images_below(entry.path)
+                yield from _images_below(entry.path, left_out)
             elif entry.name.lower().endswith(SUFFIXES):
                 stat = entry.stat()
                 yield _File(entry.path, stat.st_size, stat.st_mtime_ns)
+            else:
+                # Escaped, for it is shown.
+                left_out[ascii(Path(entry.name).suffix.lower() or "no suffix")[1:-1]] += 1
 
 
-def _check(train: _Part, test: _Part) -> None:
-    if set(train.files) != set(test.files):
+def _check(tree: _Tree) -> None:
+    folders = [part.folder for part in tree.parts]
+    names = [set(part.files) for part in tree.parts]
+    if names[0] != names[-1]:
         only = [
-            f"only in {part.folder}: {_listed(set(part.files) - set(other.files))}"
-            for part, other in ((train, test), (test, train))
-            if set(part.files) - set(other.files)
+            f"only in {folder}: {_listed(own - other)}"
+            for folder, own, other in zip(folders, names, reversed(names), strict=True)
+            if own - other
         ]
-        raise DataError(f"{train.folder} and {test.folder} hold different classes; {'; '.join(only)}")
-    if not train.files:
-        raise DataError(f"{train.folder}: no class folders, so no images. {LAYOUT}")
-    if len(train.files) == 1:
-        raise DataError(f"{train.folder}: only one class ({next(iter(train.files))}); at least 2 are needed")
-    odd = [repr(name) for name in train.files if not name.isprintable()]
+        raise DataError(f"{folders[0]} and {folders[1]} hold different classes; {'; '.join(only)}")
+    if not tree.classes:
+        raise DataError(f"{folders[0]}: no class folders, so no images. {LAYOUT}")
+    if len(tree.classes) == 1:
+        raise DataError(f"{folders[0]}: only one class ({tree.classes[0]}); at least 2 are needed")
+    odd = [repr(name) for name in tree.classes if not name.isprintable()]
     if odd:
-        raise DataError(f"{train.folder}: class folders must have printable names, not {', '.join(odd)}")
-    for part in (train, test):
+        raise DataError(f"{folders[0]}: class folders must have printable names, not {', '.join(odd)}")
+    for part in tree.parts:
         empty = {name for name, files in part.files.items() if not files}
         if empty:
             raise DataError(

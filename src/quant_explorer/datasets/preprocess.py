@@ -7,35 +7,45 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import DataError
+from quant_explorer.core.preprocessing import Preprocessing
+from quant_explorer.datasets.framing import frame
 
 # Luma of ITU-R BT.601, which Pillow's convert("L") uses too.
 LUMA = (0.299, 0.587, 0.114)
 
 
-def input_spec(dataset: Dataset, shape: tuple[int, int, int]) -> InputSpec:
-    """Return how the images of `dataset` are prepared for a model that takes `shape` (C, H, W).
+def data_preprocessing(dataset: Dataset, channels: int) -> Preprocessing:
+    """Return how the images of `dataset` are prepared where neither an option nor the model says so.
 
     A grey data set's mean and std are repeated for three channels. For a grey model on RGB images, the
     mean is the luma of the means, which is exact, and the std the luma of the stds, which is that of
-    fully correlated channels: an upper bound.
+    fully correlated channels: an upper bound. Raises DataError when the channel counts are neither equal
+    nor 1 and 3.
+    """
+    have, height, width = dataset.image_shape
+    _check_channels(have, channels)
+    mean, std = dataset.mean, dataset.std
+    if have == 1:
+        mean, std = mean * channels, std * channels
+    elif channels == 1:
+        mean, std = ((round(float(np.dot(LUMA, values)), 6),) for values in (mean, std))
+    return Preprocessing((height, width), None, None, "bilinear", True, channels, mean, std, 1.0)
+
+
+def input_spec(dataset: Dataset, shape: tuple[int, int, int]) -> InputSpec:
+    """Return how the images of `dataset` are prepared for a model that takes `shape` (C, H, W).
 
     Raises DataError when the channel counts are neither equal nor 1 and 3.
     """
-    have, want = dataset.image_shape[0], shape[0]
-    _check_channels(have, want)
-    if have == want:
-        return InputSpec(shape, dataset.mean, dataset.std)
-    if have == 1:
-        return InputSpec(shape, dataset.mean * 3, dataset.std * 3)
-    mean, std = (round(float(np.dot(LUMA, values)), 6) for values in (dataset.mean, dataset.std))
-    return InputSpec(shape, (mean,), (std,))
+    data = data_preprocessing(dataset, shape[0])
+    return InputSpec(shape, data.mean or (), data.std or ())
 
 
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
-    """Turn images (n, h, w, c) into a contiguous batch (n, C, H, W), `(pixel / 255 - mean) / std`.
+    """Turn images (n, h, w, c) into a contiguous batch (n, C, H, W), `(value - mean) / std`.
 
-    Grey is repeated for three channels, RGB is reduced to luma for one. Only images of another size
-    are resized: to H x W, bilinearly (Pillow, antialiased), without keeping the aspect ratio.
+    A value is pixel / 255 x `value_range`. Grey is repeated for three channels, RGB is reduced to luma for
+    one. Images are scaled and cropped as `framing.frame` does.
 
     Raises DataError when the channel counts are neither equal nor 1 and 3.
     """
@@ -43,10 +53,10 @@ def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
     _check_channels(pixels.shape[3], channels)
     if pixels.shape[3] == 3 and channels == 1:
         pixels = _luma(pixels)
-    if pixels.shape[1:3] != (height, width):
-        pixels = _resize(pixels, height, width)
+    if pixels.shape[1:3] != (height, width) or spec.resize is not None:
+        pixels = _frame(pixels, spec)
     batch = np.empty((len(pixels), channels, height, width), np.float32)
-    levels = np.arange(256) / 255
+    levels = np.arange(256) / 255 * spec.value_range
     for channel in range(channels):
         # 256 possible values: looking them up is exact, and faster than computing each pixel.
         table = ((levels - spec.mean[channel]) / spec.std[channel]).astype(np.float32)
@@ -65,12 +75,12 @@ def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return luma.astype(np.uint8)[..., np.newaxis]
 
 
-def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _frame(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     from PIL import Image
 
-    resized = np.empty((len(pixels), height, width, pixels.shape[3]), np.uint8)
+    _, height, width = spec.shape
+    framed = np.empty((len(pixels), height, width, pixels.shape[3]), np.uint8)
     for position, image in enumerate(pixels):
         picture = Image.fromarray(image if image.shape[2] == 3 else image[..., 0])
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        resized[position] = np.asarray(picture).reshape(height, width, -1)
-    return resized
+        framed[position] = np.asarray(frame(picture, spec)).reshape(height, width, -1)
+    return framed

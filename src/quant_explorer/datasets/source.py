@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quant_explorer.core.dataset import InputSpec
 from quant_explorer.core.progress import Progress
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A source being read: all images of one size, training images first, then test images.
+    """A source being read: all images of one size, training images first (or none), then test images.
 
     `labels` (int64, shape (N,)) index `classes`; the first `train_count` are training images. `shape`
     is (height, width, channels), channels being 1 or 3. `chunks` yields the pixels in the order of
-    `labels`: uint8 arrays of shape (k, height, width, channels), any k.
+    `labels`: uint8 arrays of shape (k, height, width, channels), any k. `notes` are what a
+    reader of the report should know of the files.
     """
 
     classes: tuple[str, ...]
@@ -27,6 +29,19 @@ class Reading:
     train_count: int
     shape: tuple[int, int, int]
     chunks: Iterator[NDArray[np.uint8]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of files before an image is decoded.
+
+    `image_shape` is the (channels, height, width) that images typically have, `notes` as in `Reading`.
+    """
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -57,6 +72,19 @@ class Source(Protocol):
 
     def read(self, root: Path, progress: Progress) -> Reading:
         """Open the files that `find` has seen; raises DataError, also while `chunks` is consumed."""
+
+
+@runtime_checkable
+class PictureSource(Source, Protocol):
+    """A source of images of many sizes, which are decoded to the size that a model takes."""
+
+    def survey(self, root: Path) -> Survey:
+        """Look at names and headers of the files that `find` has seen; raises DataError."""
+
+    def read_framed(
+        self, root: Path, spec: InputSpec, progress: Progress, *, skip_unreadable: bool
+    ) -> Reading:
+        """Read as `read` does, every image framed as `spec` says; what cannot be read may be left out."""
 
 
 def slices(pixels: NDArray[np.uint8], size: int = 4096) -> Iterator[NDArray[np.uint8]]:

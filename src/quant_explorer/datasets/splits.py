@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,18 @@ Indices = NDArray[np.int64]
 
 # `search` gets at most one training image in 25 (4 %).
 SEARCH_DIVISOR = 25
+# Without training images, `calibrate` gets at most one test image in 10.
+CALIBRATE_DIVISOR = 10
+_LEAST_TEST_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Indices into all images. `calibrate` is part of `train` and in random order; the rest is sorted."""
+    """Indices into all images. `calibrate` is in random order and part of `train`; the rest is sorted.
+
+    Where there are no training images, `train` is empty and `calibrate` comes from the test images, like
+    `search`; neither shares an image with `report`.
+    """
 
     train: Indices
     calibrate: Indices
@@ -45,9 +53,17 @@ def split(
     seed is part of a larger one.
 
     Raises SettingsError for a subset or a seed outside its range, DataError for fewer than two
-    training images or no test image.
+    training images or no test image. With no training image at all, the test images are divided; there
+    must be 4 of them.
     """
     test_count = len(labels) - train_count
+    if calibration_images < 1:
+        raise SettingsError(f"calibration images: {calibration_images}. Allowed: 1 or more.")
+    if seed < 0:
+        raise SettingsError(f"--seed {seed}. Allowed: 0 or more.")
+    streams = [np.random.default_rng(sequence) for sequence in np.random.SeedSequence(seed).spawn(4)]
+    if train_count == 0:
+        return _divide(labels, streams, train_subset, test_subset, calibration_images)
     if train_count < 2 or test_count < 1:
         raise DataError(
             f"{train_count} training and {test_count} test images; at least 2 and 1 are needed, "
@@ -55,17 +71,40 @@ def split(
         )
     _check_range("--train-subset", train_subset, 2, train_count)
     _check_range("--test-subset", test_subset, 1, test_count)
-    if calibration_images < 1:
-        raise SettingsError(f"calibration images: {calibration_images}. Allowed: 1 or more.")
-    if seed < 0:
-        raise SettingsError(f"--seed {seed}. Allowed: 0 or more.")
-    streams = [np.random.default_rng(sequence) for sequence in np.random.SeedSequence(seed).spawn(4)]
     available = draw_balanced(labels, np.arange(train_count), train_subset or train_count, streams[0])
     report = draw_balanced(labels, np.arange(train_count, len(labels)), test_subset or test_count, streams[1])
     search = _draw_search(labels, available, streams[2])
     train = np.setdiff1d(available, search)
     calibrate = draw_balanced(labels, train, min(calibration_images, len(train)), streams[3])
     return Splits(np.sort(train), calibrate, np.sort(search), np.sort(report))
+
+
+def _divide(
+    labels: Indices,
+    streams: Sequence[np.random.Generator],
+    train_subset: int | None,
+    test_subset: int | None,
+    calibration_images: int,
+) -> Splits:
+    """Set apart `calibrate` and `search` from test images alone; see CALIBRATE_DIVISOR and SEARCH_DIVISOR."""
+    count = len(labels)
+    if count < _LEAST_TEST_IMAGES:
+        raise DataError(
+            f"{count} test images and no training images; at least {_LEAST_TEST_IMAGES} are needed, "
+            "since some are set apart for calibration and for decisions"
+        )
+    if train_subset is not None:
+        raise SettingsError(f"--train-subset {train_subset}: the data set has no training images.")
+    everything = np.arange(count, dtype=np.int64)
+    calibrate = draw_balanced(
+        labels, everything, min(calibration_images, max(1, count // CALIBRATE_DIVISOR)), streams[3]
+    )
+    left = np.setdiff1d(everything, calibrate)
+    search = draw_balanced(labels, left, max(1, count // SEARCH_DIVISOR), streams[2])
+    left = np.setdiff1d(left, search)
+    _check_range("--test-subset", test_subset, 1, len(left))
+    report = draw_balanced(labels, left, test_subset or len(left), streams[1])
+    return Splits(everything[:0], calibrate, np.sort(search), np.sort(report))
 
 
 def search_size(counts: Indices) -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.errors import ModelError, explain
+from quant_explorer.core.errors import ModelError
+from quant_explorer.core.preprocessing import Preprocessing, merged
 from quant_explorer.core.registry import Registry
-from quant_explorer.models.architecture import Architecture, Shape
+from quant_explorer.models.architecture import Architecture, Labelled, Particular, Shape
+from quant_explorer.models.checks import check_model, check_output, initialize_lazy
 from quant_explorer.models.edge_cnn import EdgeCnn
+from quant_explorer.models.published import DEFAULT, PUBLISHED, parse_published, preprocessing_of_timm
 from quant_explorer.models.small_cnn import SmallCnn
 from quant_explorer.models.torchvision_models import MOBILENET_V3_LARGE, RESNET18, VGG11_BN
-from quant_explorer.models.user import parse_user_model
+from quant_explorer.models.user import parse_user_model, read_preprocessing
 from quant_explorer.models.weights import check_finite, load_weights, parameter_digest, save_weights
 
 if TYPE_CHECKING:
@@ -20,13 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODELS",
+    "PUBLISHED",
+    "Labelled",
     "LoadedModel",
     "check_output",
+    "find_architecture",
     "load_model",
     "load_weights",
     "parameter_digest",
     "save_weights",
 ]
+
+_NOT_READ = (".pt2", ".onnx")
 
 MODELS: Registry[Architecture] = Registry(
     "model",
@@ -42,63 +52,103 @@ MODELS: Registry[Architecture] = Registry(
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A float model in eval mode. It takes (n, *input_shape); `trained` means that weights were given."""
+    """A float model in eval mode. It takes (n, *input_shape); `trained` means that weights were given.
+
+    `preprocessing` is what the model asks for, `notes` what a user should know of model and weights.
+    """
 
     name: str
     module: nn.Module
     input_shape: Shape
     trained: bool
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    notes: tuple[str, ...] = ()
+
+
+def find_architecture(name: str, weights: Path | None = None) -> Architecture:
+    """Return what `name` stands for: a name of MODELS, `torchvision:NAME`, `timm:NAME`, a user's function.
+
+    Raises UnknownNameError; ModelError for published weights of a model that has none.
+    """
+    published = weights is not None and str(weights) == DEFAULT
+    found = parse_published(name, published=published)
+    if found is not None:
+        return found
+    if published:
+        raise ModelError(
+            f"--weights {DEFAULT}: {name} has no published weights. Allowed: a file, or "
+            "--model torchvision:NAME."
+        )
+    if name.endswith(_NOT_READ):
+        raise ModelError(
+            f"--model {name}: exported programs are not read. Allowed: the function that makes the module, "
+            "as path/to/file.py:function, with its weights."
+        )
+    return parse_user_model(name) or MODELS[name]
 
 
 def load_model(
-    name: str, *, weights: Path | None, classes: int, image_shape: tuple[int, int, int], seed: int
+    name: str,
+    *,
+    weights: Path | None,
+    classes: int,
+    image_shape: Shape,
+    seed: int,
+    option: Preprocessing | None = None,
+    weights_key: str = "",
 ) -> LoadedModel:
-    """Build the model called `name`, a name of MODELS or `path/to/file.py:function`.
+    """Build the model called `name`; see `find_architecture`.
 
+    `image_shape` is that of the images; what `option` says counts more, and then what the model says.
     Initial weights follow from `seed`; the caller's random state is left as it was. With `weights`
     they are replaced, and the model counts as trained.
 
     Raises UnknownNameError, or ModelError when the model cannot be built, the weights do not fit or are not
-    finite, or a batch of images of `image_shape` does not give (n, classes).
+    finite, or a batch of images does not give (n, classes), the same each time.
     """
     import torch
 
-    architecture = parse_user_model(name) or MODELS[name]
-    input_shape = architecture.input_shape(image_shape)
+    option = option or Preprocessing()
+    architecture = find_architecture(name, weights)
+    asked = architecture.preprocessing() if isinstance(architecture, Particular) else Preprocessing()
+    shape = _shape(option, asked, image_shape)
+    own_shape = architecture.input_shape(shape)
+    if own_shape != shape:
+        asked = dataclasses.replace(asked, channels=own_shape[0], image_size=own_shape[1:])
+        shape = _shape(option, asked, image_shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = architecture.build(classes, input_shape)
-    if weights is None:
+        module = architecture.build(classes, shape)
+        asked = merged(_asked_by_module(module, name, shape[0]), asked)
+        shape = _shape(option, asked, image_shape)
+        notes = initialize_lazy(module, shape)
+    if weights is None or str(weights) == DEFAULT:
         check_finite(module, f"--model {name}")
     else:
-        load_weights(module, weights)
+        notes += load_weights(module, weights, weights_key)
     module.eval()
-    check_output(module, input_shape, classes)
-    return LoadedModel(name, module, input_shape, trained=weights is not None)
+    check_output(module, shape, classes)
+    notes += check_model(module, shape, name=name)
+    return LoadedModel(name, module, shape, weights is not None, asked, notes)
 
 
-def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
-    """Run two black images; raises ModelError unless the module gives a float tensor (2, classes).
+def _shape(option: Preprocessing, model: Preprocessing, image_shape: Shape) -> Shape:
+    channels = option.channels or model.channels or image_shape[0]
+    return (channels, *(option.image_size or model.image_size or image_shape[1:]))
 
-    The module is run in eval mode and left in the mode it was in.
-    """
-    import torch
 
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            output: object = module(torch.zeros(2, *input_shape))
-    except Exception as error:  # a user's own code: it may raise anything
-        raise ModelError(
-            f"the model cannot take a batch of shape {(2, *input_shape)} ({explain(error)})"
-        ) from error
-    finally:
-        module.train(was_training)
-    if not isinstance(output, torch.Tensor):
-        raise ModelError(f"the model returned {type(output).__name__}, not one tensor (n, {classes})")
-    if tuple(output.shape) != (2, classes) or not output.is_floating_point():
-        raise ModelError(
-            f"the model gives {output.dtype} of shape {tuple(output.shape)} for 2 images; "
-            f"the data set has {classes} classes, so it must be floating point of shape (2, {classes})"
-        )
+def _asked_by_module(module: nn.Module, name: str, channels: int) -> Preprocessing:
+    """Return what a module carries: `preprocessing`, a timm configuration, channels of the first layer."""
+    from torch import nn
+
+    asked = Preprocessing()
+    own: object = getattr(module, "preprocessing", None)
+    timm: object = getattr(module, "pretrained_cfg", None)
+    if isinstance(own, Mapping):
+        asked = read_preprocessing(own, f"--model {name}: its attribute preprocessing")
+    elif isinstance(timm, Mapping):
+        asked = preprocessing_of_timm(timm, f"--model {name}: its attribute pretrained_cfg")
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    if asked.channels is None and first is not None and first.in_channels in {1, 3} - {channels}:
+        asked = dataclasses.replace(asked, channels=first.in_channels)
+    return asked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from quant_explorer.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,3 +28,19 @@ class Architecture(Protocol):
 
     def build(self, classes: int, input_shape: Shape) -> nn.Module:
         """Return a model of (n, *input_shape) to (n, classes); raises ModelError for a shape it refuses."""
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """What an architecture may have beside: it knows how images are prepared for it."""
+
+    def preprocessing(self) -> Preprocessing:
+        """Return what it asks for, None where it leaves that to others; raises ModelError."""
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """What an architecture may have beside: weights whose outputs have names."""
+
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names in order, none where they are not known."""

@@ -1,25 +1,34 @@
-"""A user's own model: `path/to/file.py:function`."""
+"""A user's own model: `path/to/file.py:function` or `package.module:function`."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from quant_explorer.core.errors import ModelError, explain
+from quant_explorer.core.errors import ModelError, SettingsError, explain
+from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.models.architecture import Shape
 
 if TYPE_CHECKING:
     from torch import nn
 
 Factory = Callable[..., object]
+T = TypeVar("T")
+
+# The function (or dict) of the user's file that says what an image must be like.
+PREPROCESSING = "preprocessing"
+# Folder of each module that a user's file imported from beside it.
+_beside: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -27,17 +36,24 @@ class UserModel:
     """A function (or class) in a Python file that returns an `nn.Module`.
 
     It is called without arguments, or with `num_classes` when it has a parameter of that name. While it
-    is imported and called, its folder can be imported from, as when Python runs the file.
+    is imported and called, its folder can be imported from, as when Python runs the file; relative imports
+    work too. `path` is None for `module`, which is imported by its name.
     """
 
     name: str
-    path: Path
+    path: Path | None
     function: str
+    module: str = ""
 
     @property
     def description(self) -> str:
         """Where the model comes from."""
-        return f"{self.function} in {self.path}"
+        return f"{self.function} in {self.where}"
+
+    @property
+    def where(self) -> str:
+        """The file or the module, for messages."""
+        return str(self.path or self.module)
 
     def input_shape(self, image_shape: Shape) -> Shape:
         """Return the shape of the images."""
@@ -51,31 +67,68 @@ class UserModel:
         """
         from torch import nn
 
-        if not self.path.is_file():
-            raise ModelError(f"--model {self.name}: no file {self.path}")
-        with _importable(self.path.parent):
-            factory = self._factory(self._imported())
+        with self._imported() as module:
+            factory = self._factory(module)
             model = self._called(factory, classes)
         if not isinstance(model, nn.Module):
             kind = type(model).__name__
-            raise ModelError(f"{self.path}: {self.function}() returned {kind}, not a torch.nn.Module")
+            raise ModelError(f"{self.where}: {self.function}() returned {kind}, not a torch.nn.Module")
         return model
 
-    def _imported(self) -> ModuleType:
-        # Registered under a name of its own: dataclasses, pickling and tracing look modules up by name.
-        digest = hashlib.sha256(str(self.path.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
-        name = f"quant_explorer_user_{digest}_{self.path.stem}"
-        spec = importlib.util.spec_from_file_location(name, self.path)
+    def preprocessing(self) -> Preprocessing:
+        """Return what `preprocessing` of the user's file asks for: a dict, or a function that returns it.
+
+        Its keys are the fields of `Preprocessing`. Raises ModelError for anything else.
+        """
+        with self._imported() as module:
+            asked: object = getattr(module, PREPROCESSING, None)
+            if callable(asked):
+                asked = self._called(asked, 0)
+        return read_preprocessing(asked, f"{self.where}: {PREPROCESSING}")
+
+    @contextmanager
+    def _imported(self) -> Iterator[ModuleType]:
+        if self.path is None:
+            with _importable(Path.cwd()):
+                yield self._run(lambda: importlib.import_module(self.module))
+            return
+        if not self.path.is_file():
+            raise ModelError(f"--model {self.name}: no file {self.path}")
+        folder = self.path.resolve().parent
+        root = next(one for one in (folder, *folder.parents) if not (one / "__init__.py").exists())
+        with _importable(folder, root):
+            yield self._from_file(self.path.resolve(), folder, root)
+
+    def _from_file(self, path: Path, folder: Path, root: Path) -> ModuleType:
+        # Dataclasses, pickling and tracing look modules up by name, relative imports by that of the package.
+        digest = hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()[:8]
+        package = f"quant_explorer_user_{digest}"
+        if package not in sys.modules:
+            holder = ModuleType(package)
+            holder.__path__ = [str(root)]
+            sys.modules[package] = holder
+        parent = ".".join((package, *folder.relative_to(root).parts))
+        if parent != package:
+            self._run(lambda: importlib.import_module(parent))
+        name = f"{parent}.{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ModelError(f"{self.path}: not a Python file")
+            raise ModelError(f"{path}: not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
+        loader = spec.loader
         try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+            self._run(lambda: loader.exec_module(module))
+        except ModelError:
             del sys.modules[name]
-            raise ModelError(f"{self.path}: importing it failed with {explain(error)}") from error
+            raise
         return module
+
+    def _run(self, load: Callable[[], T]) -> T:
+        try:
+            return load()
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"{self.where}: importing it failed with {explain(error)}") from error
 
     def _factory(self, module: ModuleType) -> Factory:
         factory: Factory | None = getattr(module, self.function, None)
@@ -87,7 +140,7 @@ class UserModel:
             if callable(member) and getattr(member, "__module__", None) == module.__name__
         ]
         found = f"It has: {', '.join(own)}." if own else "It has none."
-        raise ModelError(f"{self.path}: no function {self.function!r}. {found}")
+        raise ModelError(f"{self.where}: no function {self.function!r}. {found}")
 
     def _called(self, factory: Factory, classes: int) -> object:
         try:
@@ -95,11 +148,24 @@ class UserModel:
                 return factory(num_classes=classes)
             return factory()
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{self.path}: {self.function}() failed with {explain(error)}") from error
+            name = getattr(factory, "__name__", self.function)
+            raise ModelError(f"{self.where}: {name}() failed with {explain(error)}") from error
+
+
+def read_preprocessing(content: object, where: str) -> Preprocessing:
+    """Return what a user's dict asks for, nothing for None; raises ModelError naming `where`."""
+    if content is None:
+        return Preprocessing()
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{where} is a {type(content).__name__}. Expected: a dict, or a function giving it.")
+    try:
+        return Preprocessing.of(content, where)
+    except SettingsError as error:
+        raise ModelError(explain(error)) from error
 
 
 def parse_user_model(name: str) -> UserModel | None:
-    """Return the model that `name` (`path/to/file.py:function`) stands for, or None for any other name.
+    """Return the model that `name` stands for, or None when it is neither a Python file nor a module.
 
     Raises ModelError for the path of a Python file without a function.
     """
@@ -108,15 +174,42 @@ def parse_user_model(name: str) -> UserModel | None:
         return UserModel(name, Path(path).expanduser(), function)
     if name.rstrip(":").endswith(".py"):
         raise ModelError(f"--model {name}: the function is missing. Allowed: path/to/file.py:function.")
+    parts = path.split(".")
+    if function and all(part.isidentifier() for part in parts) and _is_module(parts[0]):
+        return UserModel(name, None, function, module=path)
     return None
 
 
+def _is_module(name: str) -> bool:
+    return PathFinder.find_spec(name, [str(Path.cwd()), *sys.path]) is not None
+
+
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
+def _importable(*folders: Path) -> Iterator[None]:
+    entries = [str(folder.resolve()) for folder in dict.fromkeys(folders)]
+    # Another user's file may have imported a module of the same name from beside it.
+    for name, folder in list(_beside.items()):
+        if folder not in entries:
+            sys.modules.pop(name, None)
+            del _beside[name]
+    before = set(sys.modules)
+    sys.path[:0] = entries
+    importlib.invalidate_caches()
     try:
         yield
     finally:
-        if entry in sys.path:
-            sys.path.remove(entry)
+        for entry in entries:
+            if entry in sys.path:
+                sys.path.remove(entry)
+        _beside.update(_loaded_from(entries, before))
+
+
+def _loaded_from(entries: list[str], before: set[str]) -> Iterator[tuple[str, str]]:
+    for name in sys.modules.keys() - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if not isinstance(file, str) or name.startswith("quant_explorer_user_"):
+            continue
+        for entry in entries:
+            if Path(file).is_relative_to(entry):
+                yield name, entry
+                break

@@ -23,6 +23,7 @@ from quant_explorer.core.errors import (
     explain,
 )
 from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
+from quant_explorer.core.preprocessing import describe
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
@@ -201,6 +202,7 @@ class Exploration:
             split=self.subject.split.digest,
             status=Status.OK,
             steps=tuple(step.describe() for step in recipe.steps),
+            preprocessing=describe(self.subject.spec),
         )
 
     def _build(self, recipe: Recipe) -> Contender | Measurement:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.progress import Task
-from quant_explorer.datasets import prepare
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.subject import Subject
@@ -84,7 +83,7 @@ class _Scoring:
         positions = self._take()
         if positions is None:
             return False
-        batch = prepare(self.subject.dataset.report.take(positions), self.subject.spec)
+        batch = self.subject.prepare(self.subject.dataset.report.take(positions))
         logits = worker.run(batch)
         check_logits(logits, len(batch), len(self.subject.dataset.classes))
         with self.lock:

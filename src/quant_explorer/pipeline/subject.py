@@ -9,27 +9,40 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.difference import Facts, describe_changes
+from quant_explorer.core.errors import DataError, SettingsError
 from quant_explorer.core.measurement import ReportSplit
+from quant_explorer.core.preprocessing import Preprocessing, describe, resolve
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.settings.groups import CALIBRATION_BATCH, Settings
-from quant_explorer.datasets import input_spec, load_dataset, prepare
+from quant_explorer.datasets import (
+    DataOptions,
+    FoundData,
+    data_preprocessing,
+    find_dataset,
+    prepare,
+    read_classes,
+)
 from quant_explorer.machine.topology import available_cores
 from quant_explorer.models import (
-    MODELS,
+    PUBLISHED,
+    Labelled,
+    LoadedModel,
+    find_architecture,
     load_model,
     load_weights,
     parameter_digest,
     save_weights,
 )
-from quant_explorer.models.user import parse_user_model
 from quant_explorer.pipeline.building.origin import Origin
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.training.schedule import GROWING_IMAGES, Schedule, facts_of_training
+from quant_explorer.techniques.float_layers import explain_unmatched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +68,8 @@ class Subject:
     def training_facts(self) -> Facts:
         """All that decides the outcome of fine-tuning beside the parameters of its technique."""
         schedule = self._fine_tuning(epochs=0, learning_rate=0.0)
-        return facts_of_training(schedule, self.dataset, self.spec, self.settings.batch_seed)
+        settings = self.settings
+        return facts_of_training(schedule, self.dataset, self.spec, settings.batch_seed, settings.augment)
 
     @property
     def training_digest(self) -> str:
@@ -67,7 +81,11 @@ class Subject:
         """The labels of the report split."""
         dataset = self.dataset
         return ReportSplit(
-            dataset.digest, dataset.name, dataset.classes, tuple(dataset.report.labels.tolist())
+            dataset.digest,
+            dataset.name,
+            dataset.classes,
+            tuple(dataset.report.labels.tolist()),
+            dataset.notes,
         )
 
     @cached_property
@@ -75,14 +93,18 @@ class Subject:
         """The calibration images as batches of float32 (n, channels, height, width)."""
         images = self.dataset.calibrate
         return tuple(
-            prepare(images.take(slice(start, start + CALIBRATION_BATCH)), self.spec)
+            self.prepare(images.take(slice(start, start + CALIBRATION_BATCH)))
             for start in range(0, len(images), CALIBRATION_BATCH)
         )
 
     def batch(self, size: int) -> Batch:
         """Return `size` real images to time and to measure memory with; never of the report split."""
         images = self.dataset.calibrate
-        return prepare(images.take(np.arange(size, dtype=np.int64) % len(images)), self.spec)
+        return self.prepare(images.take(np.arange(size, dtype=np.int64) % len(images)))
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Batch:
+        """Turn decoded images (n, h, w, c) to what the model takes, float32 (n, C, H, W)."""
+        return prepare(pixels, self.dataset.remaining(self.spec))
 
     def workbench(self) -> Workbench:
         """Return what techniques may use: the calibration batches, the training loop, the float model."""
@@ -100,7 +122,10 @@ class Subject:
         from quant_explorer.pipeline.training.trainer import Trainer
 
         schedule = self._fine_tuning(epochs=epochs, learning_rate=learning_rate)
-        trainer = Trainer(self.dataset, self.spec, self.settings.batch_seed + 1, self.progress, teacher)
+        settings = self.settings
+        trainer = Trainer(
+            self.dataset, self.spec, settings.batch_seed + 1, self.progress, teacher, settings.augment
+        )
         trainer.fit(model, schedule, label=label)
 
     def _fine_tuning(self, *, epochs: int, learning_rate: float) -> Schedule:
@@ -120,26 +145,26 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
-    dataset = load_dataset(
-        settings.data,
-        data_dir=settings.data_dir,
-        seed=settings.seed,
-        train_subset=settings.train_subset,
-        test_subset=settings.test_subset,
-        calibration_images=settings.calibration_images,
-        progress=progress,
-    )
+    found = _find_data(settings, progress)
     loaded = load_model(
         settings.model,
         weights=settings.weights,
-        classes=len(dataset.classes),
-        image_shape=dataset.image_shape,
+        classes=len(found.classes),
+        image_shape=found.image_shape,
         seed=settings.seed,
+        option=settings.preprocessing,
+        weights_key=settings.weights_key,
     )
+    for note in loaded.notes:
+        progress.say(note)
+    dataset, spec = _prepare_data(found, loaded, settings)
+    if problem := explain_unmatched(loaded.module, settings.float_layers):
+        raise SettingsError(problem)
+    progress.say(f"Pre-processing: {describe(spec)}")
     subject = Subject(
         model_name=loaded.name,
         model=loaded.module,
-        spec=input_spec(dataset, loaded.input_shape),
+        spec=spec,
         dataset=dataset,
         trained=loaded.trained or train,
         weights_digest="",
@@ -153,16 +178,56 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     return dataclasses.replace(subject, weights_digest=parameter_digest(subject.model))
 
 
+def _find_data(settings: Settings, progress: Progress) -> FoundData:
+    """Find the data set, and what the outputs of the model are: a list, or names that its weights carry."""
+    options = DataOptions(
+        data_dir=settings.data_dir,
+        seed=settings.seed,
+        train_subset=settings.train_subset,
+        test_subset=settings.test_subset,
+        calibration_images=settings.calibration_images,
+        class_order=settings.class_order,
+        outputs=read_classes(settings.classes) if settings.classes else (),
+        skip_unreadable=settings.skip_unreadable,
+        flip=settings.flip,
+    )
+    found = find_dataset(settings.data, options, progress)
+    architecture = find_architecture(settings.model, settings.weights)
+    if options.outputs or not isinstance(architecture, Labelled):
+        return found
+    names = architecture.outputs()
+    if not set(found.own_classes) <= set(names):
+        return found
+    progress.say(f"Classes: the {len(names)} outputs of the published weights, by name")
+    return dataclasses.replace(found, options=dataclasses.replace(options, outputs=names))
+
+
+def _prepare_data(found: FoundData, loaded: LoadedModel, settings: Settings) -> tuple[Dataset, InputSpec]:
+    """Decode the images as the model wants them; mean and std of the data are known only then."""
+    option, channels = settings.preprocessing, loaded.input_shape[0]
+    size = found.image_shape[1:]
+    neutral = Preprocessing(size, None, None, "bilinear", True, channels, (0.0,), (1.0,), 1.0)
+    unscaled = dataclasses.replace(option, mean=neutral.mean, std=neutral.std)
+    dataset = found.load(resolve(unscaled, loaded.preprocessing, neutral))
+    data = dataclasses.replace(data_preprocessing(dataset, channels), image_size=size)
+    return dataset, resolve(option, loaded.preprocessing, data)
+
+
 def takes_image_size(model: str) -> bool:
-    """Say whether a model takes images of any size as they are; others want 224 pixels."""
+    """Say whether a model takes images of any size as they are; others want the size of ImageNet's."""
     shape = (3, 32, 32)
-    return (parse_user_model(model) or MODELS[model]).input_shape(shape) == shape
+    return not model.startswith(PUBLISHED) and find_architecture(model).input_shape(shape) == shape
 
 
 def _train(subject: Subject, run: RunFolder) -> None:
     from quant_explorer.pipeline.training.trainer import Trainer
 
     dataset, spec, settings, progress = subject.dataset, subject.spec, subject.settings, subject.progress
+    if explain_untrainable(dataset):
+        raise DataError(
+            f"{dataset.name} has no training images, so {subject.model_name} cannot be trained. Allowed: its "
+            "weights (--weights FILE), or images in train/<class>/."
+        )
     schedule = Schedule(
         settings.epochs,
         settings.learning_rate,
@@ -170,7 +235,7 @@ def _train(subject: Subject, run: RunFolder) -> None:
         label_smoothing=settings.label_smoothing,
         image_scales=GROWING_IMAGES,
     )
-    facts = facts_of_training(schedule, dataset, spec, settings.batch_seed)
+    facts = facts_of_training(schedule, dataset, spec, settings.batch_seed, settings.augment)
     origin = Origin(subject.model_name, {**facts, "initial weights": parameter_digest(subject.model)})
     path = run.weights / f"baseline-{digest_of(origin.facts)}.safetensors"
     if path.exists():
@@ -178,12 +243,19 @@ def _train(subject: Subject, run: RunFolder) -> None:
         return
     _say_why_anew(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")
-    Trainer(dataset, spec, settings.batch_seed, progress).fit(
+    Trainer(dataset, spec, settings.batch_seed, progress, augment=settings.augment).fit(
         subject.model, schedule, label=f"train {subject.model_name}", checkpoint=checkpoint
     )
     origin.write(path)
     save_weights(subject.model, path)
     checkpoint.unlink(missing_ok=True)
+
+
+def explain_untrainable(dataset: Dataset) -> str | None:
+    """Return why nothing can be trained on a data set, or None."""
+    if len(dataset.train):
+        return None
+    return f"it trains, and {dataset.name} has no training images; put some into train/<class>/"
 
 
 def _say_why_anew(origin: Origin, run: RunFolder, progress: Progress) -> None:

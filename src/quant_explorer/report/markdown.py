@@ -64,6 +64,7 @@ def _environment(results: Results, level: str) -> Iterator[str]:
     for model in results.models:
         yield f"{level} {escape(model)}"
         yield escape(describe_answer(results, model))
+        yield from _preprocessing(results, model)
         table = pareto_table(results, model)
         yield markdown_table(table) if table.rows else "No variant was measured."
         yield from _groups(results, model)
@@ -94,6 +95,12 @@ def _setting(results: Results) -> str:
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
     ]
     return "\n".join(escape(fact) for fact in facts)
+
+
+def _preprocessing(results: Results, model: str) -> Iterator[str]:
+    for text in dict.fromkeys(variant.preprocessing for variant in results.of_model(model)):
+        if text:
+            yield f"Pre-processing: {escape(text)}."
 
 
 def _groups(results: Results, model: str) -> Iterator[str]:

@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
+from quant_explorer.techniques.float_layers import explain_unmatched, find_float_layers, split_patterns
 
 
 @dataclass(frozen=True)
 class DynamicInt8:
-    """Ask for dynamic INT8, one weight scale per output channel. Without parameters."""
+    """Ask for dynamic INT8, one weight scale per output channel.
 
+    `float_layers` are patterns with commas between them, of layers that stay in float.
+    """
+
+    float_layers: str = ""
     name: ClassVar[str] = "dynamic_int8"
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = False
@@ -31,12 +36,19 @@ class DynamicInt8:
         from torch import nn
 
         if any(isinstance(module, nn.Linear) for module in candidate.model.modules()):
-            return None
+            return explain_unmatched(candidate.model, split_patterns(self.float_layers))
         return "the model has no nn.Linear layer, so nothing would be quantized"
 
     def apply(self, candidate: Candidate, workbench: Workbench) -> Candidate:
         """Return the candidate with the spec changed; the model is the same object."""
         spec = dataclasses.replace(
-            candidate.spec, precision="int8", activations="dynamic", granularity="per_channel"
+            candidate.spec,
+            precision="int8",
+            activations="dynamic",
+            granularity="per_channel",
+            float_layers=(
+                *candidate.spec.float_layers,
+                *find_float_layers(candidate.model, split_patterns(self.float_layers)),
+            ),
         )
         return dataclasses.replace(candidate, spec=spec)

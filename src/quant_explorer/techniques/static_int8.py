@@ -15,14 +15,19 @@ from typing import ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
 from quant_explorer.core.quantspec import Granularity, Observer
+from quant_explorer.techniques.float_layers import explain_unmatched, find_float_layers, split_patterns
 
 
 @dataclass(frozen=True)
 class StaticInt8:
-    """Ask for static INT8. `granularity` is that of the weights, `observer` that of the activations."""
+    """Ask for static INT8. `granularity` is that of the weights, `observer` that of the activations.
+
+    `float_layers` are patterns with commas between them, of layers that stay in float.
+    """
 
     granularity: Granularity = "per_channel"
     observer: Observer = "histogram"
+    float_layers: str = ""
     name: ClassVar[str] = "static_int8"
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = False
@@ -33,7 +38,7 @@ class StaticInt8:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Static INT8 applies to any float model; whether a runtime can lower it is the runtime's to say."""
-        return None
+        return explain_unmatched(candidate.model, split_patterns(self.float_layers))
 
     def apply(self, candidate: Candidate, workbench: Workbench) -> Candidate:
         """Return the candidate with the spec changed; the model is the same object."""
@@ -43,5 +48,9 @@ class StaticInt8:
             activations="static",
             granularity=self.granularity,
             observer=self.observer,
+            float_layers=(
+                *candidate.spec.float_layers,
+                *find_float_layers(candidate.model, split_patterns(self.float_layers)),
+            ),
         )
         return dataclasses.replace(candidate, spec=spec)

@@ -14,6 +14,7 @@ from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images
 from quant_explorer.core.errors import StorageError, TrainingError
 from quant_explorer.core.progress import Progress, Silent
+from quant_explorer.core.settings.groups import Augment
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline.training.schedule import Schedule
@@ -305,8 +306,13 @@ def test_an_image_is_mirrored_in_every_other_epoch_where_that_is_allowed(
     epochs: list[dict[bytes, bool]] = []
 
     def spy(
-        pixels: NDArray[np.uint8], rng: np.random.Generator, mirrored: NDArray[np.bool_]
+        pixels: NDArray[np.uint8],
+        rng: np.random.Generator,
+        mirrored: NDArray[np.bool_],
+        *,
+        shifted: bool,
     ) -> NDArray[np.uint8]:
+        assert shifted
         epochs[-1].update(zip((image.tobytes() for image in pixels), mirrored.tolist(), strict=True))
         return pixels
 
@@ -326,3 +332,16 @@ def test_an_image_is_mirrored_in_every_other_epoch_where_that_is_allowed(
     else:
         assert not any(first.values())
         assert not any(second.values())
+
+
+@pytest.mark.parametrize(
+    ("augment", "shifts", "mirrors"), [("crop", True, False), ("flip", False, True), ("none", False, False)]
+)
+def test_what_is_done_to_training_images_is_a_choice(augment: Augment, shifts: bool, mirrors: bool) -> None:
+    data = dataclasses.replace(DATA, flip=True)
+    originals = {image.tobytes() for image in data.train.take(slice(None))}
+    mirrored = {image[:, ::-1].tobytes() for image in data.train.take(slice(None))}
+    chosen = dataclasses.replace(trainer(data), augment=augment)
+    seen = {image.tobytes() for pixels, _ in chosen._epoch(0, 1) for image in pixels}
+    assert bool(seen - originals - mirrored) is shifts
+    assert (bool(seen & mirrored) and bool(seen & originals)) is mirrors

@@ -43,9 +43,8 @@ class Setting:
     """A field of a settings class with all that was declared of it.
 
     `kind` is its type, of a list that of the elements, and `choices` are the only values of that type.
-    Numbers are finite and inside the bounds; a list `holds` a certain number. `range_text` says so in other
-    words than the derived ones. `option_name` replaces the derived option, `unset` says what a default of
-    None, "" or () stands for.
+    Numbers are finite and inside the bounds; a list `holds` a number, and any twice if it `repeats`.
+    `range_text` and `option_name` replace what is derived, `unset` says what a default of None, "" or () is.
     """
 
     help: str
@@ -59,6 +58,7 @@ class Setting:
     metavar: str | None = None
     unset: str = ""
     aliases: tuple[Alias, ...] = ()
+    repeats: bool = False
     name: str = ""
     kind: type[Scalar] = str
     is_list: bool = False
@@ -126,7 +126,7 @@ class Setting:
         value = tuple(self._read(part, times) for part in parts)
         if not self._is_complete(value):
             raise NotAllowedError(self, content)
-        if len(set(value)) < len(value):
+        if not self.repeats and len(set(value)) < len(value):
             raise SettingsError("a value is there twice")
         return value
 
@@ -145,7 +145,7 @@ class Setting:
                 f"Allowed: for instance {shown(self.default) or example}."
             ) from None
         self.require(parts)
-        return tuple(dict.fromkeys(parts))
+        return parts if self.repeats else tuple(dict.fromkeys(parts))
 
     def _read(self, content: object, times: int) -> Scalar:
         value: Scalar
@@ -205,6 +205,7 @@ def setting(
     metavar: str | None = None,
     unset: str = "",
     aliases: tuple[Alias, ...] = (),
+    repeats: bool = False,
 ) -> T:
     """Declare a field of a settings class; see `Setting`. Its type and name are those of the field."""
     declared = Setting(
@@ -219,20 +220,22 @@ def setting(
         metavar=metavar,
         unset=unset,
         aliases=aliases,
+        repeats=repeats,
         default=default,
     )
     metadata = {_DECLARED: declared}
-    if isinstance(default, Path):
-        # A JSON Schema cannot hold it as a default.
+    if isinstance(default, Path):  # A JSON Schema cannot hold it as a default.
         return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @functools.cache
 def settings_of(kind: type[DataclassInstance]) -> tuple[Setting, ...]:
-    """Return what a settings class declares, in order."""
+    """Return what a settings class declares, in order; what it inherits comes last."""
     hints = get_type_hints(kind)
-    return tuple(_complete(field, hints[field.name]) for field in dataclasses.fields(kind))
+    inherited = {name for base in kind.__mro__[1:] for name in vars(base).get("__annotations__", ())}
+    fields = sorted(dataclasses.fields(kind), key=lambda field: field.name in inherited)
+    return tuple(_complete(field, hints[field.name]) for field in fields)
 
 
 def declared_of(start: DataclassInstance) -> tuple[Setting, ...]:
@@ -243,9 +246,8 @@ def declared_of(start: DataclassInstance) -> tuple[Setting, ...]:
 
 def require_allowed(settings: DataclassInstance) -> None:
     """Raise NotAllowedError when a field is out of its range: for `__post_init__` of a settings class."""
-    values = values_of(settings)
     for declared in settings_of(type(settings)):
-        declared.require(values[declared.name])
+        declared.require(getattr(settings, declared.name))
 
 
 def values_of(settings: DataclassInstance) -> dict[str, Value]:
@@ -255,7 +257,7 @@ def values_of(settings: DataclassInstance) -> dict[str, Value]:
 
 def merge(start: D, values: Mapping[str, Value]) -> D:
     """Return `start` with those of its fields that are given and not None; raises SettingsError."""
-    names = {declared.name for declared in settings_of(type(start))}
+    names = values_of(start)
     given = {name: value for name, value in values.items() if name in names and value is not None}
     return dataclasses.replace(start, **given)
 

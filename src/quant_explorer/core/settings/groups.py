@@ -10,6 +10,7 @@ from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.quantspec import Precision, Target
 from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.declaration import Alias, Setting, declared_of, require_allowed, setting
+from quant_explorer.core.settings.inputs import InputSettings
 
 # Images of one calibration batch.
 CALIBRATION_BATCH = 32
@@ -22,18 +23,32 @@ MARGIN_PP = 0.5
 PROTOCOL_VERSION = 2
 
 Importance = Literal["l1", "l2", "taylor", "batch_norm"]
+Augment = Literal["all", "crop", "flip", "none"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(InputSettings):
     """What decides the weights and artifacts of a run. Raises SettingsError for a value out of range."""
 
     data: str = setting(
         "mnist5k", "Data set, or imagefolder:PATH.", metavar="NAME", aliases=(Alias("dataset"),)
     )
-    model: str = setting("small_cnn", "Model, or path/to/file.py:function.", metavar="NAME")
+    model: str = setting(
+        "small_cnn",
+        "Model; path/to/file.py:function, package.module:function, torchvision:NAME or timm:NAME.",
+        metavar="NAME",
+    )
     data_dir: Path = setting(Path("data"), "Where downloaded data sets lie.")
-    weights: Path | None = setting(None, "Trained weights (.safetensors, .pt); nothing is trained then.")
+    weights: Path | None = setting(
+        None,
+        "Trained weights (.safetensors, .pt, .pth, .ckpt), or DEFAULT (published); nothing is trained.",
+    )
+    weights_key: str = setting(
+        "",
+        "Which of several weights in a file, as in model.ema.",
+        metavar="KEY",
+        unset="the best known",
+    )
     seed: int = setting(0, "Of splits, initial weights, batches, rounds.", at_least=0, at_most=LARGEST_SEED)
     epochs: int = setting(5, "Of training the baseline.", at_least=1)
     fine_tune_epochs: int = setting(1, "Of qat_int8 and its control fp32_finetune.", at_least=1)
@@ -73,6 +88,22 @@ class Settings:
         aliases=(Alias("calibration_batches", times=CALIBRATION_BATCH),),
     )
     target: Target = setting("native", "CPU that INT8 is built for: this one, or any of x86-64.")
+
+    augment: Augment = setting("all", "Of training images: shifted crops, mirror images, both or none.")
+    flip: bool | None = setting(
+        None,
+        "Whether a mirror image is still of its class; --augment uses it then.",
+        unset="as the data set is",
+    )
+    qat_learning_rate: float | None = setting(
+        None, "Peak of qat_int8 and its control.", above=0, unset="that of the technique"
+    )
+    float_layers: tuple[str, ...] = setting(
+        (),
+        "Layers that INT8 leaves in float, by name; * stands for any part.",
+        option_name="--float-layer",
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
         require_allowed(self)

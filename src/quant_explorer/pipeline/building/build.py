@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from quant_explorer.core.errors import (
     require_supported,
 )
 from quant_explorer.core.host.packages import own_version
-from quant_explorer.core.recipe import Provenance, Recipe, digest_of
+from quant_explorer.core.recipe import Provenance, Recipe
 from quant_explorer.metrics.fidelity import Fidelity, describe
 from quant_explorer.pipeline.building.bisection import find_layer, keep_float, quantized_layers
 from quant_explorer.pipeline.building.expectation import Expectation
@@ -50,7 +49,7 @@ def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provena
         # They are asked of its libraries. One that lacks them builds nothing that a digest could name.
         cpu=() if runtime.unavailable() else runtime.cpu_features(),
         target=subject.settings.target,
-        preprocessing=digest_of(dataclasses.asdict(subject.spec)),
+        preprocessing=subject.spec.digest,
     )
 
 

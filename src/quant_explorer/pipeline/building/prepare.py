@@ -19,6 +19,7 @@ from quant_explorer.models import load_weights, save_weights
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
 from quant_explorer.pipeline.experiment import Experiment
+from quant_explorer.pipeline.subject import explain_untrainable
 from quant_explorer.techniques import create_technique, library_versions
 from quant_explorer.tracing.plain import make_plain
 
@@ -74,6 +75,7 @@ class Preparation:
         spec = weights.with_suffix(".spec.json")
         if weights.exists() and spec.exists():
             return _restore(candidate, weights, spec)
+        require_supported(explain_untrainable(self.subject.dataset))
         trained = technique.apply(candidate, self.subject.workbench())
         write_atomically(spec, msgspec.json.encode(_Trained(trained.spec, trained.notes)))
         self.origin(steps).write(weights)

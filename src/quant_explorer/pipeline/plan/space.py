@@ -30,27 +30,27 @@ def _fp32_baseline(settings: Settings) -> tuple[Step, ...]:
 
 def _dynamic_int8(settings: Settings) -> tuple[Step, ...]:
     """INT8 weights of linear layers, activations quantized at run time."""
-    return (create_step("dynamic_int8"),)
+    return (create_step("dynamic_int8", float_layers=",".join(settings.float_layers)),)
 
 
 def _static_int8_per_tensor(settings: Settings) -> tuple[Step, ...]:
     """INT8 weights and activations, one scale a weight tensor."""
-    return (create_step("static_int8", granularity="per_tensor"),)
+    return (_static_int8(settings, "per_tensor"),)
 
 
 def _static_int8_per_channel(settings: Settings) -> tuple[Step, ...]:
     """INT8 weights and activations, one scale an output channel."""
-    return (create_step("static_int8", granularity="per_channel"),)
+    return (_static_int8(settings, "per_channel"),)
 
 
 def _qat_int8(settings: Settings) -> tuple[Step, ...]:
     """INT8 per channel after fine-tuning with fake quantization."""
-    return (*_static_int8_per_channel(settings), create_step("qat", epochs=settings.fine_tune_epochs))
+    return (*_static_int8_per_channel(settings), _fine_tuning("qat", settings))
 
 
 def _fp32_finetune(settings: Settings) -> tuple[Step, ...]:
     """FP32 fine-tuned for as long: the control of qat_int8."""
-    return (create_step("fine_tune", epochs=settings.fine_tune_epochs),)
+    return (_fine_tuning("fine_tune", settings),)
 
 
 def _bf16(settings: Settings) -> tuple[Step, ...]:
@@ -61,6 +61,16 @@ def _bf16(settings: Settings) -> tuple[Step, ...]:
 def _fp16(settings: Settings) -> tuple[Step, ...]:
     """Weights and products in float16, where runtime and CPU have it."""
     return (create_step("half_precision", precision="fp16"),)
+
+
+def _static_int8(settings: Settings, granularity: str) -> Step:
+    return create_step("static_int8", granularity=granularity, float_layers=",".join(settings.float_layers))
+
+
+def _fine_tuning(technique: str, settings: Settings) -> Step:
+    rate = settings.qat_learning_rate
+    given = {} if rate is None else {"learning_rate": rate}
+    return create_step(technique, epochs=settings.fine_tune_epochs, **given)
 
 
 CONFIGURATIONS: Registry[Callable[[Settings], tuple[Step, ...]]] = Registry(

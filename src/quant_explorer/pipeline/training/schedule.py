@@ -9,7 +9,7 @@ from quant_explorer.core.dataset import Dataset, InputSpec
 from quant_explorer.core.difference import Facts
 from quant_explorer.core.host.architecture import has_arithmetic
 from quant_explorer.core.host.packages import installed_version
-from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings.groups import Augment
 from quant_explorer.machine.cpu import instruction_sets
 
 # Raised when the same parameters would train other weights: another augmentation or order of the images,
@@ -49,14 +49,20 @@ class Schedule:
         return self.autocast and has_arithmetic("bf16", instruction_sets())
 
 
-def facts_of_training(schedule: Schedule, dataset: Dataset, spec: InputSpec, seed: int) -> Facts:
-    """Return all that decides the outcome of training but the model; a digest is taken of it."""
+def facts_of_training(
+    schedule: Schedule, dataset: Dataset, spec: InputSpec, seed: int, augment: Augment = "all"
+) -> Facts:
+    """Return all that decides the outcome of training but the model; a digest is taken of it.
+
+    An `augment` at its default is left out, as weights of earlier versions have it.
+    """
     return {
         "torch": installed_version("torch") or "",
         "training code": str(TRAINING_VERSION),
         "data": dataset.digest,
-        "preprocessing": digest_of(dataclasses.asdict(spec)),
+        "preprocessing": spec.digest,
         "mirrored images": str(dataset.flip),
+        **({} if augment == "all" else {"augmentation": augment}),
         "seed of batches": str(seed),
         "bfloat16 products": str(schedule.bfloat16),
         **{name.replace("_", " "): str(value) for name, value in dataclasses.asdict(schedule).items()},

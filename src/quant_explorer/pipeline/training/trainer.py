@@ -22,6 +22,7 @@ from quant_explorer.core.contracts import Teacher
 from quant_explorer.core.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
+from quant_explorer.core.settings.groups import Augment
 from quant_explorer.datasets import augment, prepare
 from quant_explorer.pipeline.training.data_parallel import DataParallel
 from quant_explorer.pipeline.training.schedule import Schedule
@@ -43,7 +44,8 @@ class _Checkpoint(TypedDict):
 class Trainer:
     """Trains models on one data set. Each epoch draws from its own seed, so a resumed run is the same run.
 
-    With a `teacher`, what is trained learns its logits beside the labels.
+    With a `teacher`, what is trained learns its logits beside the labels. `augment` says whether training
+    images are cropped at their own place, mirrored where the data set allows it, both ("all") or none.
     """
 
     dataset: Dataset
@@ -51,6 +53,7 @@ class Trainer:
     seed: int
     progress: Progress
     teacher: Teacher | None = None
+    augment: Augment = "all"
 
     def fit(
         self, model: nn.Module, schedule: Schedule, *, label: str, checkpoint: Path | None = None
@@ -137,7 +140,9 @@ class Trainer:
         mirrored = self._mirrored(epoch)
         for start in range(0, len(order) - batch_size + 1, batch_size):
             chosen = order[start : start + batch_size]
-            pixels = augment(images.take(chosen), rng, mirrored[chosen])
+            pixels = augment(
+                images.take(chosen), rng, mirrored[chosen], shifted=self.augment in ("all", "crop")
+            )
             yield pixels, torch.from_numpy(images.labels[chosen])
 
     def _mirrored(self, epoch: int) -> NDArray[np.bool_]:
@@ -146,7 +151,7 @@ class Trainer:
         Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (alternating flip).
         """
         count = len(self.dataset.train)
-        if not self.dataset.flip:
+        if not self.dataset.flip or self.augment not in ("all", "flip"):
             return np.zeros(count, np.bool_)
         # NumPy fills seeds up with zeros: of another length, but for the 1 it would be that of epoch 0.
         rng = np.random.default_rng([self.seed, 0, 1])
@@ -166,13 +171,16 @@ class Trainer:
 
     def _prepare(self, pixels: NDArray[np.uint8], scale: float = 1.0) -> torch.Tensor:
         """Return what the model takes, at `scale` of its size; the pixels are resized, which costs least."""
-        channels, *sides = self.spec.shape
+        spec = self.dataset.remaining(self.spec)
+        channels, *sides = spec.shape
         if scale != 1:
             height, width = (max(1, round(side * scale)) for side in sides)
-            pixels = _resize(pixels, height, width)
-            batch = prepare(pixels, replace(self.spec, shape=(channels, height, width)))
+            resize = None if spec.resize is None else max(1, round(spec.resize * scale))
+            if resize is None:
+                pixels = _resize(pixels, height, width)
+            batch = prepare(pixels, replace(spec, shape=(channels, height, width), resize=resize))
         else:
-            batch = prepare(pixels, self.spec)
+            batch = prepare(pixels, spec)
         return torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
 
 

@@ -1,0 +1,185 @@
+"""A checkpoint file: read without running code, and the state dict inside of it found and named."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quant_explorer.core.errors import ModelError, explain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
+# Where training programs put a state dict, the best of several first: averaged weights are what is evaluated.
+KEYS = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "weights",
+)
+# What wrappers of a model put before the names of its weights: DataParallel, torch.compile, Lightning.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+_DEEPEST = 2
+_LISTED = 10
+_SAVE = "torch.save(model.state_dict(), path)"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict with what had to be decided to find it, in sentences."""
+
+    state: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path, key: str = "") -> Checkpoint:
+    """Return the state dict in `path`, the one under `key` ("a.b" for nested ones) where that is given.
+
+    `.safetensors` files hold nothing else; others are read with `weights_only=True`. Raises ModelError when
+    the file cannot be read, holds something else, or has no such key.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ModelError(f"{path}: unknown kind of weights. Allowed: {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    _check_content(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    found = dict(_candidates(content))
+    if key:
+        if key not in found:
+            raise ModelError(f"--weights-key {key}: no weights there in {path}. {_allowed(found, content)}")
+        return Checkpoint(found[key], (f"Weights: those under {key!r} in {path.name}",))
+    if not found:
+        raise ModelError(f"{path}: no state dict in it, but {_describe(content)}")
+    chosen = min(found, key=_rank)
+    if not chosen:
+        return Checkpoint(found[chosen])
+    others = [repr(name) for name in found if name != chosen]
+    choice = f"; there are others under {', '.join(others)}, for --weights-key" if others else ""
+    return Checkpoint(found[chosen], (f"Weights: those under {chosen!r} in {path.name}{choice}",))
+
+
+def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
+    """Return the weights under the names of the model, `own`, without the prefixes of wrappers."""
+    notes: list[str] = []
+    # AveragedModel of torch.optim.swa_utils counts its updates beside the weights.
+    state = {name: tensor for name, tensor in state.items() if name != "n_averaged" or name in own}
+    while not own & state.keys():
+        prefix = next((one for one in PREFIXES if state and all(name.startswith(one) for name in state)), "")
+        if not prefix:
+            break
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        notes.append(f"Weights: the prefix {prefix!r} was taken off all names")
+    return Checkpoint(state, tuple(notes))
+
+
+def _rank(key: str) -> tuple[int, int]:
+    first = key.partition(".")[0]
+    return (KEYS.index(first) if first in KEYS else -1 if not key else len(KEYS), len(key))
+
+
+def _candidates(content: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every mapping of names to tensors with the key it lies under, "" for the whole."""
+    from torch import Tensor
+
+    if not isinstance(content, Mapping) or not content:
+        return
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    if len(named) == len(content) and all(isinstance(value, Tensor) for value in named.values()):
+        yield prefix, dict(named)
+    elif depth < _DEEPEST:
+        for name, value in named.items():
+            yield from _candidates(value, f"{prefix}.{name}" if prefix else name, depth + 1)
+
+
+def _allowed(found: Mapping[str, object], content: object) -> str:
+    if not found:
+        return f"The file holds {_describe(content)}."
+    return f"Allowed: {', '.join(name or '(no key)' for name in found)}."
+
+
+def _describe(content: object) -> str:
+    if isinstance(content, Mapping) and content:
+        names = [str(name) for name in content]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return f"a dict whose {', '.join(names[:_LISTED])}{more} hold no tensors alone"
+    return f"a {type(content).__name__}"
+
+
+def _check_content(path: Path) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(64)
+    if not start:
+        raise ModelError(f"{path}: not a readable checkpoint, for it is empty (0 bytes)")
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"{path}: not a readable checkpoint, but a pointer of Git LFS; fetch it: git lfs pull"
+        )
+    if _is_torchscript(path):
+        raise ModelError(
+            f"{path}: not a readable PyTorch checkpoint of weights, but a TorchScript program, which could "
+            "run code. If you trust it, save its weights: "
+            "torch.save(torch.jit.load(path).state_dict(), 'weights.pt')."
+        )
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any(name.endswith("/constants.pkl") for name in names)
+
+
+def _read_safetensors(path: Path) -> object:
+    import safetensors
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({explain(error)})") from error
+
+
+def _read_pickle(path: Path) -> object:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: holds something else than tensors{_imports(path)}, or is damaged; loading it could run "
+            f"code, so it is refused. Save the weights alone: {_SAVE}."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a readable PyTorch checkpoint ({explain(error)})") from error
+
+
+def _imports(path: Path) -> str:
+    """Name what the pickle would import; the list is read without running it."""
+    import torch
+
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+    ):
+        return ""
+    return f" (it asks to import {', '.join(sorted(names)[:_LISTED])})" if names else ""

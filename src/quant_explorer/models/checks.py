@@ -1,0 +1,179 @@
+"""What a model must do to be compressed and compared, checked before anything is built of it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from quant_explorer.core.errors import ModelError, explain
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_WRAPPER = """Wrap it, and give the wrapper to --model:
+    class Logits(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.inner = your_function(num_classes)
+        def forward(self, images):
+            return self.inner(images){access}"""
+_SQUEEZE = re.compile(r"\bsqueeze\(\s*(\w+\s*)?\)")
+# A dropout that does not say whether it is in training.
+_DROPOUT = re.compile(r"\bdropout\d?d?\((?!.*training).*\)")
+_RANDOM = re.compile(r"\b(rand|randn|randint|rand_like|randn_like|bernoulli|randperm)\(")
+
+
+def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Run two black images and one; raises ModelError unless the module gives float32 (n, classes).
+
+    The module is run in eval mode and left in the mode it was in.
+    """
+    import torch
+
+    for count in (2, 1):
+        output = _run(module, torch.zeros(count, *input_shape))
+        if not isinstance(output, torch.Tensor):
+            raise ModelError(
+                f"the model returned {type(output).__name__}, not one tensor (n, {classes}). "
+                f"{_wrapper(output)}"
+            )
+        if tuple(output.shape) != (count, classes) or not output.is_floating_point():
+            raise ModelError(
+                f"the model gives {output.dtype} of shape {tuple(output.shape)} for {_images(count)}; "
+                f"the data set has {classes} classes, so it must be floating point of shape "
+                f"{(count, classes)}{_why_shape(module, output, count, classes)}"
+            )
+        if output.dtype != torch.float32:
+            raise ModelError(f"the model gives {output.dtype}. Allowed: torch.float32; call .float() on it.")
+
+
+def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) -> tuple[str, ...]:
+    """Return what a user should know of the model; raises ModelError for one that no figure can be had of.
+
+    Its parameters must be float32, and the same images must give the same outputs twice.
+    """
+    import torch
+
+    kinds = {
+        str(tensor.dtype)
+        for tensor in (*module.parameters(), *module.buffers())
+        if tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
+    if kinds:
+        raise ModelError(
+            f"--model {name}: it holds {', '.join(sorted(kinds))}. Allowed: torch.float32; "
+            "return model.float()."
+        )
+    batch = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    first, second = _run(module, batch), _run(module, batch)
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
+    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+        places = _places(module, _DROPOUT) or _places(module, _RANDOM)
+        raise ModelError(
+            f"--model {name}: the same images give other outputs the second time, also in eval mode{places}. "
+            "F.dropout needs training=self.training; nn.Dropout does it by itself."
+        )
+    sums = first.sum(1)
+    if bool((first >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-4)):
+        return (
+            f"{name} ends with a softmax (its outputs are shares that add up to 1). Accuracy is the same; "
+            "decibels and training are not, so return the logits",
+        )
+    return ()
+
+
+def initialize_lazy(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Give lazy layers their shapes by running a batch, and return what was done."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
+    if not lazy:
+        return ()
+    _run(module, torch.zeros(2, *input_shape))
+    return (f"Lazy layers got their shapes from a batch {(2, *input_shape)}: {', '.join(lazy)}",)
+
+
+def _run(module: nn.Module, batch: torch.Tensor) -> object:
+    import torch
+
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            output: object = module(batch)
+    except Exception as error:  # a user's own code: it may raise anything
+        raise ModelError(
+            f"the model cannot take a batch of shape {tuple(batch.shape)} ({explain(error)})"
+            f"{_line_of(error, module)}"
+        ) from error
+    finally:
+        module.train(was_training)
+    return output
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count > 1)}"
+
+
+def _wrapper(output: object) -> str:
+    match output:
+        case dict():
+            key = next((key for key in ("logits", "out") if key in output), next(iter(output), "logits"))
+            return _WRAPPER.format(access=f"[{key!r}]")
+        case tuple() | list():
+            return _WRAPPER.format(access="[0]")
+    if hasattr(output, "logits"):
+        return _WRAPPER.format(access=".logits")
+    return "Return the logits."
+
+
+def _why_shape(module: nn.Module, output: torch.Tensor, count: int, classes: int) -> str:
+    if output.ndim == 2 and len(output) == count:
+        return (
+            f". If its {output.shape[1]} outputs are right, --classes FILE names them, a line each, and the "
+            "data set may have some of them"
+        )
+    if count == 1 and output.ndim == 1:
+        places = _places(module, _SQUEEZE)
+        return f". A squeeze without a dimension takes the batch away too{places}; use flatten(1)"
+    if output.ndim > 2 and tuple(output.shape[:2]) == (count, classes):
+        return ". Return output.flatten(1)"
+    return ""
+
+
+def _line_of(error: Exception, module: nn.Module) -> str:
+    """Name the last line of the model's own file that an error passed through."""
+    files = {file for file, _, _ in _sources(module)}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f", at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+
+
+def _places(module: nn.Module, pattern: re.Pattern[str]) -> str:
+    """Name the lines of the model's own code that a pattern is in."""
+    found = [
+        f"{file}:{number}: {line.strip()}"
+        for file, start, lines in _sources(module)
+        for number, line in enumerate(lines, start)
+        if pattern.search(line.partition("#")[0])
+    ]
+    return f" (see {'; '.join(dict.fromkeys(found))})" if found else ""
+
+
+def _sources(module: nn.Module) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield file, first line number and lines of the classes that a model is of, but torch's own."""
+    for kind in dict.fromkeys(type(part) for part in module.modules()):
+        if kind.__module__.partition(".")[0] == "torch":
+            continue
+        try:
+            lines, start = inspect.getsourcelines(kind)
+            file = inspect.getsourcefile(kind)
+        except (OSError, TypeError):
+            continue
+        if file:
+            yield file, start, lines
