@@ -7,9 +7,9 @@ from quant_explorer.techniques.qat import QuantizationAwareTraining
 
 
 def test_defaults_are_left_out_and_the_rest_is_sorted() -> None:
-    assert create_step("qat", epochs=1) == Step("qat")
+    assert create_step("qat", epochs=1) == Step("qat", QuantizationAwareTraining.version)
     step = create_step("qat", learning_rate=0.1, epochs=2)
-    assert step == Step("qat", 1, (("epochs", 2), ("learning_rate", 0.1)))
+    assert step == Step("qat", QuantizationAwareTraining.version, (("epochs", 2), ("learning_rate", 0.1)))
     assert create_technique(step) == QuantizationAwareTraining(epochs=2, learning_rate=0.1)
 
 

@@ -6,7 +6,6 @@ Source: PyTorch, `prepare_qat_fx`, https://docs.pytorch.org/docs/2.9/quantizatio
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -22,8 +21,7 @@ from quant_explorer.techniques.qat import FakeQuantized
 from quant_explorer.tracing.functional_layers import KINDS
 from quant_explorer.tracing.left_in_float import leave_in_float
 from quant_explorer.tracing.normal_form import check, normalize
-
-_log = logging.getLogger(__name__)
+from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -43,16 +41,14 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     _require_fusible(graph.module)
     mapping = qat_mapping(spec)
     leave_in_float(mapping, graph, spec.float_layers)
-    try:
+    failed = "FX graph mode cannot prepare the model for training"
+    with explain_refusal(failed, QUANTIZE_ADVICE, LookupError):
         # Dropout and norms are modules, which switch; the rest of the graph is that of evaluation mode.
         prepared = quantize_fx.prepare_qat_fx(
             graph.module.train(), mapping, (torch.from_numpy(calibration[0]),)
         )
         _check(prepared, model, calibration[0])
         observe_activations(prepared, calibration)
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        _log.info("prepare_qat_fx: %s", error)
-        raise UnsupportedError("PyTorch's FX graph mode cannot prepare a layer for training") from error
     return FakeQuantized(
         prepared,
         restore=partial(restore_float, prepared, calibration[0]),
