@@ -11,6 +11,7 @@ from quant_explorer.cli.app import COMMANDS, app
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.settings.declaration import Setting, settings_of, shown
 from quant_explorer.core.settings.groups import (
+    DecisionRules,
     MeasurementProtocol,
     Output,
     Settings,
@@ -40,6 +41,7 @@ when this page is not current.
 _SECTIONS = {
     "What decides weights and artifacts": Settings,
     "How variants are measured": MeasurementProtocol,
+    "What counts as a difference": DecisionRules,
     "Where everything goes": Output,
     "What a sweep tries": SweepGrid,
     "What a sweep is held against, and what its estimates rest on": SweepBudgets,

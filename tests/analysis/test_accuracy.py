@@ -72,7 +72,13 @@ def test_a_class_that_was_not_scored_has_a_reason() -> None:
 def test_without_a_common_image_nothing_is_compared() -> None:
     accuracy = accuracy_of(hits([], ALL[:10]), 10, SPLIT, hits([], ALL[10:]), is_baseline=False)
     assert accuracy.verdict is None
-    assert set(accuracy.reasons) == {"diff_pp", "diff_ci_pp", "mcnemar_p", "verdict"}
+    assert set(accuracy.reasons) == {
+        "diff_pp",
+        "diff_ci_pp",
+        "mcnemar_p",
+        "verdict",
+        "non_inferiority",
+    }
 
 
 def test_an_untrained_variant_is_right_where_the_baseline_agrees() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,19 +31,21 @@ def test_the_baseline_is_first_then_the_frontier_then_the_others_by_latency(tmp_
 
 
 def test_the_columns_are_those_of_the_report(tmp_path: Path) -> None:
-    table = pareto_table(ranked(tmp_path, (*ORDINARY, BROKEN)), "small_cnn")
+    table = pareto_table(ranked(tmp_path, (*ORDINARY, Played("close", 0.9, wrong=41), BROKEN)), "small_cnn")
     assert table.headings == (
         "config",
         "size_kb",
         "size_ratio",
         "p50_lat_ms_b1",
         "latency_speedup",
+        "speedup_same_runtime",
         "top1_acc",
         "acc_diff_pp",
+        "margin_0.5_pp",
         "mem_peak_mb",
         "pareto_optimal",
     )
-    assert {row[0] for row in table.rows} == {one.config for one in ORDINARY}
+    assert {row[0] for row in table.rows} == {*(one.config for one in ORDINARY), "close"}
     cells = cells_of(table, ORDINARY[2].config)
     assert cells["size_kb"] == "250.0"
     assert cells["size_ratio"] == "0.250"
@@ -51,6 +54,9 @@ def test_the_columns_are_those_of_the_report(tmp_path: Path) -> None:
     assert cells["top1_acc"] == "80.00 [75.80, 83.63]"
     assert cells["acc_diff_pp"].startswith("-10.00 [")
     assert cells["acc_diff_pp"].endswith("] loss")
+    assert cells["margin_0.5_pp"] == "worse"
+    assert re.fullmatch(r"not shown \([\d,]+ images more\)", cells_of(table, "close")["margin_0.5_pp"])
+    assert cells_of(table, BASELINE.config)["margin_0.5_pp"] == "within"
     assert cells["mem_peak_mb"] == "50.0"
     assert cells["pareto_optimal"] == "yes (1.00)"
 

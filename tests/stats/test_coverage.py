@@ -19,13 +19,13 @@ from quant_explorer.pipeline.timing.comparison import interleave
 from quant_explorer.stats.intervals import (
     ROUNDS_AFTER_PRECISION,
     Interval,
-    compare_paired,
     mean_interval,
     mean_of_changes,
     median_interval,
     quotient_interval,
     wilson,
 )
+from quant_explorer.stats.paired import compare_paired
 
 COMPARISONS = 2_000
 SPEEDUP = 1.35

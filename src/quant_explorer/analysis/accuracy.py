@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 
 from quant_explorer.analysis.results import Accuracy, Agreement, ClassAccuracy
 from quant_explorer.core.measurement import Measurement, Predictions, ReportSplit
-from quant_explorer.stats.intervals import Interval, PairedAccuracy, compare_paired, holm, wilson
+from quant_explorer.core.settings.groups import MARGIN_PP
+from quant_explorer.stats.intervals import CONFIDENCE, Interval, holm, wilson
+from quant_explorer.stats.paired import (
+    NonInferiority,
+    PairedAccuracy,
+    compare_paired,
+    judge_margin,
+)
 
 SIGNIFICANCE = 0.05
-PAIRED = ("diff_pp", "diff_ci_pp", "mcnemar_p", "verdict")
+PAIRED = ("diff_pp", "diff_ci_pp", "mcnemar_p", "verdict", "non_inferiority")
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,14 @@ def find_hits(predictions: Predictions, split: ReportSplit, baseline: Prediction
 
 
 def accuracy_of(
-    hits: Hits, top5_hits: int, split: ReportSplit, baseline: Hits | None, *, is_baseline: bool
+    hits: Hits,
+    top5_hits: int,
+    split: ReportSplit,
+    baseline: Hits | None,
+    *,
+    is_baseline: bool,
+    margin_pp: float = MARGIN_PP,
+    confidence: float = CONFIDENCE,
 ) -> Accuracy:
     """Derive a trained variant's accuracy, and its paired comparison with the baseline where there is one."""
     images, reasons = len(hits.right), {}
@@ -70,12 +84,12 @@ def accuracy_of(
     if is_baseline:
         paired = PairedAccuracy(0.0, Interval(0.0, 0.0), 1.0, "tie")
     elif baseline and len(common):
-        paired = compare_paired(hits.at(common), baseline.at(common))
+        paired = compare_paired(hits.at(common), baseline.at(common), confidence)
     else:
         reasons = dict.fromkeys(PAIRED, "no FP32 baseline was scored on the same images")
     return Accuracy(
         top1=float(hits.right.mean()),
-        top1_ci=wilson(int(hits.right.sum()), images),
+        top1_ci=wilson(int(hits.right.sum()), images, confidence),
         top5=top5_hits / images,
         images=images,
         per_class=_per_class(hits, split, baseline, common),
@@ -84,11 +98,20 @@ def accuracy_of(
         diff_ci_pp=paired.interval_pp if paired else None,
         mcnemar_p=paired.mcnemar_p if paired else None,
         verdict=paired.verdict if paired else None,
+        non_inferiority=(
+            NonInferiority(margin_pp, "within the margin")
+            if is_baseline
+            else judge_margin(paired.gained, paired.lost, len(common), margin_pp, confidence)
+            if paired
+            else None
+        ),
         reasons=reasons,
     )
 
 
-def agreement_of(hits: Hits, sqnr_db: float | None, *, is_baseline: bool) -> Agreement:
+def agreement_of(
+    hits: Hits, sqnr_db: float | None, *, is_baseline: bool, confidence: float = CONFIDENCE
+) -> Agreement:
     """Derive an untrained variant's agreement with the baseline."""
     images, right = len(hits.right), int(hits.right.sum())
     missing = (
@@ -97,7 +120,7 @@ def agreement_of(hits: Hits, sqnr_db: float | None, *, is_baseline: bool) -> Agr
     return Agreement(
         top1_agreement=right / images,
         # The baseline agrees with itself by definition: there is nothing to estimate.
-        top1_agreement_ci=Interval(1.0, 1.0) if is_baseline else wilson(right, images),
+        top1_agreement_ci=Interval(1.0, 1.0) if is_baseline else wilson(right, images, confidence),
         images=images,
         sqnr_db=sqnr_db,
         reasons={"sqnr_db": missing} if sqnr_db is None else {},

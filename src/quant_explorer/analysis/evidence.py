@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
-from quant_explorer.core.measurement import Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.measurement import EnergyBlock, Measurement, ReportSplit, Round, Status, TimingEnd
 from quant_explorer.core.study import Study
+from quant_explorer.stats.intervals import CONFIDENCE
 
 BASELINE_RUNTIME = "eager"
 
@@ -31,6 +32,7 @@ class Evidence:
     ends: tuple[TimingEnd, ...]
     hits: dict[str, Hits]
     splits: dict[str, ReportSplit]
+    confidence: float = CONFIDENCE
 
     @property
     def trained(self) -> bool:
@@ -50,6 +52,10 @@ class Evidence:
                 return one.variant.digest if one.status is Status.OK else None
         return None
 
+    def energy(self, digest: str) -> tuple[EnergyBlock, ...]:
+        """The blocks of calls whose energy was counted, of one variant."""
+        return next((one.energy for one in self.measurements if one.variant.digest == digest), ())
+
     def is_baseline(self, measurement: Measurement) -> bool:
         """Whether `measurement` is the one that all others are compared with."""
         return self.baseline is not None and measurement.variant == self.baseline.variant
@@ -61,12 +67,16 @@ class Evidence:
 
 
 def gather(
-    study: Study, environment: str, baseline_config: str, batch_sizes: Sequence[int]
+    study: Study,
+    environment: str,
+    baseline_config: str,
+    batch_sizes: Sequence[int],
+    confidence: float = CONFIDENCE,
 ) -> tuple[Evidence, ...]:
     """Join the records of one environment, one Evidence a model, in the order first seen.
 
     Of several measurements with one name the latest counts. `batch_sizes` are those that were asked for;
-    others that were timed are there too.
+    others that were timed are there too. `confidence` is that of the intervals that will be derived.
     """
     latest: dict[tuple[str, str], Measurement] = {}
     for record in study.records:
@@ -87,6 +97,7 @@ def gather(
             ends,
             study.splits,
             baseline_config,
+            confidence,
         )
         for model in models
     )
@@ -98,6 +109,7 @@ def _join(
     ends: Sequence[TimingEnd],
     splits: dict[str, ReportSplit],
     baseline_config: str,
+    confidence: float,
 ) -> Evidence:
     model = measurements[0].variant.model
     baseline, no_baseline = _find_baseline(measurements, baseline_config)
@@ -109,10 +121,13 @@ def _join(
         baseline=baseline,
         no_baseline=no_baseline,
         baseline_config=baseline_config,
-        timings={batch: collect_timings(some, compared_with, digests) for batch, some in rounds.items()},
+        timings={
+            batch: collect_timings(some, compared_with, digests, confidence) for batch, some in rounds.items()
+        },
         ends=tuple(end for end in ends if end.baseline == compared_with),
         hits=_score(measurements, splits, baseline),
         splits=splits,
+        confidence=confidence,
     )
 
 

@@ -13,6 +13,7 @@ from quant_explorer.analysis.results import Latency, TwinCheck
 from quant_explorer.core.measurement import Round, TimingEnd, twin_key
 from quant_explorer.stats.contrasts import log_contrasts
 from quant_explorer.stats.intervals import (
+    CONFIDENCE,
     FEWEST_FOR_QUOTIENT,
     Interval,
     median_interval,
@@ -39,6 +40,7 @@ class Timings:
     rounds: tuple[Round, ...]
     contrasts: dict[str, NDArray[np.float64]]
     baseline_s: NDArray[np.float64]
+    confidence: float = CONFIDENCE
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -92,16 +94,18 @@ class Timings:
         ratios = np.exp(-self.log_ratios(digest, reference))
         shared = ratios[np.isfinite(ratios)]
         if len(shared) >= MIN_ROUNDS:
-            return median_interval(shared)
+            return median_interval(shared, self.confidence)
         if not len(shared):
             own, other = (np.exp(-self.log_ratios(one, self.baseline)) for one in (digest, reference))
             own, other = own[np.isfinite(own)], other[np.isfinite(other)]
             if min(len(own), len(other)) >= FEWEST_FOR_QUOTIENT:
-                return quotient_interval(own, other)
+                return quotient_interval(own, other, self.confidence)
         return f"needs at least {MIN_ROUNDS} rounds that timed both, has {len(shared)}"
 
 
-def collect_timings(rounds: Iterable[Round], baseline: str, digests: Iterable[str]) -> Timings:
+def collect_timings(
+    rounds: Iterable[Round], baseline: str, digests: Iterable[str], confidence: float = CONFIDENCE
+) -> Timings:
     """Gather the rounds in which any of `digests` was timed; `baseline` is the digest compared with."""
     keys = (*sorted({*digests, baseline}), twin_key(baseline))
     kept = tuple(one for one in rounds if not one.keys.isdisjoint(keys))
@@ -114,7 +118,7 @@ def collect_timings(rounds: Iterable[Round], baseline: str, digests: Iterable[st
             for key in contrasts.keys() & found.keys():
                 contrasts[key][number, place] = found[key]
     baseline_s = np.array([_median_s(one.calls_ns(baseline)) for one in kept])
-    return Timings(baseline, kept, contrasts, baseline_s)
+    return Timings(baseline, kept, contrasts, baseline_s, confidence)
 
 
 def no_latency(reason: str) -> Latency:
@@ -134,7 +138,7 @@ def latency_of(timings: Timings, digest: str, same_runtime: str | None, *, settl
     calls_s = timings.calls_s(digest)
     p50_s, p50_ci_s = float(np.median(timed)), None
     if len(timed) >= MIN_ROUNDS:
-        p50_s, p50_ci_s = median_interval(timed)
+        p50_s, p50_ci_s = median_interval(timed, timings.confidence)
     else:
         reasons["p50_ci_s"] = f"needs at least {MIN_ROUNDS} rounds, has {len(timed)}"
     p95_s, p99_s = (_tail(calls_s, q, reasons) for q in (95, 99))
@@ -170,7 +174,7 @@ def check_twins(
         reasons = {} if stops else {"stopped_by": "the rounds did not reach their end"}
         ratio, interval, separable = None, None, None
         if both.sum() >= MIN_ROUNDS:
-            ratio, interval = median_interval(ratios[both])
+            ratio, interval = median_interval(ratios[both], timings.confidence)
             separable = not interval.contains(1.0)
         else:
             reasons |= dict.fromkeys(("ratio", "ratio_ci", "separable"), _too_few(int(both.sum())))

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quant_explorer.analysis.accuracy import ranked_values
+from quant_explorer.analysis.answer import find_answer
+from quant_explorer.analysis.decision import Candidates
 from quant_explorer.analysis.distrust import list_distrust
 from quant_explorer.analysis.evidence import Evidence, gather
+from quant_explorer.analysis.groups import find_groups
 from quant_explorer.analysis.latency import check_twins
 from quant_explorer.analysis.picks import pick
 from quant_explorer.analysis.place import Contender, default_objectives, find_places
-from quant_explorer.analysis.results import SCHEMA_VERSION, Place, Results, RunInfo, VariantResult
+from quant_explorer.analysis.results import SCHEMA_VERSION, Answer, Place, Results, RunInfo, VariantResult
 from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Environment, Measurement, Status
 from quant_explorer.core.study import Study
 from quant_explorer.stats.frontier import Objective
+from quant_explorer.stats.intervals import CONFIDENCE
 
 
 def summarize(
@@ -29,6 +33,15 @@ def summarize(
     `draws` is how often rounds and images are resampled for the frontier probabilities. Raises StudyError for
     a study without measurements, and for one that measured in an environment it does not describe.
     """
+    order = order_environments(study, run)
+    return tuple(
+        _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
+        for place, one in enumerate(order)
+    )
+
+
+def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
+    """Return where a study was measured, the environment that counts first; raises as `summarize` does."""
     measured = {record.environment for record in study.records if isinstance(record, Measurement)}
     if not measured:
         raise StudyError(f"{study.path}: no measurements; run a pipeline or bench on this run folder first")
@@ -36,11 +49,25 @@ def summarize(
     if unknown:
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
     latest_first = [one for one in reversed(study.visits) if one.digest in measured]
-    order = sorted(latest_first, key=lambda one: one.threads != run.protocol.threads)
+    return tuple(sorted(latest_first, key=lambda one: one.threads != run.protocol.threads))
+
+
+def gather_candidates(
+    study: Study, run: RunInfo, *, confidence: float = CONFIDENCE, baseline_config: str = "fp32_baseline"
+) -> tuple[Candidates, ...]:
+    """Derive the variants of each model in the first environment, without their places on a frontier.
+
+    Raises StudyError as `summarize` does.
+    """
+    environment = order_environments(study, run)[0].digest
     return tuple(
-        _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
-        for place, one in enumerate(order)
+        Candidates(_describe(evidence, run), evidence)
+        for evidence in gather(study, environment, baseline_config, run.protocol.batch_sizes, confidence)
     )
+
+
+def _describe(evidence: Evidence, run: RunInfo) -> tuple[VariantResult, ...]:
+    return tuple(describe_variant(evidence, one, run.rules.margin_pp) for one in evidence.measurements)
 
 
 def _summarize_environment(
@@ -53,13 +80,19 @@ def _summarize_environment(
 ) -> Results:
     gathered = gather(study, environment.digest, baseline_config, run.protocol.batch_sizes)
     variants: list[VariantResult] = []
+    answers: list[Answer] = []
     objectives: dict[Objective, None] = {}
     for evidence in gathered:
         axes = default_objectives(run.ranked_batch, trained=evidence.trained)
         objectives |= dict.fromkeys(axes)
-        described = [describe_variant(evidence, one) for one in evidence.measurements]
+        described = _describe(evidence, run)
         places = _rank(evidence, described, axes, run.ranked_batch, draws)
-        variants += [replace(one, frontier=places[one.digest]) for one in described]
+        placed = tuple(replace(one, frontier=places[one.digest]) for one in described)
+        groups = find_groups(placed, evidence, run.ranked_batch, run.rules)
+        variants += [
+            replace(one, frontier=replace(one.frontier, group=groups.get(one.digest, ""))) for one in placed
+        ]
+        answers.append(find_answer(Candidates(placed, evidence), run))
     aa = tuple(
         check
         for evidence in gathered
@@ -83,6 +116,7 @@ def _summarize_environment(
         aa=aa,
         picks=picks,
         distrust=list_distrust(variants, aa, run, environment, others),
+        answers=tuple(answers),
     )
 
 

@@ -11,9 +11,10 @@ from typing import Literal
 
 from quant_explorer.core.measurement import Environment, FileSize, Status
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
+from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.stats.frontier import Objective
-from quant_explorer.stats.intervals import Interval, Verdict
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.paired import NonInferiority, Verdict
 
 SCHEMA_VERSION = 2
 
@@ -34,6 +35,7 @@ class RunInfo:
     data_digest: str = ""
     version: str = ""
     unrecorded: tuple[str, ...] = ()
+    rules: DecisionRules = field(default_factory=DecisionRules)
 
     @property
     def ranked_batch(self) -> int:
@@ -107,7 +109,8 @@ class Accuracy:
     """Accuracy on the `images` of the report split this variant was scored on.
 
     `diff_pp` is the paired difference to the baseline in percentage points, on the `paired_images` both
-    were scored on. `verdict` is "tie" whenever `diff_ci_pp` holds 0.
+    were scored on. `verdict` is "tie" whenever `diff_ci_pp` holds 0; `non_inferiority` holds that interval
+    against the run's margin.
     """
 
     top1: float
@@ -120,6 +123,7 @@ class Accuracy:
     diff_ci_pp: Interval | None = None
     mcnemar_p: float | None = None
     verdict: Verdict | None = None
+    non_inferiority: NonInferiority | None = None
     reasons: Reasons = field(default_factory=dict)
 
 
@@ -145,12 +149,17 @@ class ExecutedMacs:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a variant stands among those of its model; `reason` says why it is not ranked."""
+    """Where a variant stands among those of its model; `reason` says why it is not ranked.
+
+    `group` names the representative of those on the frontier that nothing measured shows to be better than
+    it; it is empty off the frontier.
+    """
 
     on_frontier: bool | None = None
     probability: float | None = None
     dominated_by: tuple[str, ...] = ()
     reason: str | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,18 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What to ship of one model by the rules of the run: the first of the names, the others tie with it.
+
+    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Results:
     """One environment's results. `others` are those of other environments, each ranked by itself."""
 
@@ -245,12 +266,17 @@ class Results:
     aa: tuple[TwinCheck, ...]
     picks: tuple[Pick, ...]
     distrust: tuple[str, ...]
+    answers: tuple[Answer, ...] = ()
     others: tuple[Results, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models that have variants, in the order first seen."""
         return tuple(dict.fromkeys(variant.model for variant in self.variants))
+
+    def answer_of(self, model: str) -> Answer | None:
+        """The answer of one model; None in a document of an earlier version."""
+        return next((answer for answer in self.answers if answer.model == model), None)
 
     def of_model(self, model: str) -> tuple[VariantResult, ...]:
         """The variants of one model."""

@@ -19,12 +19,15 @@ from quant_explorer.analysis.results import (
     VariantResult,
 )
 from quant_explorer.core.measurement import Measurement, Status
+from quant_explorer.core.settings.groups import MARGIN_PP
 
 
-def describe_variant(evidence: Evidence, measurement: Measurement) -> VariantResult:
+def describe_variant(
+    evidence: Evidence, measurement: Measurement, margin_pp: float = MARGIN_PP
+) -> VariantResult:
     """Derive everything the report says of one variant but its place among the others."""
     variant = measurement.variant
-    accuracy, agreement, reasons = _accuracy(evidence, measurement)
+    accuracy, agreement, reasons = _accuracy(evidence, measurement, margin_pp)
     cold_start_s = statistics.median(measurement.cold_start_s) if measurement.cold_start_s else None
     if cold_start_s is None:
         reasons["cold_start_s"] = _why_missing(measurement, "no cold start was recorded")
@@ -99,7 +102,7 @@ def _executed(measurement: Measurement) -> ExecutedMacs:
 
 
 def _accuracy(
-    evidence: Evidence, measurement: Measurement
+    evidence: Evidence, measurement: Measurement, margin_pp: float
 ) -> tuple[Accuracy | None, Agreement | None, Reasons]:
     unscored = why_unscored(measurement, evidence.splits)
     predictions, hits = measurement.predictions, evidence.hits.get(measurement.variant.digest)
@@ -112,11 +115,21 @@ def _accuracy(
         missing = evidence.no_baseline or "it shares no image with the baseline"
         return None, None, {"accuracy": untrained, "agreement": missing}
     if not predictions.trained:
-        agreement = agreement_of(hits, predictions.sqnr_db, is_baseline=is_baseline)
+        agreement = agreement_of(
+            hits, predictions.sqnr_db, is_baseline=is_baseline, confidence=evidence.confidence
+        )
         return None, agreement, {"accuracy": untrained}
     reference = evidence.baseline_hits if evidence.same_split(measurement.variant.digest) else None
     split = evidence.splits[measurement.split]
-    accuracy = accuracy_of(hits, predictions.top5_hits, split, reference, is_baseline=is_baseline)
+    accuracy = accuracy_of(
+        hits,
+        predictions.top5_hits,
+        split,
+        reference,
+        is_baseline=is_baseline,
+        margin_pp=margin_pp,
+        confidence=evidence.confidence,
+    )
     return accuracy, None, {"agreement": "a trained model has an accuracy instead"}
 
 

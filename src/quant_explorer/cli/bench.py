@@ -11,6 +11,7 @@ from quant_explorer.cli.options import (
     config_option,
     json_option,
     protocol_options,
+    rules_options,
     run_options,
     runtime_option,
 )
@@ -21,6 +22,7 @@ from quant_explorer.core.settings.declaration import Value
 @config_option(required=True)
 @runtime_option("eager")
 @protocol_options
+@rules_options
 @run_options
 @json_option
 def command(

@@ -10,6 +10,7 @@ from quant_explorer.cli.options import (
     config_option,
     json_option,
     protocol_options,
+    rules_options,
     run_options,
     runtime_option,
 )
@@ -20,6 +21,7 @@ from quant_explorer.core.settings.declaration import Value
 @config_option(required=True)
 @runtime_option("eager")
 @protocol_options
+@rules_options
 @run_options
 @json_option
 def command(
@@ -48,5 +50,5 @@ def measure_configs(
 
     with open_session(run_dir, given) as session:
         outcome = session.explore(configs, runtimes, until=Until.TIMED if timed else Until.MEASURED)
-        write_and_show(session.run, session.study, session.wanted, multi=False, as_json=as_json)
+        write_and_show(session.run, session.study, session.wanted, given, multi=False, as_json=as_json)
     return exit_code(outcome)

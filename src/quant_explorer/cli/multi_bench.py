@@ -58,5 +58,5 @@ def command(
                 configs or CONFIGS, runtimes, until=Until.TIMED, model=model, train=train
             )
             failed = max(failed, exit_code(outcome))
-        write_and_show(session.run, session.study, session.wanted, multi=True, as_json=as_json)
+        write_and_show(session.run, session.study, session.wanted, given, multi=True, as_json=as_json)
     return failed

@@ -12,6 +12,7 @@ import click
 from quant_explorer.cli.console import verbosity
 from quant_explorer.core.settings.declaration import Scalar, Setting, Value, declared_of, merge, settings_of
 from quant_explorer.core.settings.groups import (
+    DecisionRules,
     MeasurementProtocol,
     Output,
     Settings,
@@ -138,9 +139,19 @@ def protocol_options(command: F) -> F:
     return _add(command, *map(option, declared_of(MeasurementProtocol())))
 
 
+def rules_options(command: F) -> F:
+    """Add what counts as a difference when variants are chosen."""
+    return _add(command, *map(option, declared_of(DecisionRules())))
+
+
 def multi_options(command: F, protocol: MeasurementProtocol) -> F:
     """Add what run_options and protocol_options add, of several models and with other defaults."""
-    declared = (*declared_of(protocol), *declared_of(Settings()), *declared_of(Output()))
+    declared = (
+        *declared_of(protocol),
+        *declared_of(DecisionRules()),
+        *declared_of(Settings()),
+        *declared_of(Output()),
+    )
     return _add(command, *(option(one) for one in declared if one.name != "model"), *_VERBOSITY)
 
 

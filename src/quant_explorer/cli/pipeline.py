@@ -10,6 +10,7 @@ from quant_explorer.cli.options import (
     config_option,
     json_option,
     protocol_options,
+    rules_options,
     run_options,
     runtime_option,
 )
@@ -30,6 +31,7 @@ TINY: dict[str, Value] = {
 @config_option(required=False)
 @runtime_option("all")
 @protocol_options
+@rules_options
 @run_options
 @json_option
 def command(
@@ -52,5 +54,5 @@ def command(
         given = {name: TINY.get(name) if value is None else value for name, value in given.items()}
     with open_session(run_dir, given, suffix="-tiny" if tiny else "") as session:
         outcome = session.explore(configs or CONFIGURATIONS, runtimes, until=Until.TIMED)
-        write_and_show(session.run, session.study, session.wanted, multi=False, as_json=as_json)
+        write_and_show(session.run, session.study, session.wanted, given, multi=False, as_json=as_json)
     return exit_code(outcome)

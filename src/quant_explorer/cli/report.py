@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import MULTI, json_option, resolve, run_options
+from quant_explorer.cli.options import MULTI, json_option, resolve, rules_options, run_options
 from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()
+@rules_options
 @run_options
 @json_option
 def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
@@ -25,5 +26,5 @@ def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
         raise StudyError(f"{run.study}: there is no study yet; `quant-explorer pipeline` makes one")
     run.require_same_settings(wanted)
     multi = wanted.settings.model == MULTI
-    write_and_show(run, run.load_study(), wanted, multi=multi, as_json=as_json)
+    write_and_show(run, run.load_study(), wanted, given, multi=multi, as_json=as_json)
     return 0

@@ -13,7 +13,8 @@ import msgspec
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.measurement import Environment
-from quant_explorer.core.settings.declaration import Value
+from quant_explorer.core.settings.declaration import Value, merge
+from quant_explorer.core.settings.groups import DecisionRules
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
@@ -133,7 +134,7 @@ def _check(wanted: RunDescription) -> None:
         select_engine(settings.engine)
 
 
-def run_info(study: Study, wanted: RunDescription) -> RunInfo:
+def run_info(study: Study, wanted: RunDescription, rules: DecisionRules) -> RunInfo:
     """Return what a report says of the run."""
     from quant_explorer import __version__
     from quant_explorer.analysis.results import RunInfo
@@ -143,16 +144,25 @@ def run_info(study: Study, wanted: RunDescription) -> RunInfo:
         wanted.protocol,
         data_digest=", ".join(sorted(study.splits)),
         version=__version__,
+        rules=rules,
     )
 
 
 def write_and_show(
-    run: RunFolder, study: Study, wanted: RunDescription, *, multi: bool, as_json: bool
+    run: RunFolder,
+    study: Study,
+    wanted: RunDescription,
+    given: Mapping[str, Value],
+    *,
+    multi: bool,
+    as_json: bool,
 ) -> Results:
-    """Write the report of a run and print its tables, or its figures as JSON."""
+    """Write the report of a run and print it, or its figures as JSON; `given` may hold decision rules."""
     from quant_explorer.report.render import encode_results, write_report
 
-    results = write_report(study, run_info(study, wanted), run.report, multi=multi)
+    results = write_report(
+        study, run_info(study, wanted, merge(DecisionRules(), given)), run.report, multi=multi
+    )
     if as_json:
         output.file.write(encode_results(results).decode())
     else:

@@ -199,5 +199,5 @@ class _Sweep:
         from quant_explorer.report.render import write_report
         from quant_explorer.report.sweep.files import examine_seed
 
-        results = write_report(study, run_info(study, described), run.report, multi=False)
+        results = write_report(study, run_info(study, described, self.plan.rules), run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)

@@ -9,7 +9,7 @@ from functools import partial
 
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.units import format_kb, format_mb, format_ms, format_percent
+from quant_explorer.core.units import format_count, format_kb, format_mb, format_ms, format_percent
 from quant_explorer.stats.intervals import Interval
 
 MISSING = "n/a"
@@ -46,7 +46,9 @@ def pareto_table(results: Results, model: str) -> Table:
         Column("size_ratio", lambda one: MISSING if one.size.ratio is None else f"{one.size.ratio:.3f}"),
         Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)),
         Column("latency_speedup", partial(_speedup, batch=batch)),
+        Column("speedup_same_runtime", partial(_same_runtime, batch=batch)),
         *(ACCURACY_COLUMNS if trained else AGREEMENT_COLUMNS),
+        *((_margin_column(results),) if trained else ()),
         *((Column("images", lambda one: f"{one.scored_images:,}"),) if len(counts) > 1 else ()),
         Column("mem_peak_mb", partial(_memory, batch=batch)),
         Column("pareto_optimal", _optimal, numeric=False),
@@ -64,7 +66,6 @@ def detail_table(results: Results, model: str) -> Table:
         columns.append(Column(f"latency_speedup_b{batch}", partial(_speedup, batch=batch)))
     columns += [
         Column(f"p95_lat_ms_b{ranked}", partial(_p95, batch=str(ranked))),
-        Column(f"speedup_same_runtime_b{ranked}", partial(_same_runtime, batch=str(ranked))),
         Column("cold_start_ms", lambda one: _optional(one.cold_start_s, format_ms)),
     ]
     if largest != ranked:
@@ -167,6 +168,19 @@ def _difference(variant: VariantResult) -> str:
     if accuracy is None or accuracy.diff_pp is None:
         return MISSING
     return f"{with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, _signed)} {accuracy.verdict}"
+
+
+def _margin_column(results: Results) -> Column:
+    return Column(f"margin_{results.run.rules.margin_pp:g}_pp", _margin, numeric=False)
+
+
+def _margin(variant: VariantResult) -> str:
+    found = variant.accuracy.non_inferiority if variant.accuracy else None
+    if found is None:
+        return MISSING
+    if found.more_images:
+        return f"not shown ({format_count(found.more_images, 'image')} more)"
+    return "within" if found.verdict == "within the margin" else found.verdict
 
 
 def _signed(value: float) -> str:

@@ -14,9 +14,13 @@ _NAMED = 3
 LEGEND = (
     "Figures are `point [95 % interval]`. size_kb: all files a deployment needs, in 1,000 bytes; size_ratio: "
     "to the baseline's. p50_lat_ms: median of the rounds' median calls, at the baseline's level where not "
-    "all were timed in the same rounds. latency_speedup: baseline over variant, paired within rounds. "
+    "all were timed in the same rounds. latency_speedup: baseline over variant, paired within rounds; "
+    "speedup_same_runtime: the same against FP32 in the variant's own runtime, which is what the lower "
+    "precision or the pruning gives. "
     "top1_acc in per cent; acc_diff_pp: paired difference to the baseline in percentage points, a tie when "
-    "its interval holds 0. mem_peak_mb: peak resident memory above that of the empty runtime. "
+    "its interval holds 0. margin: `within` when that interval's bad end loses no more than the margin, "
+    "`worse` when its good end loses more, otherwise `not shown`, with the number of images more that would "
+    "settle it. mem_peak_mb: peak resident memory above that of the empty runtime. "
     "pareto_optimal: on the frontier of size, latency and accuracy, with the share of joint resamplings in "
     "which it is."
 )

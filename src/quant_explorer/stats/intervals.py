@@ -1,15 +1,15 @@
-"""Intervals and paired tests, thin over SciPy.
+"""Intervals, thin over SciPy.
 
-Every interval is a 95 % interval. `tests/stats/test_coverage.py` checks by simulation with a known
-truth that each holds it between 93 and 97 % of the time. SciPy is imported where it is used: it takes
-longer to import than most commands take to run.
+Every interval is a 95 % interval unless another confidence is asked for. `tests/stats/test_coverage.py`
+checks by simulation with a known truth that each holds it between 93 and 97 % of the time. SciPy is imported
+where it is used: it takes longer to import than most commands take to run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, log2, sqrt
 from typing import Final, Literal
 
 import numpy as np
@@ -30,12 +30,10 @@ rounds 93.0 %, half as many again 93.3 %, two consecutive narrow intervals 91.8 
 FEWEST_FOR_QUOTIENT: Final = 6
 """Rounds of each of two groups below which `quotient_interval` would be too narrow."""
 
-_FEWEST_FOR_ORDER_STATISTICS: Final = 6
 _QUOTIENT_DRAWS: Final = 2000
-_QUOTIENT_CONFIDENCE: Final = 0.94
+_TAIL_DRAWS: Final = 500
+_QUOTIENT_EXCESS: Final = 0.01
 _MORE_CALLS_THAN: Final[dict[int, int]] = {95: 130, 99: 662}
-
-Verdict = Literal["tie", "gain", "loss"]
 
 
 @dataclass(frozen=True)
@@ -59,22 +57,8 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-@dataclass(frozen=True)
-class PairedAccuracy:
-    """An accuracy compared with a reference on the same images.
-
-    `diff_pp` (variant minus reference) and `interval_pp` are in percentage points. `verdict` is "tie"
-    whenever the interval holds 0, else the sign of the difference.
-    """
-
-    diff_pp: float
-    interval_pp: Interval
-    mcnemar_p: float
-    verdict: Verdict
-
-
-def wilson(successes: int, total: int) -> Interval:
-    """95 % score interval of a proportion, in [0, 1].
+def wilson(successes: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """Score interval of a proportion, in [0, 1].
 
     Raises ValueError when `total` is not positive or `successes` is not in [0, total].
     Source: Wilson (1927), J. Am. Stat. Assoc. 22(158); `scipy.stats.binomtest`.
@@ -83,56 +67,8 @@ def wilson(successes: int, total: int) -> Interval:
 
     if total <= 0 or not 0 <= successes <= total:
         raise ValueError(f"need 0 <= successes <= total and total > 0, got {successes} of {total}")
-    ends = binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")
+    ends = binomtest(successes, total).proportion_ci(confidence, method="wilson")
     return Interval(float(ends.low), float(ends.high))
-
-
-def compare_paired(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> PairedAccuracy:
-    """Compare which images a variant and its reference got right; both of shape (n_images,).
-
-    The interval is Tango's score interval of a paired difference (Stat. Med. 17, 1998): at 0 it agrees
-    with McNemar's test without continuity correction. The p-value is McNemar's exact one: a two-sided
-    binomial test on the images that only one of the two got right; 1.0 when there are none. The p-value
-    is the more conservative of the two, so that a bare gain or loss may have one a little over 0.05.
-    Coverage by simulation, 200 to 10,000 images: 94.2 to 96.7 % where at least three discordant images are
-    expected, up to 99.9 % where fewer are. The adjusted Wald interval of Bonett and Price (2012) is wider
-    than it says for longer: 96.7 to 100 % where ten or fewer are expected.
-    Raises ValueError when the arrays are empty, not boolean or of different shapes.
-    """
-    from scipy.stats import binomtest
-
-    if correct.ndim != 1 or correct.shape != reference.shape or correct.size == 0:
-        raise ValueError(f"need two equal, non-empty 1-D arrays, got {correct.shape} and {reference.shape}")
-    if correct.dtype != np.bool_ or reference.dtype != np.bool_:
-        raise ValueError(f"need boolean arrays, got {correct.dtype} and {reference.dtype}")
-    gained = int(np.count_nonzero(correct & ~reference))
-    lost = int(np.count_nonzero(~correct & reference))
-    difference = (gained - lost) / correct.size
-    share = _tango(gained, lost, correct.size)
-    discordant = gained + lost
-    p_value = float(binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
-    verdict: Verdict = "tie" if share.contains(0.0) else "gain" if difference > 0 else "loss"
-    return PairedAccuracy(100 * difference, Interval(100 * share.low, 100 * share.high), p_value, verdict)
-
-
-def _tango(gained: int, lost: int, total: int) -> Interval:
-    """Invert Tango's (1998) score test: the differences that the counts do not reject at 5 %."""
-    from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    critical = float(norm.ppf((1 + CONFIDENCE) / 2))
-    observed = (gained - lost) / total
-
-    def score(difference: float) -> float:
-        linear = (2 * total - gained + lost) * difference - gained - lost
-        constant = -lost * difference * (1 - difference)
-        lost_share = (sqrt(max(linear**2 - 8 * total * constant, 0.0)) - linear) / (4 * total)
-        variance = max(total * (2 * lost_share + difference * (1 - difference)), 1e-300)
-        return (gained - lost - total * difference) / sqrt(variance)
-
-    low = -1.0 if observed == -1.0 else brentq(lambda d: score(d) - critical, -1.0, observed)
-    high = 1.0 if observed == 1.0 else brentq(lambda d: score(d) + critical, observed, 1.0)
-    return Interval(float(low), float(high))
 
 
 def mean_of_changes(changes: NDArray[np.float64]) -> tuple[float, Interval]:
@@ -179,8 +115,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
-    """Median of the rounds' values (positive, shape (n_rounds,)) and its 95 % interval.
+def median_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, Interval]:
+    """Median of the rounds' values (positive, shape (n_rounds,)) and its interval, of 95 % by default.
 
     Rounds are the independent unit. The interval lies between order statistics, interpolated:
     Hettmansperger and Sheather (1986), Stat. Probab. Lett. 4(2), as `scipy.stats.mstats.median_cihs`. The
@@ -192,24 +128,28 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, Interval]:
     95.6 %, BCa 91.6 to 96.0 %, basic 79.4 to 90.2 %, smoothed 94.6 to 98.0 %, Student's t with the
     Maritz-Jarrett standard error 93.8 to 99.9 %.
     Below 6 rounds no two order statistics enclose a median with 95 %; there the interval is the median +-
-    Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases.
+    Student's t standard errors of the logarithms, which covers 94.8 to 97.4 % of the same cases. Of another
+    confidence it is below 1 - log2(1 - confidence) rounds.
     The median of a machine that drifts is that of the sitting; only ratios carry over to another.
     Raises ValueError for fewer than 2 rounds, and for values that are not positive and finite.
     """
     _require_durations(values)
     point = float(np.median(values))
-    low, high = _few_rounds(values) if values.size < _FEWEST_FOR_ORDER_STATISTICS else _order_ends(values)
+    ends = _few_rounds if values.size < _fewest_for_order_statistics(confidence) else _order_ends
+    low, high = ends(values, confidence)
     # Interpolating between equal values may round to just beyond them.
     return point, Interval(min(low, point), max(high, point))
 
 
-def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, Interval]:
+def quotient_interval(
+    first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[float, Interval]:
     """Quotient of the medians of two independent sets of rounds, with its 95 % interval.
 
     Both are positive, of shapes (n_first,) and (n_second,): for instance speed-ups over the same baseline
     that were measured in different rounds. The interval is the percentile bootstrap's, each set resampled by
     itself (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8), calibrated (Loh 1987,
-    JASA 82(397)): drawn at a nominal 94 %, because at 95 % it covers too much. `tests/stats/test_coverage.py`
+    JASA 82(397)): drawn at a nominal 1 % less, because it covers too much. `tests/stats/test_coverage.py`
     holds it to 93 to 97 %.
     Raises ValueError for values that are not positive and finite, and for fewer than FEWEST_FOR_QUOTIENT
     rounds of either, where it would be too narrow.
@@ -228,7 +168,7 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
         (first, second),
         quotient,
         method="percentile",
-        confidence_level=_QUOTIENT_CONFIDENCE,
+        confidence_level=confidence - _QUOTIENT_EXCESS,
         n_resamples=_QUOTIENT_DRAWS,
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -236,18 +176,23 @@ def quotient_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -
     return point, Interval(min(float(found.low), point), max(float(found.high), point))
 
 
-def _order_ends(values: NDArray[np.float64]) -> tuple[float, float]:
+def _order_ends(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats.mstats import median_cihs
 
-    low, high = median_cihs(values, alpha=1 - CONFIDENCE)
+    low, high = median_cihs(values, alpha=1 - confidence)
     return float(low), float(high)
 
 
-def _few_rounds(values: NDArray[np.float64]) -> tuple[float, float]:
+def _fewest_for_order_statistics(confidence: float) -> int:
+    """Below this, a median lies beyond all values with a probability of more than 1 - confidence."""
+    return ceil(1 - log2(1 - confidence))
+
+
+def _few_rounds(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats import t
 
     logarithms = np.log(values)
-    error = float(t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * logarithms.std(ddof=1) / sqrt(values.size))
+    error = float(t.ppf((1 + confidence) / 2, values.size - 1) * logarithms.std(ddof=1) / sqrt(values.size))
     centre = float(np.median(logarithms))
     return float(np.exp(centre - error)), float(np.exp(centre + error))
 
@@ -277,6 +222,30 @@ def tail_percentile(
     if count <= _MORE_CALLS_THAN[q]:
         return None, f"p{q} needs more than {_MORE_CALLS_THAN[q]} calls, there are {count}"
     return quantile_of_rounds(calls_s, q / 100), None
+
+
+def tail_interval(
+    calls_s: Sequence[NDArray[np.float64]], share: float, confidence: float = CONFIDENCE
+) -> Interval:
+    """Interval of `quantile_of_rounds`: the percentile bootstrap over rounds, which are independent.
+
+    Calls of a round are not, so that it is the rounds that are drawn (a cluster bootstrap: Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). With few rounds it is too narrow, as
+    every bootstrap of a tail. Raises ValueError for no rounds and for a round without calls.
+    """
+    point = quantile_of_rounds(calls_s, share)
+    calls = np.concatenate(calls_s)
+    order = np.argsort(calls)
+    owner = np.repeat(np.arange(len(calls_s)), [len(some) for some in calls_s])[order]
+    weight = np.concatenate([np.full(len(some), 1 / len(some)) for some in calls_s])[order]
+    rng = np.random.default_rng(0)
+    drawn = np.empty(_TAIL_DRAWS)
+    for number in range(_TAIL_DRAWS):
+        times = np.bincount(rng.integers(len(calls_s), size=len(calls_s)), minlength=len(calls_s))
+        below = np.cumsum(times[owner] * weight)
+        drawn[number] = calls[order][min(int(np.searchsorted(below, share * below[-1])), len(calls) - 1)]
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return Interval(min(low, point), max(high, point))
 
 
 def quantile_of_rounds(calls_s: Sequence[NDArray[np.float64]], share: float) -> float:

@@ -13,7 +13,7 @@ from quant_explorer.core.measurement import Status
 from quant_explorer.core.settings.plan import Budgets, Reproducibility, SweepPlan
 from quant_explorer.report.sweep import files as sweep
 from quant_explorer.report.sweep.files import SeedFindings, SweepSummary, examine_seed, write_sweep
-from quant_explorer.report.sweep.text import describe_budgets, describe_sweep
+from quant_explorer.report.sweep.text import describe_sweep
 from quant_explorer.testing.replay import Scene, environment, measurement, play
 from tests.analysis.sweep.swept import GRID, PLAN, RUN, swept
 
@@ -184,7 +184,7 @@ def test_when_everything_failed_the_files_say_so(tmp_path: Path) -> None:
 
 
 def test_what_is_picked_is_described_as_it_would_serve(tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, budgets=(Budgets(accuracy_drop_pp=1.5),))
+    plan = dataclasses.replace(PLAN, budgets=(Budgets(accuracy_drop_pp=1.5, use_ci=False),))
     found = swept(tmp_path, plan=plan)
     summary = write(tmp_path, found, plan=plan)
     (deployment,) = summary.deployments
@@ -206,15 +206,6 @@ def test_the_control_tells_how_much_is_training(tmp_path: Path) -> None:
     assert "changes top-1 by +1.00 pp" in summary.control
     without = write(tmp_path, swept(tmp_path / "b", GRID[:4]))
     assert without.control == "nothing was fine-tuned"
-
-
-def test_budgets_are_told_in_words() -> None:
-    assert describe_budgets(Budgets()) == "no budget"
-    told = describe_budgets(Budgets(1.5e6, 4e6, 5e-4, 2.0, use_ci=True))
-    assert told == (
-        "files and peak memory each at most 1.5 MB, peak memory at most 4 MB, latency at most 0.5 ms, "
-        "accuracy drop at most 2 pp (by the bad end of each interval)"
-    )
 
 
 def test_two_seeds_are_in_one_table(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from quant_explorer.analysis.budgets import judge
 from quant_explorer.analysis.hardware.energy import energy_per_call, energy_proxy_j
 from quant_explorer.analysis.hardware.layer_roof import roof_of_layer
 from quant_explorer.analysis.hardware.scaling import ClockEstimate, compute_share, estimate_at_clock
 from quant_explorer.analysis.results import Accuracy, Latency, VariantResult
-from quant_explorer.analysis.sweep.budgets import judge
 from quant_explorer.core.cost.counts import model_moved_bytes, peak_activation_bytes
 from quant_explorer.core.cost.roofline import Peaks, RooflinePoint, locate
 from quant_explorer.core.measurement import EnergyBlock, FloatModel

@@ -13,6 +13,8 @@ from quant_explorer.core.settings.declaration import Alias, Setting, declared_of
 # Images of one calibration batch.
 CALIBRATION_BATCH = 32
 LARGEST_SEED = 2**32 - 1
+# Percentage points of top-1.
+MARGIN_PP = 0.5
 # How figures are taken. Raised when the same artifact on the same machine would come out different: what is
 # timed, weighed or counted, warm-up, order of rounds, what is pinned to which core. Studies from before it
 # was recorded have 0. Figures of two versions never stand in one table.
@@ -133,6 +135,24 @@ class MeasurementProtocol:
 
 
 @dataclass(frozen=True)
+class DecisionRules:
+    """What counts as a difference when a variant is chosen. Raises SettingsError for a value out of range."""
+
+    margin_pp: float = setting(
+        MARGIN_PP, "Loss of accuracy that counts as none.", above=0, below=100, metavar="PP"
+    )
+    epsilon_latency: float = setting(
+        0.0, "Latencies within this share of each other tie.", at_least=0, below=1, metavar="SHARE"
+    )
+    epsilon_size: float = setting(
+        0.01, "Sizes within this share of each other tie.", at_least=0, below=1, metavar="SHARE"
+    )
+
+    def __post_init__(self) -> None:
+        require_allowed(self)
+
+
+@dataclass(frozen=True)
 class SweepGrid:
     """What a sweep tries: pruning levels x precisions x runtimes. Raises SettingsError."""
 
@@ -183,10 +203,10 @@ class SweepBudgets:
         None, "For the median call at batch 1.", above=0, metavar="MS", unset="no limit"
     )
     max_accuracy_drop_pp: float | None = setting(
-        None, "Loss of top-1 against fp32_baseline@eager.", at_least=0, metavar="PP", unset="no limit"
+        None, "Loss of top-1 against fp32_baseline@eager.", at_least=0, metavar="PP", unset="--margin-pp"
     )
     pareto_use_ci: bool = setting(
-        False, "Hold the bad end of an interval against the limits of latency and accuracy, not the point."
+        True, "Hold the bad end of an interval against the limits of latency and accuracy, not the point."
     )
     power_watts: float | None = setting(
         None, "For the energy proxy, where no counter is readable.", above=0, metavar="W", unset="no proxy"
@@ -222,6 +242,7 @@ SWEEP_DEFAULTS = (
     SweepGrid(),
     SweepBudgets(),
     Output(Path("runs/sweep")),
+    DecisionRules(),
 )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.quantspec import Precision
+from quant_explorer.core.settings.groups import DecisionRules
+
+Percentile = Literal["p50", "p99"]
+Cost = Literal["latency", "size", "memory", "energy"]
 
 
 @dataclass(frozen=True)
@@ -19,18 +24,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Budgets:
-    """What a deployment allows; None is no limit.
+    """What a deployment allows; None is no limit, no runtimes are all.
 
-    `memory_bytes` limits the files, and the peak memory above the runtime's own, each by itself;
-    `active_memory_bytes` the peak memory alone. `accuracy_drop_pp` is against the baseline. With
-    `use_ci` an interval's bad end is held against the limit instead of the point.
+    `memory_bytes` limits the peak memory above the runtime's own, `latency_s` the `percentile` of calls,
+    `accuracy_drop_pp` the loss against the baseline. With `use_ci` an interval's bad end is held against the
+    limit instead of the point.
     """
 
+    size_bytes: float | None = None
     memory_bytes: float | None = None
-    active_memory_bytes: float | None = None
     latency_s: float | None = None
     accuracy_drop_pp: float | None = None
-    use_ci: bool = False
+    use_ci: bool = True
+    percentile: Percentile = "p50"
+    runtimes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class SweepPlan:
     gb_per_s: float | None = None
     gmacs_per_s: float | None = None
     configuration: tuple[tuple[str, str], ...] = ()
+    rules: DecisionRules = field(default_factory=DecisionRules)
 
     def cell(self, config: str) -> Cell | None:
         """Return the cell of a configuration, None for one that is not of the grid (a control)."""

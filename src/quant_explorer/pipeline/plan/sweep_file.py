@@ -15,6 +15,7 @@ from quant_explorer.core.registry import unknown_name_message
 from quant_explorer.core.settings.declaration import NotAllowedError, Setting, Value, merge, values_of
 from quant_explorer.core.settings.groups import (
     SWEEP_DEFAULTS,
+    DecisionRules,
     MeasurementProtocol,
     Output,
     Settings,
@@ -39,11 +40,12 @@ class SweepConfig:
     grid: SweepGrid
     budgets: SweepBudgets
     output: Output
+    rules: DecisionRules
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> SweepConfig:
         """Return the sweep of some settings by name, the others at their default; raises SettingsError."""
-        settings, protocol, grid, budgets, output = SWEEP_DEFAULTS
+        settings, protocol, grid, budgets, output, rules = SWEEP_DEFAULTS
         own = values_of(grid)
         return cls(
             merge(settings, {name: value for name, value in values.items() if name not in own}),
@@ -51,6 +53,7 @@ class SweepConfig:
             merge(grid, values),
             merge(budgets, values),
             merge(output, values),
+            merge(rules, values),
         )
 
     @property
@@ -84,9 +87,11 @@ class SweepConfig:
         """What the outputs are derived with."""
         budgets = self.budgets
         limits = Budgets(
-            active_memory_bytes=_scaled(budgets.active_memory_budget_mb, _MB),
+            memory_bytes=_scaled(budgets.active_memory_budget_mb, _MB),
             latency_s=_scaled(budgets.latency_budget_ms, 1e-3),
-            accuracy_drop_pp=budgets.max_accuracy_drop_pp,
+            accuracy_drop_pp=(
+                self.rules.margin_pp if budgets.max_accuracy_drop_pp is None else budgets.max_accuracy_drop_pp
+            ),
             use_ci=budgets.pareto_use_ci,
         )
         return SweepPlan(
@@ -94,7 +99,13 @@ class SweepConfig:
             seeds=self.seeds,
             cells=sweep_cells(self.grid.pruning_levels, self.grid.precisions),
             budgets=tuple(
-                dataclasses.replace(limits, memory_bytes=_scaled(budget, _MB))
+                limits
+                if budget is None
+                else dataclasses.replace(
+                    limits,
+                    size_bytes=budget * _MB,
+                    memory_bytes=min(budget * _MB, limits.memory_bytes or float("inf")),
+                )
                 for budget in budgets.memory_budgets_mb or (None,)
             ),
             power_watts=budgets.power_watts,
@@ -102,12 +113,13 @@ class SweepConfig:
             gb_per_s=budgets.memory_bandwidth_gbps,
             gmacs_per_s=budgets.peak_compute_gmacs,
             configuration=tuple(self._texts()),
+            rules=self.rules,
         )
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Yield every setting as it was understood."""
         values = values_of(self.settings) | values_of(self.protocol) | values_of(self.grid)
-        values |= values_of(self.budgets) | values_of(self.output)
+        values |= values_of(self.budgets) | values_of(self.output) | values_of(self.rules)
         for name, value in values.items():
             parts = value if isinstance(value, tuple) else () if value is None else (value,)
             yield name, ", ".join(map(str, parts))

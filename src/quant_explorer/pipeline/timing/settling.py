@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quant_explorer.analysis.latency import Timings
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender
-from quant_explorer.stats.intervals import compare_paired
+from quant_explorer.stats.paired import compare_paired
 
 
 def newly_settled(

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from quant_explorer.analysis.decision import Candidates, Decision, decide
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.hardware.rows import HardwareRow, LayerRow, hardware_rows, layer_rows
 from quant_explorer.analysis.place import Contender
 from quant_explorer.analysis.rank import enter
 from quant_explorer.analysis.results import Results
-from quant_explorer.analysis.sweep.decision import Decision, decide
 from quant_explorer.analysis.sweep.deployment import Deployment, describe_deployment
 from quant_explorer.analysis.sweep.interaction import Interaction, find_interactions
 from quant_explorer.analysis.sweep.rows import Machine, SweepRow, sweep_rows
@@ -168,9 +168,9 @@ def decide_all(seeds: Sequence[SeedFindings], plan: SweepPlan) -> tuple[Decision
                 f"({describe_contrasts(found)}), and such figures are never ranked together; measure both "
                 "here, or report each alone with --seeds"
             )
-    variants = [seed.results.variants for seed in seeds]
-    batch = seeds[0].results.run.ranked_batch
-    return tuple(decide(variants, budgets, batch=batch) for budgets in plan.budgets)
+    candidates = [Candidates(seed.results.variants, seed.evidence) for seed in seeds]
+    batch = first.results.run.ranked_batch
+    return tuple(decide(candidates, budgets, batch=batch, rules=plan.rules) for budgets in plan.budgets)
 
 
 def summarize_sweep(seeds: Sequence[SeedFindings], plan: SweepPlan) -> SweepSummary:

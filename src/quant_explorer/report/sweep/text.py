@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from quant_explorer.analysis.sweep.decision import Decision
 from quant_explorer.analysis.sweep.deployment import Deployment
 from quant_explorer.analysis.sweep.interaction import ADDS_UP
-from quant_explorer.core.settings.plan import Budgets
 from quant_explorer.core.units import format_count, format_mb, format_ms
+from quant_explorer.report.decision import describe_decision
 from quant_explorer.report.sweep.files import SeedFindings, SweepSummary
 
 
@@ -20,42 +19,12 @@ def describe_sweep(summary: SweepSummary, seeds: Sequence[SeedFindings]) -> Iter
         f"not possible, {summary.failed} failed (sweep_errors.csv says why)."
     )
     for decision in summary.decisions:
-        yield from _decision(decision)
+        yield describe_decision(decision)
     for deployment in summary.deployments:
         yield from _deployment(deployment)
     yield from _interactions(seeds)
     yield f"Control: {summary.control}."
     yield f"Energy: {summary.energy}."
-
-
-def describe_budgets(budgets: Budgets) -> str:
-    """Return the limits in words."""
-    limits = (
-        ("files and peak memory each", budgets.memory_bytes, 1e6, "MB"),
-        ("peak memory", budgets.active_memory_bytes, 1e6, "MB"),
-        ("latency", budgets.latency_s, 1e-3, "ms"),
-        ("accuracy drop", budgets.accuracy_drop_pp, 1, "pp"),
-    )
-    told = [
-        f"{name} at most {value / unit:g} {sign}" for name, value, unit, sign in limits if value is not None
-    ]
-    by = " (by the bad end of each interval)" if told and budgets.use_ci else ""
-    return (", ".join(told) or "no budget") + by
-
-
-def _decision(decision: Decision) -> Iterator[str]:
-    told = describe_budgets(decision.budgets)
-    count = len(decision.within) + len(decision.rejected)
-    if decision.chosen is not None:
-        yield (
-            f"Within {told}: {len(decision.within)} of {count} variants. Ship {decision.chosen} "
-            f"({decision.rule})."
-        )
-    elif decision.closest is not None:
-        over = "; ".join(decision.closest.over)
-        yield f"Within {told}: none of {count} variants. {decision.closest.name} comes closest: {over}."
-    else:
-        yield f"Within {told}: {decision.rule}, for nothing was measured in every seed."
 
 
 def _deployment(deployment: Deployment) -> Iterator[str]:
