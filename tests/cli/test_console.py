@@ -1,6 +1,8 @@
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -26,6 +28,21 @@ def test_what_a_library_says_is_printed_as_it_is(capsys: pytest.CaptureFixture[s
     with progress.task(NASTY, 2) as bar:
         bar.advance(1, "loss [0.5]")
     assert capsys.readouterr().err.splitlines() == [NASTY, f"{NASTY}: done loss [0.5]"]
+
+
+def test_without_a_terminal_long_work_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ConsoleProgress(every_s=0.01)
+    with progress.task("variants", 4) as outer, progress.task("time batch 1", None) as inner:
+        outer.advance(1)
+        inner.advance(note="round 3")
+        said = ""
+        while "left" not in said:
+            said += capsys.readouterr().err
+    line = next(line for line in said.splitlines() if "left" in line)
+    assert re.fullmatch(r"variants: 1 of 4, about \d+ s left; time batch 1 round 3", line)
+    capsys.readouterr()
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_task_that_fails_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:

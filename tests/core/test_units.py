@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from quant_explorer.core.units import format_kb, format_mb, format_ms, format_percent
+from quant_explorer.core.units import format_duration, format_kb, format_mb, format_ms, format_percent
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,14 @@ def test_kilobytes_are_thousands_of_bytes(size_bytes: float, expected: str) -> N
 def test_megabytes_are_millions_of_bytes() -> None:
     assert format_mb(1_250_000_000) == "1,250.0"
     assert format_mb(1_048_576) == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "expected"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (3_599, "1 h 0 min"), (9_000, "2 h 30 min")],
+)
+def test_long_durations_are_rounded(duration_s: float, expected: str) -> None:
+    assert format_duration(duration_s) == expected
 
 
 @pytest.mark.parametrize(

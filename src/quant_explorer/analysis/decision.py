@@ -184,7 +184,8 @@ def _find_obstacle(excesses: Mapping[str, Sequence[Excess]]) -> Obstacle:
     """Return the budget without which most variants are within; where none frees any, that most exceed."""
     exceeded = {name: {excess.budget for excess in found} for name, found in excesses.items()}
     counts = Counter(budget for budgets in exceeded.values() for budget in budgets)
-    freed = {budget: tuple(name for name in exceeded if exceeded[name] == {budget}) for budget in counts}
+    nearest_first = sorted(exceeded, key=lambda name: _worst(excesses[name]) if excesses[name] else 0.0)
+    freed = {budget: tuple(name for name in nearest_first if exceeded[name] == {budget}) for budget in counts}
     worst = max(sorted(counts), key=lambda budget: (len(freed[budget]), counts[budget]))
     return Obstacle(worst, freed[worst], counts[worst])
 

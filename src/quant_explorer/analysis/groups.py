@@ -58,8 +58,8 @@ def find_groups(
 
     A group holds its representative and what is nowhere shown to be better than it. Representatives are found
     one after the other among what has no group yet: first the variants that no other is shown to beat (better
-    on an axis, and not worse on any), of those the smallest, then that with the fewest steps, then the first
-    by name. Being tied is not transitive, so that two members of a group may differ measurably.
+    on an axis, and not worse on any), of those the smallest, or of what ties with it on every axis that with
+    the fewest steps. Being tied is not transitive, so that two members of a group may differ measurably.
     """
     separation = Separation(evidence, batch, rules)
     left = [variant for variant in variants if variant.frontier.on_frontier]
@@ -70,18 +70,25 @@ def find_groups(
         if variant is not other and separation.is_better(variant, other)
     }
 
-    def preference(variant: VariantResult) -> tuple[int, int, int, str]:
-        beaten = [
-            other
+    def count_beating(variant: VariantResult) -> int:
+        return sum(
+            (other.digest, variant.digest) in better and (variant.digest, other.digest) not in better
             for other in left
-            if (other.digest, variant.digest) in better and (variant.digest, other.digest) not in better
-        ]
-        return len(beaten), variant.size.bytes or 0, len(variant.steps), variant.name
+        )
 
+    beaten = {variant.digest: count_beating(variant) for variant in left}
     found: dict[str, str] = {}
-    for representative in sorted(left, key=preference):
-        if representative.digest not in found:
-            for member in left:
-                if (member.digest, representative.digest) not in better:
-                    found.setdefault(member.digest, representative.name)
+    while left:
+        smallest = min(left, key=lambda one: (beaten[one.digest], one.size.bytes or 0))
+        equals = [
+            one
+            for one in left
+            if beaten[one.digest] == beaten[smallest.digest]
+            and (one.digest, smallest.digest) not in better
+            and (smallest.digest, one.digest) not in better
+        ]
+        representative = min(equals, key=lambda one: (len(one.steps), one.size.bytes or 0, one.name))
+        members = [one for one in left if (one.digest, representative.digest) not in better]
+        found |= {member.digest: representative.name for member in members}
+        left = [one for one in left if one not in members]
     return found

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "bench": "bench",
     "report": "report",
+    "pick": "pick",
     "gate-size": "gate_size",
     "list": "listing",
     "doctor": "doctor",
@@ -52,5 +53,5 @@ def app() -> None:
     """Which compressed version of my vision model should I ship?
 
     Exit codes: 0 done; 1 a variant failed or a gate was not passed; 2 wrong use or input; 3 the run folder
-    is in use by another process; 130 interrupted.
+    is in use by another process; 4 no variant is within the limits of `pick`; 130 interrupted.
     """

@@ -7,6 +7,8 @@ import ctypes
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ from rich.progress import (
 
 from quant_explorer.core.errors import QuantExplorerError, explain
 from quant_explorer.core.progress import Task
+from quant_explorer.core.units import format_duration
 
 _UNFOLDED = 250
 
@@ -37,6 +40,7 @@ output = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
 messages = Console(stderr=True)
 
 EXIT_FAILED = 1
+EXIT_NOTHING_WITHIN = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -51,9 +55,10 @@ verbosity = Verbosity()
 
 
 class ConsoleProgress:
-    """Bars on a terminal; a line at the end of each task elsewhere."""
+    """Bars on a terminal; elsewhere a line every half minute, and at the end of each task."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float = 30.0) -> None:
+        self._lines = _Lines(every_s)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -76,8 +81,8 @@ class ConsoleProgress:
             yield _Bar(None, TaskID(0))
             return
         if not messages.is_terminal:
-            bar = _Bar(None, TaskID(0))
-            yield bar
+            with self._lines.following(label, total) as bar:
+                yield bar
             messages.print(f"{label}: done {bar.note}".rstrip(), highlight=False, markup=False)
             return
         if not self._bars.tasks:
@@ -94,6 +99,54 @@ class ConsoleProgress:
         """Print one line."""
         if verbosity.level >= 0:
             messages.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Line:
+    """One task where there is no terminal."""
+
+    def __init__(self, label: str, total: int | None) -> None:
+        self._label, self._total, self._began = label, total, time.monotonic()
+        self._done, self.note = 0, ""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self._done += amount
+        self.note = note or self.note
+
+    def describe(self) -> str:
+        """Return what it is, how far it is, and how long it will take at this pace."""
+        if not self._total:
+            return " ".join(filter(None, (self._label, self.note)))
+        left = ""
+        if 0 < self._done < self._total:
+            taken = time.monotonic() - self._began
+            left = f", about {format_duration(taken / self._done * (self._total - self._done))} left"
+        return " ".join(filter(None, (f"{self._label}: {self._done} of {self._total}{left}", self.note)))
+
+
+class _Lines:
+    """Prints how far the open tasks are, every so many seconds, as long as there are any."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._open: list[_Line] = []
+
+    @contextlib.contextmanager
+    def following(self, label: str, total: int | None) -> Iterator[_Line]:
+        line = _Line(label, total)
+        self._open.append(line)
+        ended = threading.Event()
+        if len(self._open) == 1:
+            threading.Thread(target=self._print_until, args=(ended,), daemon=True).start()
+        try:
+            yield line
+        finally:
+            ended.set()
+            self._open.remove(line)
+
+    def _print_until(self, ended: threading.Event) -> None:
+        while not ended.wait(self._every_s):
+            text = "; ".join(line.describe() for line in tuple(self._open))
+            messages.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Bar:
@@ -163,8 +216,9 @@ def _descriptor(stream: TextIO) -> int | None:
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
-    0 done; 1 a variant failed or a gate was not passed; 2 wrong use or input; 3 the run folder is in use; 130
-    interrupted. A traceback is shown for bugs, and for other errors only with -v.
+    0 done; 1 a variant failed or a gate was not passed; 2 wrong use or input; 3 the run folder is in use;
+    4 no variant is within the limits; 130 interrupted. A traceback is shown for bugs, and for other errors
+    only with -v.
     """
     # Warnings of the libraries go to the run's log, not between the user's tables.
     logging.captureWarnings(True)

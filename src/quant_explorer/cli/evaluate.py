@@ -45,10 +45,11 @@ def measure_configs(
     as_json: bool,
 ) -> int:
     """Measure `configs` on `runtimes` and show the report of the run so far."""
-    from quant_explorer.cli.session import exit_code, open_session, write_and_show
+    from quant_explorer.cli.session import Shown, exit_code, open_session, write_and_show
     from quant_explorer.pipeline.explore import Until
 
     with open_session(run_dir, given) as session:
         outcome = session.explore(configs, runtimes, until=Until.TIMED if timed else Until.MEASURED)
-        write_and_show(session.run, session.study, session.wanted, given, multi=False, as_json=as_json)
+        shown = Shown(as_json=as_json, everything=True)
+        write_and_show(session.run, session.study, session.wanted, given, shown, multi=False)
     return exit_code(outcome)

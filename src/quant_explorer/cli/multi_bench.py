@@ -9,6 +9,7 @@ import click
 
 from quant_explorer.cli.options import (
     MULTI,
+    all_option,
     config_option,
     json_option,
     models_option,
@@ -28,12 +29,14 @@ PROTOCOL = MeasurementProtocol(batch_sizes=(1,))
 @config_option(required=False, unset=",".join(CONFIGS))
 @runtime_option("eager")
 @partial(multi_options, protocol=PROTOCOL)
+@all_option
 @json_option
 def command(
     run_dir: Path | None,
     models: tuple[str, ...],
     configs: tuple[str, ...],
     runtimes: tuple[str, ...],
+    everything: bool,
     as_json: bool,
     batch_sizes: tuple[int, ...] | None,
     **given: Value,
@@ -43,7 +46,7 @@ def command(
     A model that takes the data set's own image size is trained on it and has accuracy; one that
     takes 224 pixels is not, and is compared by its agreement with FP32 on real images.
     """
-    from quant_explorer.cli.session import exit_code, open_session, write_and_show
+    from quant_explorer.cli.session import Shown, exit_code, open_session, write_and_show
     from quant_explorer.models import MODELS
     from quant_explorer.pipeline.explore import Until
     from quant_explorer.pipeline.subject import takes_image_size
@@ -58,5 +61,6 @@ def command(
                 configs or CONFIGS, runtimes, until=Until.TIMED, model=model, train=train
             )
             failed = max(failed, exit_code(outcome))
-        write_and_show(session.run, session.study, session.wanted, given, multi=True, as_json=as_json)
+        shown = Shown(as_json=as_json, everything=everything)
+        write_and_show(session.run, session.study, session.wanted, given, shown, multi=True)
     return failed

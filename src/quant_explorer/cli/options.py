@@ -99,7 +99,16 @@ _VERBOSITY = (
     ),
 )
 
+all_option = click.option(
+    "--all", "everything", is_flag=True, help="Show every variant, not only the choices there are."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+
+
+def run_argument(name: str = "run", *, required: bool = False) -> Callable[[F], F]:
+    """Return the argument that is a run folder, for commands that only read what was recorded."""
+    kind = click.Path(path_type=Path, file_okay=False, exists=True)
+    return click.argument(name, type=kind, required=required)
 
 
 def config_option(*, required: bool, unset: str = "all") -> Callable[[F], F]:

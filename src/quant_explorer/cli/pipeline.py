@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import (
+    all_option,
     config_option,
     json_option,
     protocol_options,
@@ -33,12 +34,14 @@ TINY: dict[str, Value] = {
 @protocol_options
 @rules_options
 @run_options
+@all_option
 @json_option
 def command(
     run_dir: Path | None,
     configs: tuple[str, ...],
     runtimes: tuple[str, ...],
     tiny: bool,
+    everything: bool,
     as_json: bool,
     **given: Value,
 ) -> int:
@@ -46,7 +49,7 @@ def command(
 
     A run that was stopped goes on where it was; what was recorded is not done again.
     """
-    from quant_explorer.cli.session import exit_code, open_session, write_and_show
+    from quant_explorer.cli.session import Shown, exit_code, open_session, write_and_show
     from quant_explorer.pipeline.explore import Until
     from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 
@@ -54,5 +57,6 @@ def command(
         given = {name: TINY.get(name) if value is None else value for name, value in given.items()}
     with open_session(run_dir, given, suffix="-tiny" if tiny else "") as session:
         outcome = session.explore(configs or CONFIGURATIONS, runtimes, until=Until.TIMED)
-        write_and_show(session.run, session.study, session.wanted, given, multi=False, as_json=as_json)
+        shown = Shown(as_json=as_json, everything=everything)
+        write_and_show(session.run, session.study, session.wanted, given, shown, multi=False)
     return exit_code(outcome)

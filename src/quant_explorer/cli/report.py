@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
-from quant_explorer.cli.options import MULTI, json_option, resolve, rules_options, run_options
+from quant_explorer.cli.options import MULTI, all_option, json_option, resolve, rules_options, run_options
 from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()
 @rules_options
 @run_options
+@all_option
 @json_option
-def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
+def command(run_dir: Path | None, everything: bool, as_json: bool, **given: Value) -> int:
     """Write the report of what was recorded, on any machine; nothing is built or measured."""
-    from quant_explorer.cli.session import write_and_show
+    from quant_explorer.cli.session import Shown, write_and_show
     from quant_explorer.core.errors import StudyError
     from quant_explorer.pipeline.run import RunFolder
 
@@ -26,5 +27,6 @@ def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
         raise StudyError(f"{run.study}: there is no study yet; `quant-explorer pipeline` makes one")
     run.require_same_settings(wanted)
     multi = wanted.settings.model == MULTI
-    write_and_show(run, run.load_study(), wanted, given, multi=multi, as_json=as_json)
+    shown = Shown(as_json=as_json, everything=everything)
+    write_and_show(run, run.load_study(), wanted, given, shown, multi=multi)
     return 0

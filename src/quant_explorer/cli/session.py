@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, messages, output
+from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.measurement import Environment
 from quant_explorer.core.settings.declaration import Value, merge
-from quant_explorer.core.settings.groups import DecisionRules
+from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:
     from quant_explorer.analysis.results import Results, RunInfo
     from quant_explorer.core.recipe import Recipe
-    from quant_explorer.core.settings.groups import Settings
     from quant_explorer.pipeline.explore import Exploration, Outcome, Until
 
+# The rest is in the report.
+MOST_DISTRUST = 3
 # Whose versions decide a figure, beside those that the runtimes name.
 _PACKAGES = ("numpy", "torch", "torchvision")
 
@@ -148,14 +149,37 @@ def run_info(study: Study, wanted: RunDescription, rules: DecisionRules) -> RunI
     )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What is printed of a report: its figures `as_json`, or a table of `everything` or of the choices."""
+
+    as_json: bool
+    everything: bool
+
+
+def recall(path: Path | None) -> tuple[Study, RunInfo]:
+    """Read what a run folder recorded; without a path, that of the default data set and model.
+
+    Raises StudyError for a folder without a study.
+    """
+    from quant_explorer.core.errors import StudyError
+
+    run = RunFolder(path or resolve(None, {})[0])
+    if not run.study.exists():
+        raise StudyError(f"{run.study}: there is no study here; `quant-explorer pipeline` makes one")
+    study = run.load_study()
+    described = run.describe() or RunDescription(Settings(), MeasurementProtocol())
+    return study, run_info(study, described, DecisionRules())
+
+
 def write_and_show(
     run: RunFolder,
     study: Study,
     wanted: RunDescription,
     given: Mapping[str, Value],
+    shown: Shown,
     *,
     multi: bool,
-    as_json: bool,
 ) -> Results:
     """Write the report of a run and print it, or its figures as JSON; `given` may hold decision rules."""
     from quant_explorer.report.render import encode_results, write_report
@@ -163,26 +187,57 @@ def write_and_show(
     results = write_report(
         study, run_info(study, wanted, merge(DecisionRules(), given)), run.report, multi=multi
     )
-    if as_json:
+    if shown.as_json:
         output.file.write(encode_results(results).decode())
     else:
-        show(results)
-        messages.print(f"Report: {run.report}", highlight=False, markup=False, soft_wrap=True)
+        show(results, everything=shown.everything)
+        conclude(results, run.report, describe_answers(results))
     return results
 
 
-def show(results: Results) -> None:
-    """Print each model's Pareto table, its picks, and what to distrust."""
-    from quant_explorer.report.markdown import describe_picks
-    from quant_explorer.report.terminal import terminal_tables
+def describe_answers(results: Results) -> tuple[str, ...]:
+    """Return the answer of each model, with its name where there are several."""
+    from quant_explorer.report.answer import describe_answer
 
-    for model in dict.fromkeys(variant.model for variant in results.variants):
-        output.print(*terminal_tables(results, model, output.width))
-        for sentence in describe_picks(results, model):
-            output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
-    output.print("\nWhat to distrust on this machine:", highlight=False)
-    for sentence in results.distrust:
-        output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
+    several = len(results.models) > 1
+    return tuple(
+        (f"{model}: " if several else "") + describe_answer(results, model) for model in results.models
+    )
+
+
+def show(results: Results, *, everything: bool) -> None:
+    """Print each model's Pareto table: of `everything` that was measured, or of the choices there are."""
+    from quant_explorer.report.markdown import describe_groups, describe_picks
+    from quant_explorer.report.terminal import terminal_table
+
+    for model in results.models:
+        table = terminal_table(results, model, output.width, everything=everything)
+        output.print(table.drawn)
+        if table.left_out:
+            say(f"No room for {', '.join(table.left_out)}: they are in the report.")
+        if table.hidden_rows:
+            say(f"More measured: {table.hidden_rows} (--all shows them).")
+        sentences = describe_picks if everything else describe_groups
+        for sentence in sentences(results, model):
+            say(f"- {sentence}")
+
+
+def conclude(results: Results, report: Path, answers: Sequence[str]) -> None:
+    """Print what everything above comes to: the answers, where the report is, the worst to distrust."""
+    output.print()
+    for answer in answers:
+        say(answer)
+    say(f"Report: {report}")
+    for sentence in results.distrust[:MOST_DISTRUST]:
+        say(f"Distrust: {sentence}")
+    if len(results.distrust) > MOST_DISTRUST:
+        more = len(results.distrust) - MOST_DISTRUST
+        say(f"More to distrust: {more} (in the report).")
+
+
+def say(sentence: str) -> None:
+    """Print a line as it is."""
+    output.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_figures(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quant_explorer.cli.options import json_option, sweep_options
+from quant_explorer.cli.options import all_option, json_option, sweep_options
 from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ class _SeveralSeeds(click.Command):
 )
 @click.option("--report-only", is_flag=True, help="Write the outputs of what was recorded, nothing else.")
 @sweep_options
+@all_option
 @json_option
-def command(config_file: Path, report_only: bool, as_json: bool, **given: Value) -> int:
+def command(config_file: Path, report_only: bool, everything: bool, as_json: bool, **given: Value) -> int:
     """Prune, fine-tune, lower the precision, measure every pair, and hold all against the budgets.
 
     What is given here wins over the file. Each seed has a run folder of its own in --run-dir; a sweep that
@@ -72,11 +73,11 @@ def command(config_file: Path, report_only: bool, as_json: bool, **given: Value)
     )
     if report_only:
         sweep.recall()
-        sweep.write_and_show(as_json=as_json, measured=False)
+        sweep.write_and_show(as_json=as_json, everything=everything, measured=False)
         return 0
     outcomes = [sweep.run(seed) for seed in sweep.seeds]
     sweep.serve_on_more_threads()
-    sweep.write_and_show(as_json=as_json, measured=True)
+    sweep.write_and_show(as_json=as_json, everything=everything, measured=True)
     return max(exit_code(outcome) for outcome in outcomes)
 
 
@@ -150,16 +151,16 @@ class _Sweep:
                 wider.take(wider.begin(session.wanted.settings), wanted, until=Until.TIMED)
             self._examine(self.seeds[0], session.run, session.study, session.wanted)
 
-    def write_and_show(self, *, as_json: bool, measured: bool) -> None:
+    def write_and_show(self, *, as_json: bool, everything: bool, measured: bool) -> None:
         """Write every output, and print the table of each seed and what the budgets pick.
 
         What describes how it was `measured` is written by the command that did so.
         """
-        from quant_explorer.cli.console import ConsoleProgress, messages, output
-        from quant_explorer.cli.session import show
+        from quant_explorer.cli.console import ConsoleProgress, output
+        from quant_explorer.cli.session import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
         from quant_explorer.report.sweep.files import write_sweep
-        from quant_explorer.report.sweep.text import describe_sweep
+        from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 
         findings = list(self.findings.values())
         digests = [one.results.run.data_digest for one in findings]
@@ -174,10 +175,10 @@ class _Sweep:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
         for one in findings:
-            show(one.results)
+            show(one.results, everything=everything)
         for sentence in describe_sweep(summary, findings):
-            output.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
-        messages.print(f"Report: {self.config.run_dir}", highlight=False, markup=False, soft_wrap=True)
+            say(f"- {sentence}")
+        conclude(findings[0].results, self.config.run_dir, describe_choices(summary, findings))
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:

@@ -24,6 +24,15 @@ def format_ms(duration_s: float) -> str:
     return f"{milliseconds:.2f}" if milliseconds >= 10 else f"{milliseconds:.3f}"
 
 
+def format_duration(duration_s: float) -> str:
+    """Format seconds as seconds, minutes, or hours with minutes."""
+    seconds = round(duration_s)
+    if seconds < 60:
+        return f"{seconds} s"
+    hours, minutes = divmod(round(duration_s / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def format_percent(share: float) -> str:
     """Format a share in [0, 1] as a percentage with two decimals."""
     return f"{share * 100:.2f}"

@@ -34,8 +34,12 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def pareto_table(results: Results, model: str) -> Table:
-    """The main table of one model: the axes of the frontier, each figure with its interval."""
+def pareto_table(results: Results, model: str, *, everything: bool = True) -> Table:
+    """The main table of one model: the axes of the frontier, each figure with its interval.
+
+    Without `everything` it holds the baseline, what is to be shipped, and a representative of each group of
+    the frontier.
+    """
     measured = _measured(results, model)
     batch = str(results.run.ranked_batch)
     trained = any(variant.accuracy for variant in measured) or not any(one.agreement for one in measured)
@@ -53,7 +57,20 @@ def pareto_table(results: Results, model: str) -> Table:
         Column("mem_peak_mb", partial(_memory, batch=batch)),
         Column("pareto_optimal", _optimal, numeric=False),
     )
-    return _fill(f"Pareto table of {model}", columns, measured)
+    rows = measured if everything else [one for one in measured if is_choice(results, one)]
+    return _fill(f"Pareto table of {model}", columns, rows)
+
+
+def is_choice(results: Results, variant: VariantResult) -> bool:
+    """Whether a variant is the first (the baseline), the answer, or stands for a group of the frontier.
+
+    In a document of a version without groups, the whole frontier does.
+    """
+    answer = results.answer_of(variant.model)
+    first = results.of_model(variant.model)[0]
+    group = variant.frontier.group
+    represents = group == variant.name if group else bool(variant.frontier.on_frontier and answer is None)
+    return variant is first or represents or bool(answer and variant.name in answer.names[:1])
 
 
 def detail_table(results: Results, model: str) -> Table:
@@ -167,7 +184,7 @@ def _difference(variant: VariantResult) -> str:
     accuracy = variant.accuracy
     if accuracy is None or accuracy.diff_pp is None:
         return MISSING
-    return f"{with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, _signed)} {accuracy.verdict}"
+    return f"{with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, signed)} {accuracy.verdict}"
 
 
 def _margin_column(results: Results) -> Column:
@@ -183,7 +200,8 @@ def _margin(variant: VariantResult) -> str:
     return "within" if found.verdict == "within the margin" else found.verdict
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Format a difference with its sign and two decimals, or with what it takes to be no zero."""
     if value == 0:
         return "0.00"
     text = f"{value:+.2f}"

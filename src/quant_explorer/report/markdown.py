@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.units import format_mb
+from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
 
 # Of those that dominate a variant; full_results.json has them all.
@@ -62,8 +63,10 @@ def _environment(results: Results, level: str) -> Iterator[str]:
     yield _setting(results)
     for model in results.models:
         yield f"{level} {escape(model)}"
+        yield escape(describe_answer(results, model))
         table = pareto_table(results, model)
         yield markdown_table(table) if table.rows else "No variant was measured."
+        yield from _groups(results, model)
         yield from _dominance(in_reading_order(results.of_model(model), results.run.ranked_batch))
         yield from _picks(results, model)
     yield LEGEND
@@ -90,6 +93,30 @@ def _setting(results: Results) -> str:
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
     ]
     return "\n".join(escape(fact) for fact in facts)
+
+
+def _groups(results: Results, model: str) -> Iterator[str]:
+    lines = [f"- {sentence}" for sentence in describe_groups(results, model)]
+    if lines:
+        yield "The frontier, up to what the measurements separate:"
+        yield "\n".join(escape(line) for line in lines)
+
+
+def describe_groups(results: Results, model: str) -> tuple[str, ...]:
+    """Return a sentence for each group of several on the frontier, with the names that the table uses."""
+    measured = [one for one in results.of_model(model) if one.status is Status.OK]
+    names = display_names(measured)
+    groups: dict[str, list[str]] = {}
+    for one in in_reading_order(measured, results.run.ranked_batch) if measured else ():
+        if one.frontier.group:
+            members = groups.setdefault(one.frontier.group, [])
+            members += [names[one.name]] if one.name != one.frontier.group else []
+    return tuple(
+        f"{names[representative]} stands for {', '.join(members)} too: none of which is shown to be smaller, "
+        "faster or more accurate"
+        for representative, members in groups.items()
+        if members
+    )
 
 
 def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:

@@ -7,14 +7,14 @@ not current.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from quant_explorer.analysis.results import Results
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.units import format_count
+from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import pareto_table
-from quant_explorer.report.markdown import markdown_table
+from quant_explorer.report.markdown import describe_groups, escape, markdown_table
 from quant_explorer.report.render import load_results
 
 
@@ -24,7 +24,7 @@ def marks(folder: str) -> tuple[str, str]:
 
 
 def insert_table(document: str, folder: str, results: Results) -> str:
-    """Return `document` with the baseline and the frontier of `results` between the marks of `folder`.
+    """Return `document` with the answer and the choices of `results` between the marks of `folder`.
 
     Raises StudyError when the document has no such marks.
     """
@@ -38,14 +38,13 @@ def insert_table(document: str, folder: str, results: Results) -> str:
 
 
 def _table(results: Results, model: str) -> str:
-    """Return the rows that come first in reading order: the baseline and what nothing else beats."""
-    table = pareto_table(results, model)
-    shown = 1 + sum(bool(one.frontier.on_frontier) for one in results.of_model(model)[1:])
-    rest = len(table.rows) - shown
-    told = (
-        f"\n\n{rest} more were measured; something beats each on size, latency and accuracy." if rest else ""
-    )
-    return markdown_table(replace(table, rows=table.rows[:shown])).strip() + told
+    """Return the answer, the rows of the choices there are, and what the representatives stand for."""
+    table = pareto_table(results, model, everything=False)
+    rest = len(pareto_table(results, model).rows) - len(table.rows)
+    more = [f"More measured: {rest}, none of them a choice of its own."] if rest else []
+    groups = [f"- {sentence}." for sentence in describe_groups(results, model)]
+    parts = (escape(describe_answer(results, model)), markdown_table(table).strip(), "\n".join(groups), *more)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _setting(results: Results) -> str:

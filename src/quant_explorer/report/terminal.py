@@ -1,7 +1,8 @@
-"""The Pareto table in the terminal: the columns of the Markdown report, drawn by Rich."""
+"""The Pareto table in the terminal: the columns of the Markdown report, as far as there is room for them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quant_explorer.report.columns import Table, pareto_table
@@ -13,39 +14,67 @@ if TYPE_CHECKING:
 
 # What Rich draws around a cell: two blanks and a line.
 _FRAME = 3
+# The beginnings of the headings that go where there is no room, the first of them first.
+DISPENSABLE = (
+    "images",
+    "sqnr_db",
+    "mem_peak_mb",
+    "size_kb",
+    "pareto_optimal",
+    "p50_lat_ms",
+    "top1_acc",
+    "speedup_same_runtime",
+    "margin",
+    "size_ratio",
+    "acc_diff_pp",
+    "top1_agreement",
+    "latency_speedup",
+)
 
 
-def terminal_tables(results: Results, model: str, width: int) -> tuple[rich.table.Table, ...]:
-    """Return one model's Pareto table, in as many parts as a terminal of `width` columns needs.
+@dataclass(frozen=True)
+class TerminalTable:
+    """A table as it is drawn, and the headings of the columns and the number of rows that it leaves out."""
 
-    A cut figure is a wrong figure: columns that do not fit go to a further part, which repeats the first.
+    drawn: rich.table.Table
+    left_out: tuple[str, ...]
+    hidden_rows: int
+
+
+def terminal_table(results: Results, model: str, width: int, *, everything: bool) -> TerminalTable:
+    """Return one model's Pareto table for a terminal of `width` columns.
+
+    `everything` is that of `columns.pareto_table`. A cut figure is a wrong figure: where there is no room,
+    whole columns go, in the order of DISPENSABLE.
     """
-    content = pareto_table(results, model)
-    return tuple(
-        _draw(content, part, title=content.title if number == 0 else "")
-        for number, part in enumerate(_fit(content, width))
-    )
+    content = pareto_table(results, model, everything=everything)
+    left_out = _choose(content, width)
+    columns = [number for number, heading in enumerate(content.headings) if heading not in left_out]
+    hidden = len(pareto_table(results, model).rows) - len(content.rows)
+    return TerminalTable(_draw(content, columns), left_out, hidden)
 
 
-def _fit(content: Table, width: int) -> list[list[int]]:
-    needed = [
-        max(len(text) for text in (heading, *(row[column] for row in content.rows))) + _FRAME
+def _choose(content: Table, width: int) -> tuple[str, ...]:
+    needed = {
+        heading: max(len(text) for text in (heading, *(row[column] for row in content.rows))) + _FRAME
         for column, heading in enumerate(content.headings)
-    ]
-    parts: list[list[int]] = [[0]]
-    for column in range(1, len(needed)):
-        used = sum(needed[one] for one in parts[-1]) + 1
-        if len(parts[-1]) > 1 and used + needed[column] > width:
-            parts.append([0])
-        parts[-1].append(column)
-    return parts
+    }
+    left_out: list[str] = []
+    for beginning in DISPENSABLE:
+        if sum(needed.values()) + 1 <= width:
+            break
+        going = [heading for heading in needed if heading.startswith(beginning)]
+        left_out += going
+        for heading in going:
+            del needed[heading]
+    return tuple(left_out)
 
 
-def _draw(content: Table, columns: list[int], *, title: str) -> rich.table.Table:
+def _draw(content: Table, columns: list[int]) -> rich.table.Table:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(title=title or None)
+    drawn = RichTable(title=content.title)
     for column in columns:
         drawn.add_column(
             Text(content.headings[column]),

@@ -8,23 +8,33 @@ from collections.abc import Iterator, Sequence
 from quant_explorer.analysis.sweep.deployment import Deployment
 from quant_explorer.analysis.sweep.interaction import ADDS_UP
 from quant_explorer.core.units import format_count, format_mb, format_ms
+from quant_explorer.report.answer import describe_figures
 from quant_explorer.report.decision import describe_decision
 from quant_explorer.report.sweep.files import SeedFindings, SweepSummary
 
 
 def describe_sweep(summary: SweepSummary, seeds: Sequence[SeedFindings]) -> Iterator[str]:
-    """Yield the sentences: counts, budgets, deployment, interactions, control, energy."""
+    """Yield the sentences that lead to the choices: counts, deployment, interactions, control, energy."""
     yield (
         f"{summary.measured} of {format_count(summary.variants, 'variant')} measured, {summary.unsupported} "
         f"not possible, {summary.failed} failed (sweep_errors.csv says why)."
     )
-    for decision in summary.decisions:
-        yield describe_decision(decision)
     for deployment in summary.deployments:
         yield from _deployment(deployment)
     yield from _interactions(seeds)
     yield f"Control: {summary.control}."
     yield f"Energy: {summary.energy}."
+
+
+def describe_choices(summary: SweepSummary, seeds: Sequence[SeedFindings]) -> tuple[str, ...]:
+    """Return what each set of budgets picks, with the figures of the first seed."""
+    results = seeds[0].results
+    sentences = []
+    for decision in summary.decisions:
+        chosen = next((one for one in results.variants if one.name == decision.chosen), None)
+        figures = f" It is {describe_figures(results, chosen)}." if chosen else ""
+        sentences.append(describe_decision(decision) + figures)
+    return tuple(sentences)
 
 
 def _deployment(deployment: Deployment) -> Iterator[str]:
