@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
+    from quant_explorer.report.page.content import Sheet
     from quant_explorer.report.sweep.files import SeedFindings
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
@@ -99,6 +100,7 @@ class _Sweep:
             fine_tune=config.fine_tune,
         )
         self.findings: dict[int, SeedFindings] = {}
+        self.sheets: dict[int, tuple[Sheet, ...]] = {}
 
     def run(self, seed: int) -> Outcome:
         """Take one seed to its end."""
@@ -159,6 +161,8 @@ class _Sweep:
         from quant_explorer.cli.console import ConsoleProgress, output
         from quant_explorer.cli.session import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
+        from quant_explorer.report.page.render import render_page
+        from quant_explorer.report.render import PAGE, write_files
         from quant_explorer.report.sweep.files import write_sweep
         from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 
@@ -171,6 +175,8 @@ class _Sweep:
         )
         with ConsoleProgress().task("writing tables and plots", None):
             summary = write_sweep(findings, self.plan, reproducibility, self.config.run_dir)
+            sheets = [sheet for some in self.sheets.values() for sheet in some]
+            write_files(self.config.run_dir, {PAGE: render_page(findings[0].results, sheets)})
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
@@ -197,8 +203,12 @@ class _Sweep:
 
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
         from quant_explorer.cli.session import run_info
+        from quant_explorer.report.page.sheet import make_sheets
         from quant_explorer.report.render import write_report
         from quant_explorer.report.sweep.files import examine_seed
 
-        results = write_report(study, run_info(study, described, self.plan.rules), run.report, multi=False)
+        info = run_info(study, described, self.plan.rules)
+        # The sweep's own page has a tab for each seed.
+        results = write_report(study, info, run.report, multi=False, page=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)
+        self.sheets[seed] = make_sheets(study, results, f"seed {seed}" if len(self.seeds) > 1 else "")

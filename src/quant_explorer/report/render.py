@@ -1,7 +1,8 @@
-"""Results -> files: JSON, Markdown and the plot of a run, each replaced atomically."""
+"""Results -> files: JSON, Markdown, the plot and the page of a run, each replaced atomically."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,19 +16,26 @@ from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.settings.declaration import decode_path
 from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
+from quant_explorer.report.page.render import render_page
+from quant_explorer.report.page.sheet import make_sheets
 from quant_explorer.report.plot import draw_pareto
+
+PAGE = "index.html"
 
 
 class _Header(msgspec.Struct):
     schema_version: int
 
 
-def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws: int = 2000) -> Results:
+def write_report(
+    study: Study, run: RunInfo, folder: Path, *, multi: bool, draws: int = 2000, page: bool = True
+) -> Results:
     """Write the report of a study to `folder` and return the results of its first environment.
 
     Files: `full_results.json`, `pareto.md`, `pareto.png`, or with `multi` the same of several models as
-    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`. Results of other environments are in
-    `others`. Raises StudyError for a study without measurements, StorageError when a file cannot be written.
+    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`; with `page` also `index.html`. Results of
+    other environments are in `others`. Raises StudyError for a study without measurements, StorageError when
+    a file cannot be written.
     """
     first, *others = summarize(study, run, draws=draws)
     results = replace(first, others=tuple(others))
@@ -35,7 +43,14 @@ def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws
         "multi_results.json" if multi else "full_results.json": encode_results(results),
         "multi_pareto.md" if multi else "pareto.md": _markdown(results, multi=multi).encode(),
         "multi_pareto.png" if multi else "pareto.png": draw_pareto(results),
+        **({PAGE: render_page(results, make_sheets(study, results))} if page else {}),
     }
+    write_files(folder, files)
+    return results
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by name, each replaced atomically; raises StorageError when that fails."""
     for name, content in files.items():
         try:
             write_atomically(folder / name, content)
@@ -43,7 +58,6 @@ def write_report(study: Study, run: RunInfo, folder: Path, *, multi: bool, draws
             raise StorageError(
                 f"{folder / name}: cannot be written ({error.strerror or explain(error)})"
             ) from error
-    return results
 
 
 def encode_results(results: Results) -> bytes:

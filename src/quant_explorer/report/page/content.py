@@ -115,7 +115,7 @@ class Rounds:
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
-    `answer`, `certainty` and `distrust` are sentences; `conditions` and `settings` are names with values.
+    `answer`, `certainty`, `picks` and `distrust` are sentences; `conditions` and `settings` are names with values.
     `ranked` are the axes of the frontier. `margin_pp` and the shares are what decides a tie.
     """
 
@@ -123,6 +123,7 @@ class Sheet:
     model: str
     answer: str
     certainty: tuple[str, ...]
+    picks: tuple[str, ...]
     distrust: tuple[str, ...]
     axes: tuple[Axis, ...]
     ranked: tuple[str, ...]

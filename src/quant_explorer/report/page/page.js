@@ -219,6 +219,16 @@ function draw(element, traces, layout) {
   return Plotly.react(element, traces, whole, config);
 }
 
+/** A logarithmic axis with a label at 1, 2 and 5 of each power of ten; linear where the values are near each other. */
+function scaleOf(title, values) {
+  const found = values.filter((value) => Number.isFinite(value));
+  if (!found.length || !isWide(found)) return { title: { text: title } };
+  const [first, last] = [Math.min(...found), Math.max(...found)].map((value) => Math.floor(Math.log10(value)));
+  const powers = Array.from({ length: last - first + 3 }, (_, i) => first - 1 + i);
+  const tickvals = powers.flatMap((power) => [1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
+  return { title: { text: title }, type: "log", tickvals, ticktext: tickvals.map(String) };
+}
+
 const isWide = (values) => Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > LOG_RANGE;
 
 function beats(a, b, axes) {
@@ -228,7 +238,9 @@ function beats(a, b, axes) {
 
 /** Who beats each row on the axes, by row; what the study was ranked by is as the report has it. */
 function findDominators(sheet, rows, axes) {
-  const ranked = axes.length === sheet.ranked.length && axes.every((axis) => sheet.ranked.includes(axis.key));
+  // A change of accuracy orders variants as the accuracy does.
+  const keys = axes.map((axis) => (axis.key === "change" ? "accuracy" : axis.key));
+  const ranked = keys.length === sheet.ranked.length && sheet.ranked.every((key) => keys.includes(key));
   if (ranked) return new Map(rows.map((row) => [row, row.dominated_by]));
   return new Map(rows.map((row) => [row, rows.filter((some) => beats(some, row, axes)).map((some) => some.name)]));
 }
@@ -236,6 +248,18 @@ function findDominators(sheet, rows, axes) {
 function stairs(rows, x, y) {
   const best = rows.filter((row) => !rows.some((some) => beats(some, row, [x, y])));
   const points = best.map((row) => [row.figures[x.key].point, row.figures[y.key].point]).sort((a, b) => a[0] - b[0]);
+  const ends = [x, y].map((axis) => {
+    const values = rows.map((row) => row.figures[axis.key].point);
+    return axis.direction === "minimize" ? Math.max(...values) : Math.min(...values);
+  });
+  if (points.length) {
+    // From the worst figure of one axis to that of the other: beyond the line everything is dominated.
+    const [head, tail] = x.direction === "minimize"
+      ? [[points[0][0], ends[1]], [ends[0], points.at(-1)[1]]]
+      : [[ends[0], points[0][1]], [points.at(-1)[0], ends[1]]];
+    points.unshift(head);
+    points.push(tail);
+  }
   return { x: points.map((point) => point[0]), y: points.map((point) => point[1]), shape: x.direction === "minimize" ? "hv" : "vh" };
 }
 
@@ -247,14 +271,16 @@ function drawFrontier(state) {
   const rows = sheet.rows.filter((row) => axes.every((axis) => axis.key in row.figures));
   const dominators = findDominators(sheet, rows, axes);
   const largest = Math.max(...rows.map((row) => Math.abs(row.figures[area.key].point)), 1e-12);
-  const radius = (row) => Math.max(30 * Math.sqrt(Math.abs(row.figures[area.key].point) / largest), 7);
+  const radius = (row) => Math.max(30 * Math.sqrt(Math.abs(row.figures[area.key].point) / largest), 9);
   const over = (row) => (decision.excesses.get(row) ?? [{ text: "another runtime than those chosen" }]).map((excess) => excess.text);
   const isPale = (row) => dominators.get(row).length > 0 || over(row).length > 0;
   const text = (row) => [
     `<b>${plain(row.name)}</b>`, ...axes.map((axis) => `${axis.label}: ${show(row.figures[axis.key], axis)} ${axis.unit}`),
+    ...(row.on_frontier ? [`on the frontier in ${Math.round(100 * row.probability)} % of resamplings`] : []),
     ...(dominators.get(row).length ? [`dominated by ${plain(listed(dominators.get(row)))}`] : []),
     ...over(row).map((reason) => `exceeds ${plain(reason)}`),
   ].join("<br>");
+  const named = rows.filter((row) => row.group === row.name && !isPale(row)).sort((a, b) => a.figures[x.key].point - b.figures[x.key].point);
   const bars = (row, axis) => {
     const figure = row.figures[axis.key];
     return figure.low === null ? [0, 0] : [figure.high - figure.point, figure.point - figure.low];
@@ -267,9 +293,10 @@ function drawFrontier(state) {
     const some = rows.filter((row) => row.runtime === runtime && isPale(row) === pale);
     return {
       type: "scatter", mode: pale ? "markers" : "markers+text", name: plain(runtime), legendgroup: plain(runtime),
-      showlegend: false, opacity: pale ? 0.28 : 1, textposition: "top center", cliponaxis: false,
+      showlegend: false, opacity: pale ? 0.35 : 1, cliponaxis: false,
+      textposition: some.map((row) => (named.indexOf(row) % 2 ? "bottom right" : "top right")),
       x: some.map((row) => row.figures[x.key].point), y: some.map((row) => row.figures[y.key].point),
-      text: some.map((row) => (row.group === row.name ? plain(row.name) : "")),
+      text: some.map((row) => (named.includes(row) ? plain(row.name) : "")),
       customdata: some.map((row) => row.number), hovertext: some.map(text), hoverinfo: "text",
       error_x: error(some, x, pale), error_y: error(some, y, pale),
       marker: { color: COLOURS[index % COLOURS.length], symbol: SHAPES[index % SHAPES.length], size: some.map(radius), line: { width: 1 } },
@@ -287,7 +314,7 @@ function drawFrontier(state) {
     { type: "scatter", mode: "markers", x: pinned.map((row) => row.figures[x.key].point), y: pinned.map((row) => row.figures[y.key].point), hoverinfo: "skip", showlegend: false,
       marker: { symbol: "circle-open", size: pinned.map((row) => radius(row) + 12), color: "#d00070", line: { width: 3 } } },
   ];
-  const scale = (axis) => ({ title: { text: labelOf(axis) }, type: isWide(rows.map((row) => row.figures[axis.key].point)) ? "log" : "linear", ...(isWide(rows.map((row) => row.figures[axis.key].point)) ? { dtick: "D2" } : {}) });
+  const scale = (axis) => scaleOf(labelOf(axis), rows.map((row) => row.figures[axis.key].point));
   const element = root.querySelector(".frontier-plot");
   draw(element, traces, { xaxis: scale(x), yaxis: scale(y) }).then(() => {
     element.removeAllListeners("plotly_click");
@@ -307,7 +334,7 @@ function drawSpread(state) {
   draw(element, [{
     type: "box", orientation: "h", y: rows.map((row) => plain(row.name)), lowerfence: at(0), q1: at(1), median: at(2), q3: at(3), upperfence: at(4),
     marker: { color: COLOURS[0] }, line: { width: 1.2 }, hoverinfo: "x",
-  }], { xaxis: { title: { text: `latency of a call at batch ${batch}, ms` }, type: "log", dtick: "D2" }, yaxis: { dtick: 1 }, showlegend: false });
+  }], { xaxis: scaleOf(`latency of a call at batch ${batch}, ms`, rows.flatMap((row) => row.spread[batch])), yaxis: { dtick: 1 }, showlegend: false });
 }
 
 function drawRounds(state) {
@@ -324,7 +351,7 @@ function drawRounds(state) {
     };
   });
   draw(root.querySelector(".rounds-plot"), traces, {
-    xaxis: { title: { text: "round" } }, yaxis: { title: { text: "median call, ms" }, type: "log", dtick: "D2" }, legend: { orientation: "h", y: -0.2 }, showlegend: true,
+    xaxis: { title: { text: "round" } }, yaxis: scaleOf("median call, ms", traces.flatMap((trace) => trace.y).filter((value) => value !== null)), legend: { orientation: "h", y: -0.2 }, showlegend: true,
   });
 }
 

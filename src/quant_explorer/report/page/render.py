@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quant_explorer import __version__
+from quant_explorer.analysis.results import Results
 from quant_explorer.report.page.content import Figure, Page, Row, Sheet
 
 if TYPE_CHECKING:
@@ -23,18 +24,19 @@ FULL_COLOUR_PP = 5.0
 PERCENT = ("accuracy", "int8")
 
 
-def render_page(title: str, sheets: Sequence[Sheet]) -> bytes:
-    """Return the page; it has a tab for each sheet, of which at least one is needed."""
+def render_page(results: Results, sheets: Sequence[Sheet]) -> bytes:
+    """Return the page of a run or, with the first seed's results, of a sweep: a tab for each sheet."""
     from markupsafe import Markup
 
-    page = Page(title, __version__, tuple(sheets))
+    models = ", ".join(dict.fromkeys(sheet.model for sheet in sheets))
+    page = Page(f"Which version of {models} to ship, by {results.run.settings.data}", __version__, tuple(sheets))
     scripts = [_plotly(), (FOLDER / "page.js").read_text()]
     html = _environment().get_template("page.html.jinja").render(
         page=page,
         # `<` ends no script when it is written as an escape; JSON reads both alike.
-        data=Markup(msgspec.json.encode(page).decode().replace("<", "\\u003c")),  # noqa: S704
-        style=Markup((FOLDER / "page.css").read_text()),  # noqa: S704
-        scripts=[Markup(script) for script in scripts],  # noqa: S704
+        data=Markup(msgspec.json.encode(page).decode().replace("<", "\\u003c")),
+        style=Markup((FOLDER / "page.css").read_text()),
+        scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
     )
     return html.encode()

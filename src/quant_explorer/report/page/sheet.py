@@ -63,6 +63,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         model=evidence.model,
         answer=describe_answer(results, evidence.model),
         certainty=tuple(_certainty(results, evidence.model)),
+        picks=describe_picks(results, evidence.model),
         distrust=results.distrust,
         axes=tuple(axis for axis in find_axes(batches, trained=evidence.trained) if axis.key in used),
         ranked=("size", f"p50:{run.ranked_batch}", "accuracy"),
@@ -163,8 +164,6 @@ def _certainty(results: Results, model: str) -> Iterator[str]:
             f"Latencies at batch {run.ranked_batch} that differ by less than {max(resolutions):.1%} cannot be "
             "told apart here: that is what the same files, opened twice, differ by."
         )
-    for sentence in describe_picks(results, model):
-        yield f"On the frontier, {sentence}."
 
 
 def _settings(results: Results) -> Iterator[tuple[str, str]]:
