@@ -15,11 +15,11 @@ from tests.analysis.replayed import ORDINARY, RUN
 @pytest.mark.parametrize(
     ("multi", "names"),
     [
-        (False, {"full_results.json", "pareto.md", "pareto.png"}),
-        (True, {"multi_results.json", "multi_pareto.md", "multi_pareto.png"}),
+        (False, {"full_results.json", "pareto.md", "pareto.png", "index.html"}),
+        (True, {"multi_results.json", "multi_pareto.md", "multi_pareto.png", "index.html"}),
     ],
 )
-def test_a_report_is_three_files_and_reads_back(tmp_path: Path, multi: bool, names: set[str]) -> None:
+def test_a_report_is_four_files_and_reads_back(tmp_path: Path, multi: bool, names: set[str]) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
     results = write_report(study, RUN, tmp_path / "report", multi=multi, draws=50)
     assert {path.name for path in (tmp_path / "report").iterdir()} == names

@@ -21,7 +21,8 @@ from tests.report.page.scene import results_of, varied, write
 QUERIES = 100
 DECIDE = """query => {
   const found = decide(page.sheets[0], query);
-  const over = [...found.excesses].filter(([, list]) => list.length).map(([row, list]) => [row.name, list.length]);
+  const exceeding = [...found.excesses].filter(([, list]) => list.length);
+  const over = exceeding.map(([row, list]) => [row.name, list.length]);
   return [found.chosen, found.tied, found.within, found.closest, found.obstacle, over];
 }"""
 Limit = float | None
@@ -31,7 +32,11 @@ def a_query(generator: np.random.Generator) -> tuple[Budgets, int, Cost]:
     """Draw limits around what the variants have, some of them absent."""
 
     def limit(values: list[float]) -> Limit:
-        return None if generator.random() < 0.4 else float(generator.choice(values) * generator.uniform(0.9, 1.2))
+        return (
+            None
+            if generator.random() < 0.4
+            else float(generator.choice(values) * generator.uniform(0.9, 1.2))
+        )
 
     percentiles: tuple[Percentile, ...] = ("p50", "p99")
     costs: tuple[Cost, ...] = ("latency", "size", "memory", "energy")
@@ -61,7 +66,9 @@ def as_asked(budgets: Budgets, batch: int, minimize: Cost) -> dict[str, object]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("scene", [Scene(calls=70), Scene(trained=False), Scene(rounds=4)], ids=["trained", "untrained", "short"])
+@pytest.mark.parametrize(
+    "scene", [Scene(calls=70), Scene(trained=False), Scene(rounds=4)], ids=["trained", "untrained", "short"]
+)
 def test_the_page_decides_as_the_command_line(tmp_path: Path, browser: Browser, scene: Scene) -> None:
     study = varied(tmp_path, scene)
     results = results_of(study)

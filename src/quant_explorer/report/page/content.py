@@ -48,9 +48,9 @@ class Row:
     """One variant. `figures` and `missing` (why there is none) are keyed by axis.
 
     `number` is its place in the study, by which what is equal is ordered.
-    `classes` has an entry for each class of the sheet, None where it was not compared; `spread` maps a batch size
-    to the 5th, 25th, 50th, 75th and 95th percentile of its calls in milliseconds; `executed` maps a precision to
-    its share of the multiply-accumulates.
+    `classes` has an entry for each class of the sheet, None where it was not compared; `spread` maps a batch
+    size to the 5th, 25th, 50th, 75th and 95th percentile of its calls in milliseconds; `executed` maps a
+    precision to its share of the multiply-accumulates.
     """
 
     number: int
@@ -86,8 +86,8 @@ class MedianEnds:
     """How the script finds the interval of a median of n rounds; keyed by n.
 
     `position` is the place (from 1) of the lower end among the sorted values, between two of which it is
-    interpolated; the upper end is as far from the other side. Below the fewest rounds for that, `factor` times
-    the standard deviation of the logarithms is the distance of both ends from the median.
+    interpolated; the upper end is as far from the other side. Below the fewest rounds for that, `factor`
+    times the standard deviation of the logarithms is the distance of both ends from the median.
     """
 
     position: dict[str, float]
@@ -99,8 +99,9 @@ class Rounds:
     """The rounds of one batch size, for direct comparisons and for their course over time.
 
     Arrays are little-endian 32-bit floats in Base64, NaN where nothing was timed: `baseline_ms` has the shape
-    (rounds,), `contrasts` the shape (rows, rounds, passes) with log(time / the baseline's). `through_baseline`
-    maps "i,j" to the ratio of row i to row j for those that share no round and whose intervals overlap.
+    (rounds,), `contrasts` the shape (rows, rounds, passes) with log(time / the baseline's).
+    `through_baseline` maps "i,j" to how many times faster row i is than row j, for those that share no round
+    and whose intervals overlap.
     """
 
     batch: int
@@ -115,8 +116,8 @@ class Rounds:
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
-    `answer`, `certainty`, `picks` and `distrust` are sentences; `conditions` and `settings` are names with values.
-    `ranked` are the axes of the frontier. `margin_pp` and the shares are what decides a tie.
+    `answer`, `certainty`, `picks` and `distrust` are sentences; `conditions` and `settings` are names with
+    values. `ranked` are the axes of the frontier. `margin_pp` and the shares are what decides a tie.
     """
 
     title: str

@@ -33,7 +33,12 @@ def find_axes(batches: Sequence[int], *, trained: bool) -> tuple[Axis, ...]:
         *(Axis(f"p99:{batch}", f"99th percentile, batch {batch}", "ms", "minimize") for batch in batches),
         *(Axis(f"speedup:{batch}", f"speed-up, batch {batch}", "times", "maximize") for batch in batches),
         *(
-            Axis(f"same_runtime:{batch}", f"speed-up over FP32 of its runtime, batch {batch}", "times", "maximize")
+            Axis(
+                f"same_runtime:{batch}",
+                f"speed-up over FP32 of its runtime, batch {batch}",
+                "times",
+                "maximize",
+            )
             for batch in batches
         ),
         *(Axis(f"memory:{batch}", f"peak memory, batch {batch}", "MB", "minimize") for batch in batches),

@@ -116,9 +116,12 @@ function ties(sheet, query, best, other) {
   return second.low <= first.high;
 }
 
+const worstOf = (found) => Math.max(...found.map((excess) => excess.relative));
+
 function findObstacle(excesses) {
-  const names = [...excesses.values()].map((found) => new Set(found.map((excess) => excess.name)));
-  const rows = [...excesses.keys()];
+  const nearestFirst = [...excesses].sort((a, b) => Number(worstOf(a[1]) > worstOf(b[1])) - Number(worstOf(a[1]) < worstOf(b[1])));
+  const rows = nearestFirst.map(([row]) => row);
+  const names = nearestFirst.map(([, found]) => new Set(found.map((excess) => excess.name)));
   const counted = [...new Set(names.flatMap((some) => [...some]))].sort().map((name) => ({
     name,
     freed: rows.filter((_, i) => names[i].size === 1 && names[i].has(name)).map((row) => row.name),
@@ -138,8 +141,7 @@ function decide(sheet, query) {
   const order = within.filter((row) => costOf(row, query))
     .sort((a, b) => costOf(a, query).point - costOf(b, query).point);
   const [chosen, ...others] = order;
-  const worst = (row) => Math.max(...excesses.get(row).map((excess) => excess.relative));
-  const closest = rows.length && !within.length ? rows.reduce((a, b) => (worst(b) < worst(a) ? b : a)) : null;
+  const closest = rows.length && !within.length ? rows.reduce((a, b) => (worstOf(excesses.get(b)) < worstOf(excesses.get(a)) ? b : a)) : null;
   return {
     chosen: chosen?.name ?? null,
     tied: others.filter((row) => ties(sheet, query, chosen, row)).map((row) => row.name),
@@ -505,7 +507,6 @@ function connect(state) {
   const { root } = state, on = (selector, kind, act) => root.querySelectorAll(selector).forEach((some) => some.addEventListener(kind, () => act(some)));
   on(".limits", "input", () => answer(state));
   on(".limits", "reset", () => setTimeout(() => answer(state)));
-  on(".limits", "submit", () => {});
   root.querySelector(".limits")?.addEventListener("submit", (event) => event.preventDefault());
   on(".axes select", "change", () => drawFrontier(state));
   on(".spread-batch", "change", () => drawSpread(state));

@@ -19,8 +19,8 @@ def names_of_classes(variants: Sequence[VariantResult]) -> tuple[str, ...]:
 def choose_classes(variants: Sequence[VariantResult]) -> tuple[int, ...]:
     """Return the numbers of the classes to show, ascending.
 
-    Where there are more than `MOST_CLASSES`, those with the most changes that stay after Holm's correction, then
-    those with the largest change.
+    Where there are more than `MOST_CLASSES`, those with the most changes that stay after Holm's correction,
+    then those with the largest change.
     """
     scored = [variant.accuracy.per_class for variant in variants if variant.accuracy]
     if not scored:
@@ -28,7 +28,9 @@ def choose_classes(variants: Sequence[VariantResult]) -> tuple[int, ...]:
 
     def weight(number: int) -> tuple[int, float]:
         changes = [change for some in scored if (change := change_of(some[number])) is not None]
-        return sum(change.marked for change in changes), max((abs(change.diff_pp) for change in changes), default=0)
+        return sum(change.marked for change in changes), max(
+            (abs(change.diff_pp) for change in changes), default=0
+        )
 
     numbers = sorted(range(len(scored[0])), key=weight, reverse=True)
     return tuple(sorted(numbers[:MOST_CLASSES]))

@@ -29,15 +29,21 @@ def render_page(results: Results, sheets: Sequence[Sheet]) -> bytes:
     from markupsafe import Markup
 
     models = ", ".join(dict.fromkeys(sheet.model for sheet in sheets))
-    page = Page(f"Which version of {models} to ship, by {results.run.settings.data}", __version__, tuple(sheets))
+    page = Page(
+        f"Which version of {models} to ship, by {results.run.settings.data}", __version__, tuple(sheets)
+    )
     scripts = [_plotly(), (FOLDER / "page.js").read_text()]
-    html = _environment().get_template("page.html.jinja").render(
-        page=page,
-        # `<` ends no script when it is written as an escape; JSON reads both alike.
-        data=Markup(msgspec.json.encode(page).decode().replace("<", "\\u003c")),
-        style=Markup((FOLDER / "page.css").read_text()),
-        scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
+    html = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            # `<` ends no script when it is written as an escape; JSON reads both alike.
+            data=Markup(msgspec.json.encode(page).decode().replace("<", "\\u003c")),
+            style=Markup((FOLDER / "page.css").read_text()),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts),
+        )
     )
     return html.encode()
 
@@ -45,7 +51,8 @@ def render_page(results: Results, sheets: Sequence[Sheet]) -> bytes:
 def _policy(scripts: Sequence[str]) -> str:
     """Forbid every request and every script but those of the page itself, which are named by their hashes."""
     hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
     )
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -64,7 +71,11 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "figure": figure, "shade": shade, "signed": signed}
     return environment

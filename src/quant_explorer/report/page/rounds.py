@@ -1,4 +1,4 @@
-"""The rounds as the page's script needs them, so that it compares any two variants as `Timings.compare` does."""
+"""The rounds as the page's script needs them, to compare any two variants as `Timings.compare` does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def median_ends(most: int) -> MedianEnds:
 
 
 def spread_of_calls(calls_s: Sequence[NDArray[np.float64]]) -> tuple[float, ...]:
-    """Return the percentiles of `SPREAD` in milliseconds, each round with the same weight; none without calls."""
+    """Return the percentiles of `SPREAD` in milliseconds, each round with the same weight."""
     if not calls_s:
         return ()
     weights = np.concatenate([np.full(len(calls), 1 / len(calls)) for calls in calls_s])
@@ -59,7 +59,7 @@ def spread_of_calls(calls_s: Sequence[NDArray[np.float64]]) -> tuple[float, ...]
 
 
 def _compare_through_baseline(timings: Timings, digests: Sequence[str]) -> Iterator[tuple[str, Figure]]:
-    """Compare what shares no round; where the intervals against the baseline lie apart there is nothing to settle."""
+    """Compare what shares no round, but where the intervals against the baseline lie apart: that settles it."""
     ratios = {digest: _ratios(timings, digest) for digest in digests}
     intervals = {
         digest: median_interval(some[np.isfinite(some)])[1]
@@ -86,4 +86,3 @@ def _ratios(timings: Timings, digest: str) -> NDArray[np.float64]:
 
 def _encode(values: NDArray[np.float64]) -> str:
     return base64.b64encode(values.astype("<f4").tobytes()).decode()
-

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import facts_of_environment
-from quant_explorer.core.measurement import Measurement, Status
-from quant_explorer.core.settings.declaration import settings_of, shown, values_of
+from quant_explorer.core.measurement import Environment, Measurement, Status
+from quant_explorer.core.settings.declaration import declared_of
 from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count
 from quant_explorer.report.answer import describe_answer
@@ -30,16 +30,15 @@ def make_sheets(study: Study, results: Results, prefix: str = "") -> tuple[Sheet
     for some in everything:
         gathered = gather(study, some.environment.digest, "fp32_baseline", some.run.protocol.batch_sizes)
         for evidence in gathered:
-            where = (_environment_title(results, some),) if len(everything) > 1 else ()
+            where = (_name_environment(some.environment, everything),) if results.others else ()
             title = ", ".join(filter(None, (prefix, evidence.model, *where)))
             sheets.append(_make_sheet(some, evidence, title))
     return tuple(sheets)
 
 
-def _environment_title(first: Results, results: Results) -> str:
-    """Name an environment by what sets it apart from the first of the study."""
-    environment = results.environment
-    if environment.is_but_for_threads(first.environment):
+def _name_environment(environment: Environment, everything: Sequence[Results]) -> str:
+    """Name an environment by its threads where the study's environments differ in nothing else."""
+    if all(environment.is_but_for_threads(some.environment) for some in everything):
         return format_count(environment.threads, "thread")
     return f"environment {environment.digest[:8]}"
 
@@ -161,17 +160,16 @@ def _certainty(results: Results, model: str) -> Iterator[str]:
     ]
     if resolutions:
         yield (
-            f"Latencies at batch {run.ranked_batch} that differ by less than {max(resolutions):.1%} cannot be "
-            "told apart here: that is what the same files, opened twice, differ by."
+            f"Latencies at batch {run.ranked_batch} that differ by less than {max(resolutions):.1%} are not "
+            "separated here: that is the half width of the interval for the same files, opened twice."
         )
 
 
 def _settings(results: Results) -> Iterator[tuple[str, str]]:
     """Return what was asked for, as options of the command line, with what the figures come from."""
     for group in (results.run.settings, results.run.protocol, results.run.rules):
-        values = values_of(group)
-        for declared in settings_of(type(group)):
-            yield declared.option, shown(values[declared.name]) or declared.unset or "not given"
+        for declared in declared_of(group):
+            yield declared.option, declared.default_text
     yield "digest of the data", results.run.data_digest or "not recorded"
     yield "environment", results.environment.digest
     yield "figures derived by", f"quant-explorer {results.run.version or '(not recorded)'}"
