@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FOLDER = Path(__file__).parent
+SCRIPTS = ("rules.js", "plots.js", "page.js")
 # The strongest colour of the heat map, in percentage points.
 FULL_COLOUR_PP = 5.0
 PERCENT = ("accuracy", "int8")
@@ -32,7 +33,7 @@ def render_page(results: Results, sheets: Sequence[Sheet]) -> bytes:
     page = Page(
         f"Which version of {models} to ship, by {results.run.settings.data}", __version__, tuple(sheets)
     )
-    scripts = [_plotly(), (FOLDER / "page.js").read_text()]
+    scripts = [_plotly(), *((FOLDER / name).read_text() for name in SCRIPTS)]
     html = (
         _environment()
         .get_template("page.html.jinja")

@@ -59,7 +59,7 @@ def spread_of_calls(calls_s: Sequence[NDArray[np.float64]]) -> tuple[float, ...]
 
 
 def _compare_through_baseline(timings: Timings, digests: Sequence[str]) -> Iterator[tuple[str, Figure]]:
-    """Compare what shares no round, but where the intervals against the baseline lie apart: that settles it."""
+    """Compare what shares no round, but where the intervals against the baseline lie apart."""
     ratios = {digest: _ratios(timings, digest) for digest in digests}
     intervals = {
         digest: median_interval(some[np.isfinite(some)])[1]
