@@ -1,7 +1,7 @@
 """How long the page takes: to derive, beside the figures that it shows, and until its first plot stands.
 
-Replays studies of a known truth, or reads a run folder with --run-dir. Times depend on the machine; the ratios
-do not by much.
+Replays studies of a known truth, or reads run folders with --run-dir. Times depend on the machine, the ratio
+of the page to the figures much less.
 
     python benchmarks/page.py --variants 50 300
 """

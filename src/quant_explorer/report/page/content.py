@@ -47,7 +47,7 @@ class MemoryLevels:
 class Row:
     """One variant. `figures` and `missing` (why there is none) are keyed by axis.
 
-    `number` is its place in the study, by which what is equal is ordered.
+    `number` is its place in the study, by which what is equal is ordered; `dominated_by` holds such numbers.
     `classes` has an entry for each class of the sheet, None where it was not compared; `spread` maps a batch
     size to the 5th, 25th, 50th, 75th and 95th percentile of its calls in milliseconds; `executed` maps a
     precision to its share of the multiply-accumulates.
@@ -61,7 +61,7 @@ class Row:
     missing: dict[str, str]
     on_frontier: bool | None
     probability: float | None
-    dominated_by: tuple[str, ...]
+    dominated_by: tuple[int, ...]
     group: str
     unranked: str
     verdict: str
@@ -100,8 +100,8 @@ class Rounds:
 
     Arrays are little-endian 32-bit floats in Base64, NaN where nothing was timed: `baseline_ms` has the shape
     (rounds,), `contrasts` the shape (rows, rounds, passes) with log(time / the baseline's).
-    `through_baseline` maps "i,j" to how many times faster row i is than row j, for those that share no round
-    and whose intervals overlap.
+    `through_baseline` maps "i,j" to how many times faster row i is than the slower row j, for those that share
+    no round and whose intervals overlap.
     """
 
     batch: int
@@ -154,6 +154,10 @@ class Sheet:
     def label(self, key: str) -> str:
         """The name of an axis, with its unit."""
         return next((f"{axis.label}, {axis.unit}" for axis in self.axes if axis.key == key), key)
+
+    def name_of(self, number: int) -> str:
+        """The name of the row with this number."""
+        return next(row.name for row in self.rows if row.number == number)
 
     def fp32_of(self, row: Row) -> Row | None:
         """The FP32 baseline of a row's own runtime."""

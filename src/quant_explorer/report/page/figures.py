@@ -105,6 +105,10 @@ def _latencies(variant: VariantResult, evidence: Evidence, batch: int) -> Iterat
 
 
 def _scaled(point: float, interval: Interval | None, factor: float) -> Figure:
-    if interval is None:
-        return Figure(point * factor)
-    return Figure(point * factor, interval.low * factor, interval.high * factor)
+    ends = (interval.low, interval.high) if interval else ()
+    return Figure(*(_shortened(value * factor) for value in (point, *ends)))
+
+
+def _shortened(value: float) -> float:
+    """Leave out digits that no figure has, and that a page of hundreds of variants would be large by."""
+    return float(f"{value:.9g}")

@@ -69,7 +69,7 @@ function describeRatio(sheet, batch, a, b) {
   if (found === null) return "too few rounds timed both";
   if (found.apart) return "no round timed both; their speed-ups lie apart";
   const faster = found.point >= 1 ? "first" : "second";
-  const times = found.point >= 1 ? found : { point: 1 / found.point, low: 1 / found.high, high: 1 / found.low };
+  const times = found.point >= 1 ? found : inverse(found);
   const tie = times.low <= 1 && times.high >= 1 ? " (tie)" : "";
   const [point, low, high] = [times.point, times.low, times.high].map((value) => value.toFixed(3));
   return `the ${faster} is ${point} [${low}, ${high}] times as fast${tie}`;

@@ -65,7 +65,10 @@ function findDominators(sheet, rows, axes) {
   // A change of accuracy orders variants as the accuracy does.
   const keys = axes.map((axis) => (axis.key === "change" ? "accuracy" : axis.key));
   const ranked = keys.length === sheet.ranked.length && sheet.ranked.every((key) => keys.includes(key));
-  if (ranked) return new Map(rows.map((row) => [row, row.dominated_by]));
+  if (ranked) {
+    const names = new Map(sheet.rows.map((row) => [row.number, row.name]));
+    return new Map(rows.map((row) => [row, row.dominated_by.map((number) => names.get(number))]));
+  }
   const better = (row) => rows.filter((some) => beats(some, row, axes)).map((some) => some.name);
   return new Map(rows.map((row) => [row, better(row)]));
 }

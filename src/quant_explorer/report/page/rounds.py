@@ -59,25 +59,24 @@ def spread_of_calls(calls_s: Sequence[NDArray[np.float64]]) -> tuple[float, ...]
 
 
 def _compare_through_baseline(timings: Timings, digests: Sequence[str]) -> Iterator[tuple[str, Figure]]:
-    """Compare what shares no round, but where the intervals against the baseline lie apart."""
+    """Compare what shares no round, the faster with the slower.
+
+    Where their intervals against the baseline lie apart there is nothing to settle.
+    """
     ratios = {digest: _ratios(timings, digest) for digest in digests}
-    intervals = {
-        digest: median_interval(some[np.isfinite(some)])[1]
-        for digest, some in ratios.items()
-        if np.isfinite(some).sum() >= FEWEST_FOR_QUOTIENT
+    timed = {digest: some[np.isfinite(some)] for digest, some in ratios.items()}
+    against = {
+        digest: median_interval(some) for digest, some in timed.items() if len(some) >= FEWEST_FOR_QUOTIENT
     }
-    for first, second in combinations(range(len(digests)), 2):
-        pair = digests[first], digests[second]
-        if not all(digest in intervals for digest in pair):
+    fastest_first = sorted(against, key=lambda digest: -against[digest][0])
+    for faster, slower in combinations(fastest_first, 2):
+        is_apart = against[slower][1].high < against[faster][1].low
+        if is_apart or np.isfinite(ratios[faster] + ratios[slower]).any():
             continue
-        if np.isfinite(ratios[pair[0]] + ratios[pair[1]]).any():
-            continue
-        own, other = (intervals[digest] for digest in pair)
-        if own.low <= other.high and other.low <= own.high:
-            for names, key in ((pair, (first, second)), (pair[::-1], (second, first))):
-                found = timings.compare(*names)
-                if not isinstance(found, str):
-                    yield f"{key[0]},{key[1]}", Figure(found[0], found[1].low, found[1].high)
+        found = timings.compare(faster, slower)
+        if not isinstance(found, str):
+            key = f"{digests.index(faster)},{digests.index(slower)}"
+            yield key, Figure(found[0], found[1].low, found[1].high)
 
 
 def _ratios(timings: Timings, digest: str) -> NDArray[np.float64]:

@@ -57,6 +57,8 @@ function medianInterval(values, ends) {
   return { point, low: Math.min(low, point), high: Math.max(high, point) };
 }
 
+const inverse = ({ point, low, high }) => ({ point: 1 / point, low: 1 / high, high: 1 / low });
+
 /** How many times faster row i is than row j, with its interval. `apart`: no round timed both, and their
  * intervals against the baseline do not overlap. Null when too few rounds compare them. */
 function compare(sheet, batch, first, second) {
@@ -68,7 +70,8 @@ function compare(sheet, batch, first, second) {
   if (ratios.length) return null;
   const counts = [i, j].map((row) => logRatios(rounds, row, null).filter(Number.isFinite).length);
   if (!counts.every((count) => count in sheet.ends.position)) return null;
-  return rounds.through_baseline[`${i},${j}`] ?? { apart: true };
+  const slower = rounds.through_baseline[`${j},${i}`];
+  return rounds.through_baseline[`${i},${j}`] ?? (slower ? inverse(slower) : { apart: true });
 }
 
 // ---- limits

@@ -109,7 +109,11 @@ def _make_row(
         missing=missing,
         on_frontier=variant.frontier.on_frontier,
         probability=variant.frontier.probability,
-        dominated_by=variant.frontier.dominated_by,
+        dominated_by=tuple(
+            number
+            for number, some in enumerate(evidence.measurements)
+            if some.variant.name in variant.frontier.dominated_by
+        ),
         group=variant.frontier.group,
         unranked=variant.frontier.reason or "",
         verdict=(accuracy.verdict or "") if accuracy else "",
