@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench settings results readme zoo families clean
+.PHONY: help install pipeline pipeline-tiny pipeline-all test check lint format typecheck bench settings schema results readme zoo families clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,11 +52,14 @@ bench: $(INSTALLED) ## Training beside a plain loop, A/A false alarms, Session o
 settings: $(INSTALLED) ## Write docs/settings.md from the declared settings
 	$(BIN)/python tools/settings_page.py
 
+schema: $(INSTALLED) ## Write the JSON Schema of the results documents
+	$(BIN)/python tools/results_schema.py
+
 results: $(INSTALLED) ## Derive the committed reports from the committed observations
 	$(BIN)/python tools/results.py
 
 readme: $(INSTALLED) ## Write the tables of committed results into README.md
-	$(BIN)/python -m quant_explorer.report.readme README.md results/cifar10-jpeg/full_results.json results/cifar10-sweep/seed-0/full_results.json
+	$(BIN)/python tools/readme_tables.py README.md results/cifar10-jpeg/full_results.json results/cifar10-sweep/seed-0/full_results.json
 
 zoo: $(INSTALLED) ## Lower every model of the zoo on every runtime, and write docs/models.md: about an hour
 	$(BIN)/python tools/zoo.py --publish

@@ -85,8 +85,8 @@ def replayed(path: Path, count: int) -> Study:
 def measure(study: Study, run: RunInfo, folder: Path) -> dict[str, float]:
     """Return the seconds of each step, how much the page adds to the derivation, and its size."""
     summarized_s, found = timed(lambda: summarize(study, run))
-    sheets_s, sheets = timed(lambda: make_sheets(study, found[0]))
-    rendered_s, page = timed(lambda: render_page(found[0], sheets))
+    sheets_s, sheets = timed(lambda: make_sheets(study, found))
+    rendered_s, page = timed(lambda: render_page(found, sheets))
     path = folder / "index.html"
     path.write_bytes(page)
     return {

@@ -36,21 +36,23 @@ from quant_explorer.analysis.latency import Timings, check_twins, collect_timing
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.measurement import Measurement, Round, Status, Variant
 from quant_explorer.core.progress import Silent
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.machine.topology import core_numbers, measuring_cores
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.plan.space import recipes
-from quant_explorer.pipeline.run import RunFolder, open_run
-from quant_explorer.pipeline.subject import Subject, load_subject
+from quant_explorer.pipeline.run import open_run
+from quant_explorer.pipeline.subject import load_subject
 from quant_explorer.pipeline.timing.contender import Contender
 from quant_explorer.pipeline.timing.rounds import time_variants
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.stats.intervals import median_interval, wilson
 
-CONFIGS = ("fp32_baseline", "static_int8_per_channel", "dynamic_int8", "static_int8_per_tensor")
+CONFIGS = (BASELINE_CONFIG, "static_int8_per_channel", "dynamic_int8", "static_int8_per_tensor")
 SLOWDOWNS = (0.02, 0.05, 0.10)
 AGAIN = "-again"
 SETTINGS = Settings(data="mnist5k", model="small_cnn", train_subset=1000)
@@ -139,14 +141,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_run(Path(folder)) as run:
         # The weights' values do not matter to the time, so nothing is trained.
         subject = load_subject(SETTINGS, run, Silent(), train=False)
-        pairs = build_pairs(subject, run, protocol, arguments.runtime, arguments.artifacts)
+        experiment = Experiment(subject, run, protocol)
+        pairs = build_pairs(experiment, arguments.runtime, arguments.artifacts)
         found = {name: Found() for name in SCHEMES}
         seconds, noisy = [], 0
         for number in range(arguments.comparisons):
             study = Study(Path(folder) / f"{number}.jsonl")
             seeded = replace(subject, settings=replace(SETTINGS, seed=number))
             with load(arguments.load):
-                problems = time_variants(pairs[0], pairs[1:], seeded, run, study, protocol)
+                problems = time_variants(pairs[0], pairs[1:], replace(experiment, subject=seeded), study)
             assert not problems, problems
             rounds = study.rounds("here", 1)
             seconds.append(sum((one.opening_s or 0) + (one.timing_s or 0) for one in rounds))
@@ -169,23 +172,25 @@ def main() -> None:
         arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def build_pairs(
-    subject: Subject, run: RunFolder, protocol: MeasurementProtocol, runtimes: Sequence[str], count: int
-) -> list[Contender]:
+def build_pairs(experiment: Experiment, runtimes: Sequence[str], count: int) -> list[Contender]:
     """Build up to `count` artifacts, and return each as two contenders, the baseline first."""
     chosen = {name: RUNTIMES[name] for name in runtimes}
-    preparation = Preparation(subject, run)
+    preparation = Preparation(experiment)
     contenders: list[Contender] = []
-    for recipe in recipes(CONFIGS, chosen, SETTINGS, protocol):
+    for recipe in recipes(CONFIGS, chosen, SETTINGS, experiment.protocol):
         runtime = create_runtime(recipe, RUNTIMES)
         try:
-            artifact = build(recipe, preparation, runtime, protocol)
+            artifact = build(recipe, preparation, runtime)
         except UnsupportedError as error:
             print(f"{recipe.name}: {error}")
             continue
         for suffix in ("", AGAIN):
             variant = Variant(
-                recipe.name, recipe.config, recipe.runtime, subject.model_name, artifact.folder.name + suffix
+                recipe.name,
+                recipe.config,
+                recipe.runtime,
+                experiment.subject.model_name,
+                artifact.folder.name + suffix,
             )
             contenders.append(Contender(artifact, runtime, Measurement(variant, "here", "none", Status.OK)))
         if len(contenders) == 2 * count:

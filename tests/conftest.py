@@ -14,7 +14,7 @@ from filelock import FileLock
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.runtimes import RUNTIMES
-from quant_explorer.testing.lowered import SPECS, Lowered, lower
+from quant_explorer.testing.lowered import SPECS, LoweredCandidate, lower
 from quant_explorer.testing.toys import toy_batches, toy_model
 from tests.kept_objects import kept_objects
 
@@ -59,7 +59,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lowered(shared_folder: Path) -> Callable[[str, str], Lowered]:
+def lowered(shared_folder: Path) -> Callable[[str, str], LoweredCandidate]:
     """Return the toy model's files on a runtime by spec, or skip with the reason why there are none.
 
     Tests must not change them.
@@ -67,7 +67,7 @@ def lowered(shared_folder: Path) -> Callable[[str, str], Lowered]:
 
     model = toy_model()  # One, so that it is exported once.
 
-    def find(name: str, spec: str) -> Lowered:
+    def find(name: str, spec: str) -> LoweredCandidate:
         runtime = RUNTIMES[name](**OPTIONS.get(name, {}))
         candidate = Candidate(model, SPECS[spec])
         reason = runtime.unavailable() or runtime.unsupported(candidate)
@@ -81,6 +81,6 @@ def lowered(shared_folder: Path) -> Callable[[str, str], Lowered]:
 
         folder = made_once(shared_folder / f"{name}-{spec}", make)
         lowering, changed = pickle.loads((folder / "lowering.pickle").read_bytes())
-        return Lowered(candidate, lowering, changed, folder / "moved")
+        return LoweredCandidate(candidate, lowering, changed, folder / "moved")
 
     return find

@@ -68,11 +68,13 @@ def _matrix(specimens: Mapping[str, Specimen], cells: Sequence[Cell]) -> str:
 
 def _both(fp32: Cell | None, int8: Cell | None) -> str:
     """Return the decibels of INT8, and whatever is not right in a word."""
-    told = [] if fp32 is None or fp32.verdict == Verdict.RIGHT else [f"FP32 {fp32.verdict}"]
+    sentences = [] if fp32 is None or fp32.verdict == Verdict.RIGHT else [f"FP32 {fp32.verdict}"]
     if int8 is not None:
         figure = "exact" if int8.db is None else f"{int8.db:.1f}"
-        told.append({Verdict.RIGHT: figure, Verdict.WRONG: f"{figure} wrong"}.get(int8.verdict, int8.verdict))
-    return ", ".join(told) or "-"
+        sentences.append(
+            {Verdict.RIGHT: figure, Verdict.WRONG: f"{figure} wrong"}.get(int8.verdict, int8.verdict)
+        )
+    return ", ".join(sentences) or "-"
 
 
 def _exceptions(cells: Iterable[Cell]) -> str:

@@ -26,8 +26,7 @@ BASELINE = ORDINARY[0]
 
 def ranked(folder: Path, played: Sequence[Played], scene: Scene | None = None, run: RunInfo = RUN) -> Results:
     """Play a study and return the results of its only environment."""
-    (results,) = summarize(play(folder / "study.jsonl", played, scene), run, draws=200)
-    return results
+    return summarize(play(folder / "study.jsonl", played, scene), run, draws=200)
 
 
 def of(results: Results, config: str) -> VariantResult:

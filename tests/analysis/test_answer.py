@@ -50,6 +50,11 @@ def test_a_control_that_is_as_fast_is_not_shipped_for_the_baseline(tmp_path: Pat
     assert answer.names == ("fp32_baseline@served", "fp32_finetune@served")
 
 
+def test_fp32_alone_is_what_there_is(tmp_path: Path) -> None:
+    answer = answered(tmp_path, SERVED)
+    assert (answer.names, answer.reason) == (("fp32_baseline@served",), "no compressed variant was measured")
+
+
 def test_without_a_measured_variant_there_is_nothing_to_ship(tmp_path: Path) -> None:
     died = replace(BASELINE, status=Status.DIED, reason="killed")
     (answer,) = ranked(tmp_path, (died,)).answers

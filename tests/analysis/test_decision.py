@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.analysis.budgets import memory_at
-from quant_explorer.analysis.decision import Candidates, Decision, Obstacle, decide
+from quant_explorer.analysis.decision import Candidates, Decision, decide
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.settings.plan import Budgets, Cost
 from quant_explorer.testing.replay import Played, Scene
@@ -136,8 +136,11 @@ def test_when_all_are_rejected_the_closest_is_named_with_its_amount(tmp_path: Pa
 def test_the_budget_that_costs_most_is_named(tmp_path: Path) -> None:
     # Without the limit of latency three would be within, without that of accuracy one.
     found = decided(tmp_path, dataclasses.replace(POINTS, latency_s=0.2e-3, accuracy_drop_pp=1.5))
-    kept = ("fp32_baseline@eager", "int8@eager", "fp32_finetune@eager")
-    assert found.obstacle == Obstacle("latency", kept, 4)
+    assert found.obstacle is not None
+    assert (found.obstacle.budget, found.obstacle.rejected) == ("latency", 4)
+    # The nearest first.
+    assert found.obstacle.freed[0] == "int8@eager"
+    assert set(found.obstacle.freed[1:]) == {"fp32_baseline@eager", "fp32_finetune@eager"}
 
 
 def test_where_no_budget_alone_frees_a_variant_the_one_most_exceed_is_named(tmp_path: Path) -> None:

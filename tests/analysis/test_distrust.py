@@ -21,14 +21,14 @@ def distrust(folder: Path, played: tuple[Played, ...], scene: Scene, run: RunInf
 def test_a_quiet_machine_has_only_its_control_to_report(tmp_path: Path) -> None:
     text = distrust(tmp_path, ORDINARY, MANY_CALLS)
     assert text.startswith(
-        "This machine resolves differences of less than 0.1% (small_cnn, batch 1, group all)"
+        "The machine resolves differences of less than 0.1% (small_cnn, batch 1, group all)"
     )
     assert "\n" not in text
 
 
 def test_a_separable_twin_is_said_first(tmp_path: Path) -> None:
     text = distrust(tmp_path, ORDINARY, Scene(twin=1.05))
-    assert "small_cnn, batch 1, group all: this machine was too noisy for this comparison" in text
+    assert "small_cnn, batch 1, group all: the machine was too noisy for this comparison" in text
     assert "as it should" not in text
 
 
@@ -39,9 +39,7 @@ def test_work_that_comes_and_goes_on_the_same_core_is_noise(
     """Of 12 rounds, in more than a fifth: also where the twin, which meets the same, cannot be separated."""
     text = distrust(tmp_path, ORDINARY, Scene(disturbed=disturbed))
     sentence = f"Other work took over 3% of the measuring cores in {disturbed} of 12 rounds."
-    assert (
-        f"batch 1, group all: this machine was too noisy for this comparison. {sentence}" in text
-    ) is noisy
+    assert (f"batch 1, group all: the machine was too noisy for this comparison. {sentence}" in text) is noisy
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def test_work_that_comes_and_goes_on_the_same_core_is_noise(
         (
             (*ORDINARY, Played("x", precision="bf16", ran_in="bf16")),
             Scene(),
-            "x@eager (small_cnn): this CPU has no bf16 arithmetic",
+            "x@eager (small_cnn): CPU of env-a has no bf16 arithmetic",
         ),
         (
             (*ORDINARY, Played("x", precision="fp16", ran_in="fp32")),

@@ -9,22 +9,15 @@ from tests.analysis.replayed import BASELINE, ORDINARY
 
 def test_requested_batch_sizes_are_there_without_rounds(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY, Scene(batch_sizes=(1,)))
-    (evidence,) = gather(study, "env-a", "fp32_baseline", (1, 32))
+    (evidence,) = gather(study, "env-a", (1, 32))
     assert [(batch, len(one.rounds)) for batch, one in evidence.timings.items()] == [(1, 12), (32, 0)]
-
-
-def test_another_baseline_can_be_named(tmp_path: Path) -> None:
-    study = play(tmp_path / "study.jsonl", ORDINARY)
-    (evidence,) = gather(study, "env-a", "dynamic_int8", (1,))
-    assert evidence.baseline is not None
-    assert evidence.baseline.variant.config == "dynamic_int8"
 
 
 def test_records_of_other_environments_stay_out(tmp_path: Path) -> None:
     path = tmp_path / "study.jsonl"
     play(path, ORDINARY, Scene(environment="other"))
     study = play(path, (BASELINE, Played("extra", model="extra")), Scene())
-    small, extra = gather(study, "env-a", "fp32_baseline", (1,))
+    small, extra = gather(study, "env-a", (1,))
     assert (len(small.measurements), len(extra.measurements)) == (1, 1)
     assert len(small.timings[1].rounds) == 12
     assert extra.no_baseline == "the baseline fp32_baseline@eager was not measured"

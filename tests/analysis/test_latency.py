@@ -52,6 +52,18 @@ def test_a_settled_variant_compares_with_those_timed_longer() -> None:
     assert early.rounds == 4
 
 
+def test_rounds_against_variants_that_were_made_anew_count_no_more() -> None:
+    """Unless the baseline has no others, as when it alone is asked for again."""
+    older = rounds([{"base": (4000,), twin_key("base"): (4000,), "before": (900,)}] * 4, group="older")
+    newer = rounds([{"base": (1000,), twin_key("base"): (1000,), "after": (500,)}] * 4, group="newer")
+    timings = collect_timings([*older, *newer], "base", ["base", "after"])
+    assert [check.group for check in check_twins(timings, "m", 1, [])] == ["newer"]
+    assert timings.baseline_p50_s == pytest.approx(1000e-9)
+    alone = collect_timings(older, "base", ["base"])
+    assert alone.groups == ("older",)
+    assert alone.baseline_p50_s == pytest.approx(4000e-9)
+
+
 def test_a_slow_moment_of_the_baseline_is_nobody_elses() -> None:
     """One factor brings a variant's calls to the level of all rounds, and not one for each of its rounds."""
     base = [1000, 4000, 1000, 1000]

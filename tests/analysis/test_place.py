@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quant_explorer.analysis.place import Contender, default_objectives, find_places
+from quant_explorer.analysis.place import RankedVariant, default_objectives, find_places
 
 AXES = default_objectives(1, trained=True)
 
 
-def contender(name: str, size: int, latency: float, wrong: int, spread: float = 0.0) -> Contender:
+def contender(name: str, size: int, latency: float, wrong: int, spread: float = 0.0) -> RankedVariant:
     medians = latency * (1 + spread * np.random.default_rng(len(name)).standard_normal(20))
     right = (np.arange(100) >= wrong).astype(np.float64)
-    return Contender(name, size, float(np.median(medians)), medians, right)
+    return RankedVariant(name, size, float(np.median(medians)), medians, right)
 
 
 def test_equal_points_are_both_kept() -> None:
@@ -39,7 +39,7 @@ def test_a_close_call_has_a_probability_between() -> None:
 def test_values_below_zero_are_drawn_about_their_mean() -> None:
     ordinary = contender("a", 1, 1.0, 50)
     values = np.where(np.arange(100) < 40, -1.0, 1.0)
-    shifted = Contender("b", 1, 1.0, ordinary.round_medians_s, values)
+    shifted = RankedVariant("b", 1, 1.0, ordinary.round_medians_s, values)
     places = find_places([ordinary, shifted], AXES, 200)
     # A mean of 0.2 against one of 0.5: were negative values dropped or clipped, the better one.
     assert [place.on_frontier for place in places] == [True, False]

@@ -78,9 +78,9 @@ def test_without_size_or_predictions_there_is_no_rank(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
     whole = measurement(ORDINARY[2], Scene())
     study.append(_with(whole, "files", []))
-    assert "no size" in (of(summarize(study, RUN)[0], "static_int8_per_tensor").frontier.reason or "")
+    assert "no size" in (of(summarize(study, RUN), "static_int8_per_tensor").frontier.reason or "")
     study.append(_with(whole, "predictions", None))
-    assert "no accuracy" in (of(summarize(study, RUN)[0], "static_int8_per_tensor").frontier.reason or "")
+    assert "no accuracy" in (of(summarize(study, RUN), "static_int8_per_tensor").frontier.reason or "")
 
 
 @pytest.mark.parametrize("how", ["missing", "failed"])
@@ -143,7 +143,8 @@ def test_environments_are_never_ranked_together(tmp_path: Path) -> None:
     play(path, ORDINARY, Scene(environment="whole"))
     # Far faster there: in one ranking it would dominate what "whole" measured.
     study = play(path, ORDINARY[:2], Scene(environment="partial", base_s=1e-5))
-    partial, whole = summarize(study, RUN)
+    partial = summarize(study, RUN)
+    (whole,) = partial.others
     assert (partial.environment.digest, whole.environment.digest) == ("partial", "whole")
     assert (len(partial.variants), len(whole.variants)) == (2, 4)
     assert of(whole, "fp32_baseline").frontier.on_frontier is True
@@ -153,31 +154,36 @@ def test_environments_are_never_ranked_together(tmp_path: Path) -> None:
     assert "environment partial too" in whole.distrust[0]
 
 
+def environments(results: Results) -> list[str]:
+    return [one.environment.digest for one in (results, *results.others)]
+
+
 def test_the_environment_begun_last_is_first(tmp_path: Path) -> None:
     """Also where nothing was left to measure in it."""
     path = tmp_path / "study.jsonl"
     play(path, ORDINARY, Scene(environment="old"))
     study = play(path, ORDINARY, Scene(environment="new"))
-    assert [one.environment.digest for one in summarize(study, RUN)] == ["new", "old"]
+    assert environments(summarize(study, RUN)) == ["new", "old"]
     study.append(environment("old"))
-    assert [one.environment.digest for one in summarize(study, RUN)] == ["old", "new"]
+    assert environments(summarize(study, RUN)) == ["old", "new"]
 
 
 def test_more_threads_come_behind_those_that_were_asked_for_and_are_no_reason_for_distrust(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "study.jsonl"
-    quiet = summarize(play(path, ORDINARY), RUN)[0].distrust
+    quiet = summarize(play(path, ORDINARY), RUN).distrust
     two_threads = replace(environment("env-a"), digest="wider", threads=2)
     study = Study.load(path)
     study.append(two_threads)
     for one in ORDINARY[:2]:
         study.append(measurement(one, Scene(environment="wider")))
-    first, second = summarize(study, RUN)
+    first = summarize(study, RUN)
+    (second,) = first.others
     assert (first.environment.threads, second.environment.threads) == (1, 2)
     assert first.distrust == quiet
     asked_for_two = replace(RUN, protocol=replace(RUN.protocol, threads=2))
-    assert summarize(study, asked_for_two)[0].environment == two_threads
+    assert summarize(study, asked_for_two).environment == two_threads
 
 
 def test_models_are_ranked_within_themselves(tmp_path: Path) -> None:
@@ -193,7 +199,7 @@ def test_models_are_ranked_within_themselves(tmp_path: Path) -> None:
 def test_the_latest_measurement_of_a_name_counts(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", (*ORDINARY, BROKEN))
     study.append(measurement(Played("qat_int8", wrong=1), Scene()))
-    qat = of(summarize(study, RUN)[0], "qat_int8")
+    qat = of(summarize(study, RUN), "qat_int8")
     assert qat.status is Status.OK
     assert qat.accuracy is not None
 
@@ -227,7 +233,7 @@ def test_predictions_without_labels_are_no_accuracy(tmp_path: Path) -> None:
     study = Study(tmp_path / "study.jsonl")
     study.append(environment("env-a"))
     study.append(measurement(BASELINE, Scene()))
-    (results,) = summarize(study, RUN)
+    results = summarize(study, RUN)
     assert "no labels of the report split" in results.variants[0].reasons["accuracy"]
 
 
@@ -266,7 +272,7 @@ def test_another_report_split_is_not_compared(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
     study.append(ReportSplit("elsewhere", "toy", CLASSES, (0,) * 400))
     study.append(_with(measurement(ORDINARY[2], Scene()), "split", "elsewhere"))
-    moved = of(summarize(study, RUN)[0], "static_int8_per_tensor")
+    moved = of(summarize(study, RUN), "static_int8_per_tensor")
     assert moved.accuracy is not None
     assert moved.accuracy.verdict is None
     assert "other images than the baseline" in (moved.frontier.reason or "")
@@ -276,6 +282,6 @@ def test_agreement_is_of_the_same_images(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY, Scene(trained=False))
     study.append(ReportSplit("elsewhere", "toy", CLASSES, (0,) * 400))
     study.append(_with(measurement(ORDINARY[2], Scene(trained=False)), "split", "elsewhere"))
-    moved = of(summarize(study, RUN)[0], "static_int8_per_tensor")
+    moved = of(summarize(study, RUN), "static_int8_per_tensor")
     assert moved.agreement is None
     assert moved.reasons["agreement"] == "it shares no image with the baseline"

@@ -57,8 +57,8 @@ def test_options_are_the_same_words_everywhere(invoke: Invoke, command: str) -> 
 )
 def test_a_runtime_is_chosen_in_the_same_words(invoke: Invoke, command: str, default: str) -> None:
     _, printed = invoke(command, "--help")
-    told = " ".join(printed.split())
-    assert f"--runtime NAME[,NAME...] Runtimes (see `list`), or all. [default: {default}]" in told
+    sentences = " ".join(printed.split())
+    assert f"--runtime NAME[,NAME...] Runtimes (see `list`), or all. [default: {default}]" in sentences
 
 
 def test_the_version_is_the_packages(invoke: Invoke) -> None:

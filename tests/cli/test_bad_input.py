@@ -35,7 +35,7 @@ def refused(invoke: Invoke) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentences"),
     [
         (("--data", "mnist5"), "unknown data set 'mnist5'. Did you mean 'mnist5k'?"),
         (("--data", "/no/such/thing"), "unknown data set '/no/such/thing'."),
@@ -57,9 +57,9 @@ def refused(invoke: Invoke) -> Callable[..., str]:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_wrong_option_is_refused_before_anything_is_written(
-    refused: Callable[..., str], place: Place, arguments: tuple[str, ...], told: str
+    refused: Callable[..., str], place: Place, arguments: tuple[str, ...], sentences: str
 ) -> None:
-    assert told in refused("pipeline", *EAGER, *arguments)
+    assert sentences in refused("pipeline", *EAGER, *arguments)
     assert not (place.folder / "runs").exists()
 
 
@@ -67,11 +67,11 @@ def test_an_unknown_configuration_is_found_before_anything_is_trained(
     refused: Callable[..., str], place: Place
 ) -> None:
     for command in ("pipeline", *CONFIGURED):
-        said = refused(command, "--config", "static_int8_per_chanel")
+        shown = refused(command, "--config", "static_int8_per_chanel")
         assert (
-            "unknown configuration 'static_int8_per_chanel'. Did you mean 'static_int8_per_channel'?" in said
+            "unknown configuration 'static_int8_per_chanel'. Did you mean 'static_int8_per_channel'?" in shown
         )
-        assert all(config in said for config in CONFIGS)
+        assert all(config in shown for config in CONFIGS)
     assert not list(place.folder.rglob("weights"))
 
 
@@ -82,9 +82,9 @@ def test_an_unknown_runtime_is_refused_before_anything_is_written(
     refused: Callable[..., str], place: Place, command: tuple[str, ...]
 ) -> None:
     for both in (("--runtime", "eager", "--runtime", "eagre"), ("--runtime", "eager,eagre")):
-        said = refused(*command, *both)
-        assert "unknown runtime 'eagre'. Did you mean 'eager'? Allowed: " in said
-        assert all(runtime in said for runtime in RUNTIMES)
+        shown = refused(*command, *both)
+        assert "unknown runtime 'eagre'. Did you mean 'eager'? Allowed: " in shown
+        assert all(runtime in shown for runtime in RUNTIMES)
     assert not list(place.folder.iterdir())
 
 
@@ -92,9 +92,9 @@ def test_a_wrong_name_does_not_stick_to_the_folder(
     refused: Callable[..., str], place: Place, invoke: Invoke
 ) -> None:
     refused("train", "--run-dir", "run", "--data", "imagefolder:nowhere")
-    said = refused("train", "--run-dir", "run", "--data", "imagefolder:elsewhere")
-    assert "elsewhere" in said
-    assert "was made with" not in said
+    shown = refused("train", "--run-dir", "run", "--data", "imagefolder:elsewhere")
+    assert "elsewhere" in shown
+    assert "was made with" not in shown
 
 
 @pytest.mark.parametrize("command", CONFIGURED)
@@ -146,35 +146,35 @@ def test_an_unreadable_image_is_named(refused: Callable[..., str], tree: Path) -
 def test_one_class_is_not_a_classification(refused: Callable[..., str], place: Place) -> None:
     for part in ("train", "test"):
         write_images(place.folder / "images" / part, {"cat": 3})
-    said = refused("train", "--data", "imagefolder:images")
-    assert "only one class (cat); at least 2 are needed" in said
+    shown = refused("train", "--data", "imagefolder:images")
+    assert "only one class (cat); at least 2 are needed" in shown
 
 
 def test_a_class_without_images_is_named(refused: Callable[..., str], tree: Path) -> None:
     for image in (tree / "test" / "dog").iterdir():
         image.unlink()
-    said = refused("train", "--data", f"imagefolder:{tree}")
-    assert "images/test: no images for dog" in said
+    shown = refused("train", "--data", f"imagefolder:{tree}")
+    assert "images/test: no images for dog" in shown
 
 
 def test_a_folder_without_images_says_what_is_expected(refused: Callable[..., str], place: Place) -> None:
     (place.folder / "images" / "train").mkdir(parents=True)
     (place.folder / "images" / "test").mkdir()
-    said = refused("train", "--data", "imagefolder:images")
-    assert "no class folders" in said
-    assert "PATH/train/<class>/*.jpg" in said
+    shown = refused("train", "--data", "imagefolder:images")
+    assert "no class folders" in shown
+    assert "PATH/train/<class>/*.jpg" in shown
 
 
 def test_classes_that_differ_are_listed(refused: Callable[..., str], tree: Path) -> None:
     write_images(tree / "test", {"bird": 1})
-    said = refused("train", "--data", f"imagefolder:{tree}")
-    assert "hold different classes; only in" in said
-    assert "bird" in said
+    shown = refused("train", "--data", f"imagefolder:{tree}")
+    assert "hold different classes; only in" in shown
+    assert "bird" in shown
 
 
 def test_more_images_than_there_are_cannot_be_drawn(refused: Callable[..., str], tree: Path) -> None:
-    said = refused("train", "--data", f"imagefolder:{tree}", "--train-subset", "13")
-    assert "--train-subset 13. Allowed: 2 to 12." in said
+    shown = refused("train", "--data", f"imagefolder:{tree}", "--train-subset", "13")
+    assert "--train-subset 13. Allowed: 2 to 12." in shown
 
 
 @pytest.fixture
@@ -194,26 +194,26 @@ def test_weights_of_another_shape_are_listed(
     refused: Callable[..., str], place: Place, weights: dict[str, torch.Tensor]
 ) -> None:
     weights["classifier.weight"] = torch.zeros(7, 128)
-    said = refused(*with_weights(place, weights))
-    assert "do not fit the model" in said
-    assert "classifier.weight (7, 128), model (10, 128)" in said
+    shown = refused(*with_weights(place, weights))
+    assert "do not fit the model" in shown
+    assert "classifier.weight (7, 128), model (10, 128)" in shown
 
 
 def test_missing_and_unexpected_weights_are_listed(
     refused: Callable[..., str], place: Place, weights: dict[str, torch.Tensor]
 ) -> None:
     weights["head.weight"] = weights.pop("classifier.weight")
-    said = refused(*with_weights(place, weights))
-    assert "missing: classifier.weight" in said
-    assert "unexpected: head.weight" in said
+    shown = refused(*with_weights(place, weights))
+    assert "missing: classifier.weight" in shown
+    assert "unexpected: head.weight" in shown
 
 
 def test_nan_weights_are_named(
     refused: Callable[..., str], place: Place, weights: dict[str, torch.Tensor]
 ) -> None:
     weights["block2.conv1.weight"][0, 0, 0, 0] = float("nan")
-    said = refused(*with_weights(place, weights))
-    assert "NaN or infinite weights in block2.conv1.weight" in said
+    shown = refused(*with_weights(place, weights))
+    assert "NaN or infinite weights in block2.conv1.weight" in shown
 
 
 def test_weights_that_are_not_there_are_named(refused: Callable[..., str]) -> None:
@@ -221,7 +221,7 @@ def test_weights_that_are_not_there_are_named(refused: Callable[..., str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "sentences"),
     [
         (None, "no file"),
         ("def make(): return 3", "returned int, not a torch.nn.Module"),
@@ -231,11 +231,11 @@ def test_weights_that_are_not_there_are_named(refused: Callable[..., str]) -> No
     ],
 )
 def test_a_users_model_that_does_not_work_says_why(
-    refused: Callable[..., str], place: Place, source: str | None, told: str
+    refused: Callable[..., str], place: Place, source: str | None, sentences: str
 ) -> None:
     if source is not None:
         (place.folder / "mine.py").write_text(source)
-    assert told in refused("train", *SMALL, "--model", "mine.py:make")
+    assert sentences in refused("train", *SMALL, "--model", "mine.py:make")
 
 
 def test_a_run_dir_that_is_a_file_is_wrong_use(invoke: Invoke, place: Place) -> None:

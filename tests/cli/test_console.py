@@ -35,10 +35,10 @@ def test_without_a_terminal_long_work_says_how_far_it_is(capsys: pytest.CaptureF
     with progress.task("variants", 4) as outer, progress.task("time batch 1", None) as inner:
         outer.advance(1)
         inner.advance(note="round 3")
-        said = ""
-        while "left" not in said:
-            said += capsys.readouterr().err
-    line = next(line for line in said.splitlines() if "left" in line)
+        written = ""
+        while "left" not in written:
+            written += capsys.readouterr().err
+    line = next(line for line in written.splitlines() if "left" in line)
     assert re.fullmatch(r"variants: 1 of 4, about \d+ s left; time batch 1 round 3", line)
     capsys.readouterr()
     time.sleep(0.1)
@@ -79,16 +79,16 @@ def test_verbose_adds_the_traceback(
 ) -> None:
     monkeypatch.setattr(verbosity, "level", 1)
     assert run_command(raising(UnknownNameError("no such thing")), []) == 2
-    told = capsys.readouterr().err
-    assert "Traceback" in told
-    assert told.endswith("error: no such thing\n")
+    sentences = capsys.readouterr().err
+    assert "Traceback" in sentences
+    assert sentences.endswith("error: no such thing\n")
 
 
 def test_ctrl_c_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(raising(KeyboardInterrupt()), []) == 130
-    told = capsys.readouterr().err
-    assert "interrupted" in told
-    assert "Traceback" not in told
+    sentences = capsys.readouterr().err
+    assert "interrupted" in sentences
+    assert "Traceback" not in sentences
 
 
 def test_a_bug_is_not_hidden() -> None:

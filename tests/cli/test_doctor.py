@@ -10,8 +10,8 @@ from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.progress import Progress
 from quant_explorer.machine import kept_peaks
 from quant_explorer.machine.topology import available_cores
-from quant_explorer.pipeline.doctor import report as doctor
-from quant_explorer.pipeline.doctor.report import Fact
+from quant_explorer.pipeline.doctor import diagnosis
+from quant_explorer.pipeline.doctor.diagnosis import Fact
 from quant_explorer.runtimes import RUNTIMES
 from tests.cli.invoking import Place
 
@@ -58,10 +58,11 @@ def test_int8_is_measured_on_the_runtimes_that_are_named(
         asked.append((tuple(runtimes), threads))
         return (Fact("INT8 on all", "2 times as fast"),)
 
-    monkeypatch.setattr(doctor, "expect_int8", expect)
+    monkeypatch.setattr(diagnosis, "expect_int8", expect)
     code, printed = invoke("doctor", "--runtime", "openvino", "--runtime", "eager", "--threads", "2")
     assert code == 0
     assert "2 times as fast" in printed
+    assert {name for name in RUNTIMES if f"runtime {name}" in printed} == {"openvino", "eager"}
     assert invoke("doctor")[0] == 0
     assert asked == [(("openvino", "eager"), 2), (tuple(RUNTIMES), 1)]
     code, printed = invoke("doctor", "--runtime", "opnvino")

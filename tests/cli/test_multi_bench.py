@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from quant_explorer.report.schema import schema_json
+from results_schema import SCHEMA_PATH
 from tests.cli.invoking import ONNX, QUICK, SMALL, Invoke, Place, called_here
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def change_cell(path: Path, change: Callable[[dict[str, dict[str, object]]], obj
 
 def test_it_reports_each_model_on_its_own(report: Path) -> None:
     content = json.loads((report / "multi_results.json").read_bytes())
-    jsonschema.Draft202012Validator(json.loads(schema_json())).validate(content)
+    jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_bytes())).validate(content)
     assert {variant["model"] for variant in content["variants"]} == {"small_cnn"}
     assert all(variant["status"] == "ok" for variant in content["variants"])
     # It takes the images as they are, so it was trained on them.
@@ -62,7 +62,7 @@ def test_the_gate_lets_a_sound_result_pass(document: Path, invoke: Invoke) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "sentences"),
     [
         (lambda cell: cell["size"].update(bytes=10_000_000), "the limit is 50%"),
         (lambda cell: cell["executed"].update(int8_mac_fraction=0.5), "at least 0.9 must"),
@@ -73,12 +73,12 @@ def test_the_gate_stops_what_does_not_pay(
     document: Path,
     invoke: Invoke,
     change: Callable[[dict[str, dict[str, object]]], object],
-    told: str,
+    sentences: str,
 ) -> None:
     change_cell(document, change)
     code, printed = invoke("gate-size", document, "--json")
     assert code == 1
-    assert [told in violation["message"] for violation in json.loads(printed)] == [True]
+    assert [sentences in violation["message"] for violation in json.loads(printed)] == [True]
 
 
 def test_the_gate_misses_a_model_that_must_be_there(document: Path, invoke: Invoke) -> None:

@@ -9,7 +9,7 @@ from quant_explorer.cli.options import resolve
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.settings.declaration import settings_of
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings, sweep_settings
-from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.run import RunDescription, RunFolder
 
 
 def test_without_options_everything_has_its_default(tmp_path: Path) -> None:
@@ -23,8 +23,16 @@ def test_without_options_everything_has_its_default(tmp_path: Path) -> None:
 def test_what_is_given_wins_over_the_folder_and_the_folder_over_the_default(tmp_path: Path) -> None:
     _, first = resolve(tmp_path, {"epochs": 3, "rounds": 4, "seed": 7})
     RunFolder(tmp_path).claim(first)
+    RunFolder(tmp_path).study.touch()
     _, second = resolve(tmp_path, {"rounds": 6, "seed": None})
     assert second == replace(first, protocol=replace(first.protocol, rounds=6))
+
+
+def test_a_command_that_left_nothing_binds_no_other(tmp_path: Path) -> None:
+    _, failed = resolve(tmp_path, {"model": "missing.py:make", "train_subset": 8, "rounds": 2})
+    RunFolder(tmp_path).claim(failed)
+    _, wanted = resolve(tmp_path, {})
+    assert wanted == RunDescription(Settings(), MeasurementProtocol())
 
 
 @pytest.mark.parametrize(

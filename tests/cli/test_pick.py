@@ -13,6 +13,7 @@ from quant_explorer.cli.console import EXIT_NOTHING_WITHIN
 from tests.cli.invoking import Invoke
 
 COMMITTED = Path(__file__).parents[2] / "results" / "cifar10-jpeg"
+FOLDER, FILE = str(COMMITTED), str(COMMITTED / "full_results.json")
 
 
 def test_the_fastest_without_a_loss_is_picked_and_its_tie_named(invoke: Invoke) -> None:
@@ -56,11 +57,13 @@ def test_a_folder_without_a_study_is_wrong_use(invoke: Invoke, tmp_path: Path) -
     assert "there is no study here" in printed
 
 
-@pytest.mark.parametrize("command", ["pick"])
-def test_commands_that_only_read_import_no_torch_and_no_runtime(command: str) -> None:
+@pytest.mark.parametrize(
+    "command", [("pick", FOLDER), ("compare", FOLDER, FOLDER), ("gate", FILE, "--baseline", FILE)]
+)
+def test_commands_that_only_read_import_no_torch_and_no_runtime(command: tuple[str, ...]) -> None:
     program = (
         "import sys; from quant_explorer.cli import app, run_command; "
-        f"code = run_command(app, [{command!r}, {str(COMMITTED)!r}]); "
+        f"code = run_command(app, {command!r}); "
         "slow = {'torch', 'onnxruntime', 'openvino', 'matplotlib'}; "
         "print('imported:', *sorted(slow & set(sys.modules)), code)"
     )

@@ -12,7 +12,7 @@ from quant_explorer.core.measurement import Status
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 from quant_explorer.report.render import load_results
-from quant_explorer.report.schema import schema_json
+from results_schema import SCHEMA_PATH
 from tests.cli.invoking import EAGER, ONNX, QUICK, SMALL, Invoke, Place
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_what_is_named_int8_ran_in_int8_and_is_small(results: Results) -> None:
 
 def test_the_report_is_valid_and_complete(run: Path) -> None:
     document = json.loads((run / "report" / "full_results.json").read_bytes())
-    jsonschema.Draft202012Validator(json.loads(schema_json())).validate(document)
+    jsonschema.Draft202012Validator(json.loads(SCHEMA_PATH.read_bytes())).validate(document)
     table = (run / "report" / "pareto.md").read_text()
     assert all(config in table for config in CONFIGURATIONS)
     assert (run / "report" / "pareto.png").read_bytes().startswith(b"\x89PNG")

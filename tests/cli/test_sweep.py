@@ -112,11 +112,11 @@ def test_what_the_budgets_pick_is_printed_and_served_on_more_threads(swept: Plac
 
 
 def test_it_tells_what_it_takes_to_do_it_again(swept: Place) -> None:
-    told = json.loads((swept.folder / "out" / "reproducibility.json").read_text())
-    assert told["seeds"] == [1]
-    assert told["command"][1:] == ["sweep", "--config", str(swept.folder / "sweep.yaml"), "--seeds", "1"]
-    assert dict(told["configuration"])["pruning_levels"] == "0.0, 0.5"
-    assert "torch" in told["packages"]
+    sentences = json.loads((swept.folder / "out" / "reproducibility.json").read_text())
+    assert sentences["seeds"] == [1]
+    assert sentences["command"][1:] == ["sweep", "--config", str(swept.folder / "sweep.yaml"), "--seeds", "1"]
+    assert dict(sentences["configuration"])["pruning_levels"] == "0.0, 0.5"
+    assert "torch" in sentences["packages"]
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -168,7 +168,7 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
 
 
 @pytest.mark.parametrize(
-    ("changes", "arguments", "told"),
+    ("changes", "arguments", "sentences"),
     [
         ({}, (), "out/seed-0/study.jsonl: there is no study of seed 0 yet"),
         ({"seeds": [2, 3]}, (), "out/seed-2/study.jsonl"),
@@ -177,16 +177,16 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
     ],
 )
 def test_the_command_line_wins_over_the_file_and_a_seed_that_was_not_run_is_told(
-    place: Place, invoke: Invoke, changes: dict[str, object], arguments: tuple[str, ...], told: str
+    place: Place, invoke: Invoke, changes: dict[str, object], arguments: tuple[str, ...], sentences: str
 ) -> None:
     config = write(place.folder, **changes)
     code, printed = invoke("sweep", "--config", config, "--report-only", *arguments)
     assert code == 2
-    assert told in printed
+    assert sentences in printed
 
 
 @pytest.mark.parametrize(
-    ("changes", "arguments", "told"),
+    ("changes", "arguments", "sentences"),
     [
         ({"epoch": 1}, (), "unknown key 'epoch'. Did you mean 'epochs'?"),
         ({"dataset": "mnist5"}, (), "unknown data set 'mnist5'. Did you mean 'mnist5k'?"),
@@ -201,11 +201,11 @@ def test_the_command_line_wins_over_the_file_and_a_seed_that_was_not_run_is_told
     ],
 )
 def test_wrong_input_is_one_sentence_before_anything_is_done(
-    invoke: Invoke, place: Place, changes: dict[str, object], arguments: tuple[str, ...], told: str
+    invoke: Invoke, place: Place, changes: dict[str, object], arguments: tuple[str, ...], sentences: str
 ) -> None:
     code, printed = invoke("sweep", "--config", write(place.folder, **changes), *arguments)
     assert code == 2
-    assert told in printed
+    assert sentences in printed
     assert "Traceback" not in printed
     assert not (place.folder / "out").exists()
 

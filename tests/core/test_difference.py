@@ -33,7 +33,7 @@ def test_whatever_makes_another_environment_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "told"),
+    ("earlier", "sentences"),
     [
         (replace(SOURCE, versions=(("torch", "2.13"),)), "torch 2.13 is now 2.14"),
         (replace(SOURCE, versions=()), "torch (not recorded) is now 2.14"),
@@ -46,9 +46,9 @@ def test_whatever_makes_another_environment_is_named(name: str) -> None:
         (replace(SOURCE, preprocessing=""), "preprocessing changed"),
     ],
 )
-def test_what_makes_another_artifact_of_the_same_recipe_is_named(earlier: Provenance, told: str) -> None:
+def test_what_makes_another_artifact_of_the_same_recipe_is_named(earlier: Provenance, sentences: str) -> None:
     found = find_differences(facts_of_provenance(RECIPE, earlier), facts_of_provenance(RECIPE, SOURCE))
-    assert describe_changes(found) == told
+    assert describe_changes(found) == sentences
 
 
 def test_a_technique_has_a_version_too() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from quant_explorer.core.measurement import Environment, Executed, Status, twin_key
@@ -52,3 +54,21 @@ def test_a_status_has_a_predicate_for_a_sentence(status: Status) -> None:
     assert sentence.endswith(": no reason was recorded")
     assert "_" not in sentence
     assert status.explain("out of memory") == f"{status.predicate}: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"digest": "e", "versions": {"torch": "2.15"}, "os": "Linux 7"}, True),
+        ({"cpu": "another"}, False),
+        ({"instruction_sets": ("avx2",)}, False),
+        ({"threads": 2}, False),
+        ({"protocol": 3}, False),
+        ({"isa_limits": {"ATEN_CPU_CAPABILITY": "avx2"}}, False),
+    ],
+)
+def test_ratios_compare_on_the_same_machine_whatever_the_versions(
+    change: dict[str, object], same: bool
+) -> None:
+    here = machine("avx2", "avx512_vnni")
+    assert here.is_same_machine(replace(here, **change)) == same  # type: ignore[arg-type]

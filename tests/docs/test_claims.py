@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from quant_explorer.models import load_model
 from quant_explorer.runtimes.torch_graph.macs import count_macs
-from quant_explorer.stats.intervals import tail_percentile
+from quant_explorer.stats.rounds import tail_percentile
 
 EPS = 2.0**-23
 

@@ -15,7 +15,7 @@ import pytest
 from quant_explorer.metrics.fidelity import sqnr_db
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.conformance_runtime import INT8_SQNR_DB
-from quant_explorer.testing.lowered import Lowered
+from quant_explorer.testing.lowered import LoweredCandidate
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import toy_batches, toy_model
 from tests.docs.documents import ROOT
@@ -40,7 +40,7 @@ def lines_of(runtime: str) -> str:
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_an_artifact_runs_without_this_package(
-    name: str, lowered: Callable[[str, str], Lowered], tmp_path: Path
+    name: str, lowered: Callable[[str, str], LoweredCandidate], tmp_path: Path
 ) -> None:
     shutil.copytree(lowered(name, SPEC).folder, tmp_path / "artifact")
     (images,) = toy_batches(count=1, seed=3)

@@ -65,8 +65,8 @@ def run(extended: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_guide_has_a_worked_example_of_each() -> None:
     added = {block.file.split("/")[2] for block in BLOCKS if block.file and block.file.startswith("src/")}
-    assert {"techniques", "runtimes", "datasets", "models"} <= added
-    assert len(TESTS) == 4
+    assert {"techniques", "runtimes", "datasets", "models", "metrics"} <= added
+    assert len(TESTS) == 5
 
 
 @pytest.mark.slow
@@ -93,7 +93,20 @@ def test_what_the_guide_adds_can_be_named(extended: Path) -> None:
         ("runtime", "exported"),
         ("data set", "npz"),
         ("model", "lenet5"),
+        ("metric", "cpu_time"),
     } <= names
+
+
+@pytest.mark.slow
+def test_the_metric_of_the_guide_is_a_column_of_the_report(extended: Path) -> None:
+    tiny = ("--train-subset", "200", "--test-subset", "100", "--epochs", "1", "--run-dir", "run")
+    command = ("evaluate", "--config", "fp32_baseline", "--batch-sizes", "1", *tiny)
+    result = run(extended, "-c", "from quant_explorer.cli import main; main()", *command)
+    assert result.returncode == 0, result.stderr
+    lines = (extended / "run" / "report" / "pareto.md").read_text().splitlines()
+    (heading,) = [number for number, line in enumerate(lines) if "| cpu_time_s" in line]
+    headings, row = ([cell.strip() for cell in lines[heading + offset].split("|")] for offset in (0, 2))
+    assert float(row[headings.index("cpu_time_s")].split()[0]) > 0
 
 
 def test_the_code_of_the_guide_is_as_clean_as_ours(extended: Path) -> None:

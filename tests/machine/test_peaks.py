@@ -52,17 +52,17 @@ def test_a_fresh_process_measures_every_roof() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "written"),
     [
         ("raise SystemExit('no room')", r"exit code 1\): no room"),
         ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL"),
     ],
 )
 def test_a_process_that_dies_is_an_error_with_what_it_said(
-    monkeypatch: pytest.MonkeyPatch, program: str, said: str
+    monkeypatch: pytest.MonkeyPatch, program: str, written: str
 ) -> None:
     monkeypatch.setattr(peaks, "_PROGRAM", program)
-    with pytest.raises(WorkerDiedError, match=said):
+    with pytest.raises(WorkerDiedError, match=written):
         measure_peaks((0,), Silent(), QUICK)
 
 

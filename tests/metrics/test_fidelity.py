@@ -82,6 +82,14 @@ def test_equal_outputs_pass(check: Callable[[Batch, Batch], None]) -> None:
 
 
 @pytest.mark.parametrize("check", [check_fp32, check_int8])
+def test_nothing_is_near_what_is_not_a_number(check: Callable[[Batch, Batch], None]) -> None:
+    broken = np.full_like(EXPECTED, np.nan)
+    for logits, expected in ((broken, EXPECTED), (EXPECTED, broken), (broken, broken)):
+        with pytest.raises(FidelityError):
+            check(logits, expected)
+
+
+@pytest.mark.parametrize("check", [check_fp32, check_int8])
 def test_where_the_float_model_is_silent_only_silence_passes(check: Callable[[Batch, Batch], None]) -> None:
     silence, sound = np.zeros((2, 3), np.float32), np.full((2, 3), 1e-3, np.float32)
     check(silence, silence)

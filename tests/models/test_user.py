@@ -99,10 +99,18 @@ def test_another_kind_of_path_is_an_unknown_name() -> None:
 @pytest.mark.parametrize(
     ("source", "message", "cause"),
     [
-        ("def make():\n    raise KeyError('width')\n", r"make\(\) failed with KeyError: 'width'", KeyError),
+        (
+            "def make():\n    raise KeyError('width')\n",
+            r"make.* KeyError: there is no 'width'",
+            KeyError,
+        ),
         ("def make(width):\n    return None\n", r"make\(\) failed with TypeError: .*'width'", TypeError),
         ("raise OSError('no such disk')\n", r"importing it failed with OSError: no such disk", OSError),
-        ("import sys\nsys.exit(7)\n", r"importing it failed with SystemExit: 7", SystemExit),
+        (
+            "import sys\nsys.exit(7)\n",
+            r"importing .* without a message .only 7",
+            SystemExit,
+        ),
         ("def make(:\n", r"importing it failed with SyntaxError", SyntaxError),
         (
             "import not_there_at_all\n",

@@ -20,8 +20,9 @@ from quant_explorer.core.measurement import Environment, Measurement, ReportSpli
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
+from quant_explorer.metrics import METRICS
+from quant_explorer.pipeline import experiment as experiment_module
 from quant_explorer.pipeline import explore as explore_module
-from quant_explorer.pipeline import measure as measure_module
 from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder, open_run
 from quant_explorer.pipeline.scoring import LEAST_SCORED_IMAGES
@@ -30,6 +31,7 @@ from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.toys import toy_dataset
+from tests.pipeline.toy_metric import ProcessAndSize
 from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
@@ -93,10 +95,31 @@ def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
     assert outcome.failed
 
 
+def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_was_there(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explored(run, FP32)
+    # Workers import the metric by its module's name.
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setitem(METRICS._members, ProcessAndSize.name, ProcessAndSize())
+    explored(run, FP32)
+    (found,) = Study.load(run.study).measurements(ENVIRONMENT.digest).values()
+    (observed,) = found.observations
+    pid, size, logits = observed.values
+    assert (observed.metric, observed.unit, observed.reason) == ("process_and_size", "n", None)
+    assert pid != os.getpid()
+    assert size == sum(file.bytes for file in found.files)
+    assert logits == 4
+    records = len(Study.load(run.study).records)
+    explored(run, FP32)
+    assert len(Study.load(run.study).records) == records
+
+
 def test_what_fails_at_once_fails_when_its_files_are_checked(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
+    monkeypatch.setattr(experiment_module, "Worker", ImpatientWithHanging)
     faulty = [fake(fault, fault=fault) for fault in FAULTY]
     outcome = explored(run, FP32, *faulty, fake("hang", fault="hang", fault_after=1), STATIC)
     assert statuses(run) == {
@@ -156,7 +179,7 @@ def test_what_was_recorded_is_not_done_again(run: RunFolder, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(measure_module, "Worker", refuse)
+    monkeypatch.setattr(experiment_module, "Worker", refuse)
     second = explored(run, FP32, STATIC, until=Until.TIMED)
     assert [one.measurement for one in second.contenders] == [one.measurement for one in first.contenders]
     assert not second.failed
@@ -266,7 +289,7 @@ def test_until_built_starts_one_worker_for_each_that_is_built(
             super().assign(opening)
             opened.append(opening.folder)
 
-    monkeypatch.setattr(measure_module, "Worker", Counted)
+    monkeypatch.setattr(experiment_module, "Worker", Counted)
     outcome = explored(run, FP32, STATIC, until=Until.BUILT)
     assert all((one.artifact.folder / "manifest.json").exists() for one in outcome.contenders)
     assert len(opened) == len(set(opened)) == 2
@@ -379,7 +402,7 @@ def test_ctrl_c_in_a_build_does_not_wait_for_what_is_being_scored(
             raise KeyboardInterrupt
         return lower(self, candidate, calibration, folder)
 
-    monkeypatch.setattr(measure_module, "Worker", Hanging)
+    monkeypatch.setattr(experiment_module, "Worker", Hanging)
     monkeypatch.setattr(FakeRuntime, "lower", interrupt_second)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

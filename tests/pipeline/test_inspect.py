@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
-from quant_explorer.core.measurement import FloatModel, MachinePeaks
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.core.recipe import Step
 from quant_explorer.core.study import Study
@@ -15,7 +15,7 @@ from quant_explorer.pipeline.inspect import inspect_machine, inspect_models
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.toys import toy_model
-from tests.pipeline.toy_runs import ENVIRONMENT, INT8, fake, toy_subject
+from tests.pipeline.toy_runs import ENVIRONMENT, INT8, fake, toy_experiment, toy_subject
 
 PRUNE = create_step("prune", ratio=0.25)
 FINE_TUNE = create_step("fine_tune")
@@ -24,7 +24,7 @@ FINE_TUNE = create_step("fine_tune")
 def inspected(folder: Path, *recipes: tuple[Step, ...]) -> Study:
     run = RunFolder(folder)
     study = Study.load(run.study)
-    preparation = Preparation(toy_subject(model=toy_model()), run)
+    preparation = Preparation(toy_experiment(run, toy_subject(model=toy_model())))
     inspect_models([fake(str(number), *steps) for number, steps in enumerate(recipes)], preparation, study)
     return study
 

@@ -23,7 +23,7 @@ from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores, measuring_cores
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.models import parameter_digest
-from quant_explorer.pipeline import measure as measure_module
+from quant_explorer.pipeline import experiment as experiment_module
 from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
@@ -31,6 +31,7 @@ from quant_explorer.pipeline.measure import check_precision, measure
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order
 from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.timing.contender import Contender
 from quant_explorer.pipeline.worker.messages import Loading, Opened
 from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.testing.fake_runtime import Fault
@@ -43,6 +44,7 @@ from tests.pipeline.toy_runs import (
     ImpatientWithHanging,
     exploration,
     fake,
+    toy_experiment,
     toy_subject,
 )
 
@@ -71,11 +73,12 @@ def measured(
     if subject is None:
         subject, artifact = SUBJECT, built(recipe)
     else:
-        artifact = build(recipe, Preparation(subject, run), runtime, MeasurementProtocol())
+        artifact = build(recipe, Preparation(toy_experiment(run, subject)), runtime)
     options = (("fault", fault), ("fault_after", fault_after))
     artifact = Artifact(artifact.folder, replace(artifact.manifest, options=options))
     blank = exploration(run, subject=subject)._blank(recipe)
-    return measure(artifact, blank, subject, run, runtime, protocol, reference, meanwhile=meanwhile)
+    contender = Contender(artifact, runtime, blank)
+    return measure(contender, toy_experiment(run, subject, protocol), reference, meanwhile=meanwhile)
 
 
 def test_a_sound_variant_has_every_figure(run: RunFolder) -> None:
@@ -177,7 +180,7 @@ def test_nothing_else_runs_while_start_memory_and_energy_are_measured(
 
     recipe = fake("fp32")
     measured(run, recipe)
-    monkeypatch.setattr(measure_module, "Worker", Watched)
+    monkeypatch.setattr(experiment_module, "Worker", Watched)
     monkeypatch.setattr(counters, "unavailable", lambda root: None)
     found, _ = measured(run, recipe, meanwhile=lambda: events.append("meanwhile"))
     assert found.status is Status.OK
@@ -258,7 +261,7 @@ def test_what_is_no_answer_never_becomes_a_figure(
 
 
 def test_a_variant_that_hangs_times_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_module, "Worker", ImpatientWithHanging)
+    monkeypatch.setattr(experiment_module, "Worker", ImpatientWithHanging)
     found, _ = measured(run, fake("hangs"), fault="hang", fault_after=1)
     assert found.status is Status.TIMED_OUT
     assert "no answer to MeasureMemory within 0.2 s" in (found.reason or "")
@@ -317,7 +320,7 @@ def test_idle_cores_help_to_score(run: RunFolder, monkeypatch: pytest.MonkeyPatc
             cores.append(loading.cores)
             super().__init__(loading, log=log, timeout_s=timeout_s)
 
-    monkeypatch.setattr(measure_module, "Worker", Watched)
+    monkeypatch.setattr(experiment_module, "Worker", Watched)
     monkeypatch.setattr(scoring, "HELP_PAYS_S", 1e-9)
     found, _ = measured(
         run, fake("fp32"), subject=toy_subject(), protocol=replace(PROTOCOL, time_limit_s=600)

@@ -31,8 +31,8 @@ def test_the_source_has_its_commit_and_whether_it_was_changed(tmp_path: Path) ->
 
 def test_everything_that_decides_the_outcome_is_told() -> None:
     plan = SweepPlan("toy", (3, 4), (), (), configuration=(("seed", "3"),))
-    told = describe_reproducibility(["sweep"], ENVIRONMENT, ["d3", "d4"], plan)
-    assert (told.seeds, told.data_digests) == ((3, 4), ("d3", "d4"))
-    assert told.environment == ENVIRONMENT
-    assert dict(told.configuration) == {"seed": "3"}
-    assert {"numpy", "torch"} <= told.packages.keys()
+    sentences = describe_reproducibility(["sweep"], ENVIRONMENT, ["d3", "d4"], plan)
+    assert (sentences.seeds, sentences.data_digests) == ((3, 4), ("d3", "d4"))
+    assert sentences.environment == ENVIRONMENT
+    assert dict(sentences.configuration) == {"seed": "3"}
+    assert {"numpy", "torch"} <= sentences.packages.keys()

@@ -159,10 +159,10 @@ def test_libraries_write_to_the_log_and_only_inside(
         # Where logging.captureWarnings sends what libraries warn of.
         logging.getLogger("py.warnings").warning("deprecated")
     logging.getLogger("some.library").warning("outside")
-    told = run.log.read_text()
-    assert "WARNING some.library: inside" in told
-    assert "deprecated" in told
-    assert "outside" not in told
+    sentences = run.log.read_text()
+    assert "WARNING some.library: inside" in sentences
+    assert "deprecated" in sentences
+    assert "outside" not in sentences
     assert "inside" not in "".join(capfd.readouterr())
 
 

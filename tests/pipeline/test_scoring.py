@@ -22,7 +22,7 @@ from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline import scoring
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
-from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.scoring import balanced_order, score_split
 from quant_explorer.pipeline.worker.process import Worker
@@ -37,13 +37,13 @@ Starter = Callable[..., Worker]
 @pytest.fixture
 def start(tmp_path: Path) -> Starter:
     """Return what starts a worker of one sound artifact, on the measuring cores, with faults on demand."""
-    run, recipe = RunFolder(tmp_path), fake("fp32")
+    recipe, experiment = fake("fp32"), Experiment(SUBJECT, RunFolder(tmp_path), PATIENT)
     runtime = create_runtime(recipe, RUNTIMES)
-    artifact = build(recipe, Preparation(SUBJECT, run), runtime, PATIENT)
+    artifact = build(recipe, Preparation(experiment), runtime)
 
     def start(**options: ParameterValue) -> Worker:
         manifest = replace(artifact.manifest, options=tuple(options.items()))
-        return open_worker(Artifact(artifact.folder, manifest), runtime, run, PATIENT, measuring_cores(1))
+        return experiment.open_worker(Artifact(artifact.folder, manifest), runtime, measuring_cores(1))
 
     return start
 
@@ -51,7 +51,7 @@ def start(tmp_path: Path) -> Starter:
 def scored(worker: Worker, *helpers: Callable[[], Worker]) -> Scored:
     with worker:
         worker.open(SUBJECT.batch(1))
-        return score_split(worker, helpers, "toy", SUBJECT, PATIENT)
+        return score_split(worker, helpers, "toy", Experiment(SUBJECT, RunFolder(Path()), PATIENT))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.explore import Exploration
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
@@ -68,17 +69,22 @@ def fake(config: str, *steps: Step, **options: ParameterValue) -> Recipe:
     return Recipe(config, steps, "fake", tuple(sorted(options.items())))
 
 
+def toy_experiment(
+    run: RunFolder, subject: Subject | None = None, protocol: MeasurementProtocol = PROTOCOL
+) -> Experiment:
+    """Return the toy subject, or another, in a run folder."""
+    return Experiment(subject or toy_subject(), run, protocol)
+
+
 def exploration(
     run: RunFolder, *, subject: Subject | None = None, protocol: MeasurementProtocol = PROTOCOL
 ) -> Exploration:
     """Return an exploration that goes on from what the run folder holds."""
     run.path.mkdir(exist_ok=True)
     return Exploration(
-        subject=subject or toy_subject(),
-        run=run,
+        toy_experiment(run, subject, protocol),
         study=Study.load(run.study),
         environment=ENVIRONMENT,
-        protocol=protocol,
         runtimes=RUNTIMES,
     )
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from quant_explorer.analysis.results import Answer
 from quant_explorer.core.settings.groups import DecisionRules
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.testing.replay import Played, Scene
@@ -41,6 +42,12 @@ def test_fp32_that_stays_says_why(tmp_path: Path) -> None:
 def test_a_model_without_accuracy_is_told_by_its_agreement(tmp_path: Path) -> None:
     text = answer(tmp_path, SERVED, INT8, trained=False)
     assert text.endswith("the class that FP32 gives for 100.00 [99.05, 100.00] % of the images.")
+
+
+def test_what_was_not_timed_is_not_shipped(tmp_path: Path) -> None:
+    untimed = Answer("small_cnn", (), "none of those within all budgets has a figure of latency")
+    results = replace(ranked(tmp_path, (BASELINE,)), answers=(untimed,))
+    assert describe_answer(results, "small_cnn") == f"Nothing to ship: {untimed.reason}."
 
 
 def test_results_of_an_earlier_version_have_no_answer(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.core.measurement import Observation
 from quant_explorer.report.columns import Table, detail_table, display_names, pareto_table, with_interval
 from quant_explorer.stats.intervals import Interval
 from quant_explorer.testing.replay import Played, Scene
-from tests.analysis.replayed import BASELINE, BROKEN, ORDINARY, ranked
+from tests.analysis.replayed import BASELINE, BROKEN, ORDINARY, of, ranked
 
 
 def cells_of(table: Table, config: str) -> dict[str, str]:
@@ -89,6 +90,25 @@ def test_the_second_table_has_the_other_batch_sizes(tmp_path: Path) -> None:
     assert cells["mem_peak_mb_b8"] == "400.0"
     assert cells["int8_mac_fraction"] == "0.990"
     assert "p50_lat_ms_b1" not in cells
+
+
+def test_a_metric_has_a_column_with_the_median_and_its_interval(tmp_path: Path) -> None:
+    played = (
+        replace(BASELINE, observations=(Observation("heat", "c", (4.0, 2.0, 3.0)),)),
+        replace(ORDINARY[1], observations=(Observation("heat", "c", (-1.5,)),)),
+        replace(ORDINARY[2], observations=(Observation("heat", "c", reason="no thermometer"),)),
+        ORDINARY[3],
+    )
+    results = ranked(tmp_path, played)
+    table = detail_table(results, "small_cnn")
+    cells = {one.config: cells_of(table, one.config)["heat_c"] for one in played}
+    assert cells.pop("fp32_baseline").startswith("3 [")
+    assert cells == {
+        "dynamic_int8": "-1.5",
+        "static_int8_per_tensor": "n/a",
+        "static_int8_per_channel": "n/a",
+    }
+    assert of(results, "static_int8_per_tensor").metrics["heat"].reasons["value"] == "no thermometer"
 
 
 def test_the_ranked_batch_size_is_in_the_heading(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quant_explorer.report.annotate import drawable_points, marker_area
 from quant_explorer.report.plot import DOMINATED, LINE, ON_FRONTIER, draw_pareto
+from quant_explorer.report.points import drawable_points, marker_area
 from quant_explorer.testing.replay import Played, Scene
 from tests.analysis.replayed import BROKEN, ORDINARY, ranked
 

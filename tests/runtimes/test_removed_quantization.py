@@ -107,7 +107,7 @@ def test_what_needs_no_torch_ao_works_without() -> None:
 import quant_explorer.api, quant_explorer.cli.app
 import quant_explorer.pipeline.worker.process, quant_explorer.techniques
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.pipeline.doctor.report import examine
+from quant_explorer.pipeline.doctor.diagnosis import examine
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 
 for name in ("eager", "torchscript", "onnxruntime", "openvino"):
@@ -115,7 +115,7 @@ for name in ("eager", "torchscript", "onnxruntime", "openvino"):
     report(name, STATIC)
 for name in ("eager", "torchscript"):
     report(name, QuantSpec("bf16"))
-print("engines", *(fact.why for fact in examine() if fact.what == "quantized engines"))
+print("engines", *(fact.why for fact in examine(RUNTIMES) if fact.what == "quantized engines"))
 try:
     quant_explorer.api.to_int8(MODEL, [torch.from_numpy(BATCHES[0])])
 except UnsupportedError as error:

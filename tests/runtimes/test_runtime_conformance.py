@@ -24,7 +24,7 @@ from quant_explorer.runtimes.openvino.runtime import OpenVino
 from quant_explorer.runtimes.torch_graph.engine import activation_bits
 from quant_explorer.runtimes.torchscript.runtime import TorchScript
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
-from quant_explorer.testing.lowered import SPECS, Lowered, Opened
+from quant_explorer.testing.lowered import SPECS, LoweredCandidate, OpenedCandidate
 from tests.conftest import OPTIONS
 from tests.kept_objects import kept_objects
 
@@ -41,7 +41,9 @@ class SharedConformance(RuntimeConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def files(cls, candidate: Candidate, runtime: Runtime, lowered: Callable[[str, str], Lowered]) -> Lowered:
+    def files(
+        cls, candidate: Candidate, runtime: Runtime, lowered: Callable[[str, str], LoweredCandidate]
+    ) -> LoweredCandidate:
         spec = next(name for name, spec in SPECS.items() if spec == candidate.spec)
         return lowered(runtime.name, spec)
 
@@ -67,7 +69,7 @@ class TestExecuTorch(InThisProcess, SharedConformance):
     weight_levels = 127.0
     smallest_activation_scale = 2.0**-12
 
-    def executed(self, opened: Opened, batch: Batch) -> Executed:
+    def executed(self, opened: OpenedCandidate, batch: Batch) -> Executed:
         """The suite's for one spec: each worker would load the exporter for 5 s, which is loaded here."""
         if opened.spec == "fp32":
             return super().executed(opened, batch)

@@ -14,7 +14,7 @@ import pytest
 from quant_explorer.machine.process import thread_environment
 from quant_explorer.pipeline.worker.process import runtime_path
 from quant_explorer.runtimes import RUNTIMES
-from quant_explorer.testing.lowered import Lowered
+from quant_explorer.testing.lowered import LoweredCandidate
 
 # Of the thread that calls: against the time that passes, two would look like one on a busy machine.
 MOST_CPU_OF_CALLER = 1.1
@@ -43,7 +43,7 @@ for runtime, folder in zip(runtimes, artifacts[1::2], strict=True):
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_one_thread_is_one_thread(name: str, lowered: Callable[[str, str], Lowered]) -> None:
+def test_one_thread_is_one_thread(name: str, lowered: Callable[[str, str], LoweredCandidate]) -> None:
     both = [lowered(name, spec) for spec in ("fp32", "static_int8_per_channel")]
     artifacts = [(json.dumps(dict(one.lowering.options)), str(one.folder)) for one in both]
     done = subprocess.run(

@@ -16,16 +16,9 @@ from numpy.typing import NDArray
 from quant_explorer.analysis.latency import collect_timings
 from quant_explorer.core.measurement import Block, Round, twin_key
 from quant_explorer.pipeline.timing.comparison import interleave
-from quant_explorer.stats.intervals import (
-    ROUNDS_AFTER_PRECISION,
-    Interval,
-    mean_interval,
-    mean_of_changes,
-    median_interval,
-    quotient_interval,
-    wilson,
-)
-from quant_explorer.stats.paired import compare_paired
+from quant_explorer.stats.intervals import Interval, mean_interval, median_interval, quotient_interval, wilson
+from quant_explorer.stats.paired import compare_paired, mean_of_changes
+from quant_explorer.stats.rounds import ROUNDS_AFTER_PRECISION
 
 COMPARISONS = 2_000
 SPEEDUP = 1.35

@@ -10,11 +10,9 @@ from scipy import stats as scipy_stats
 
 from quant_explorer.stats.intervals import (
     Interval,
-    holm,
+    interval_of_quotient,
     median_interval,
-    quantile_of_rounds,
     quotient_interval,
-    tail_percentile,
     wilson,
 )
 
@@ -59,35 +57,6 @@ class TestWilson:
     def test_refuses_impossible_counts(self, successes: int, total: int) -> None:
         with pytest.raises(ValueError, match="successes"):
             wilson(successes, total)
-
-
-class TestHolm:
-    def test_published_example(self) -> None:
-        """Four p-values, stepped down by hand: 4 x 0.005, then 3 x 0.01, then 2 x 0.03, never decreasing."""
-        np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-
-    @fixed
-    @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
-    def test_rejects_what_the_sequential_procedure_rejects(self, p_values: list[float], level: float) -> None:
-        rejected = set()
-        for step, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
-            if p_values[index] * (len(p_values) - step) > level:
-                break
-            rejected.add(index)
-        assert set(np.flatnonzero(holm(p_values) <= level).tolist()) == rejected
-
-    @fixed
-    @given(st.lists(st.floats(0, 1), max_size=12))
-    def test_stays_between_the_raw_value_and_one(self, p_values: list[float]) -> None:
-        adjusted = holm(p_values)
-        assert adjusted.shape == (len(p_values),)
-        assert np.all(adjusted >= np.array(p_values))
-        assert np.all(adjusted <= 1.0)
-
-    @pytest.mark.parametrize("p_values", [[1.1], [-0.1], [math.nan], [[0.1]]])
-    def test_refuses_what_is_no_p_value(self, p_values: list[float]) -> None:
-        with pytest.raises(ValueError, match="p-values"):
-            holm(p_values)
 
 
 class TestMedianInterval:
@@ -155,33 +124,19 @@ class TestQuotientInterval:
             quotient_interval(np.ones(6), np.ones(5))
 
 
-class TestTailPercentile:
-    def test_is_the_percentile_of_all_calls_of_equal_rounds(self) -> None:
-        rounds = np.random.default_rng(0).lognormal(size=(7, 100))
-        for q in (95, 99):
-            expected = float(np.percentile(rounds, q, method="inverted_cdf"))
-            assert tail_percentile(list(rounds), q) == (expected, None)
+class TestIntervalOfQuotient:
+    def test_distances_of_logarithms_add_up_as_squares(self) -> None:
+        found = interval_of_quotient(2.0, Interval(1.8, 2 / 0.9), 1.0, Interval(0.9, 1 / 0.9))
+        distance = math.sqrt(2) * math.log(1 / 0.9)
+        assert found.low == pytest.approx(2 * math.exp(-distance))
+        assert found.high == pytest.approx(2 * math.exp(distance))
 
-    def test_each_round_has_the_same_weight(self) -> None:
-        """Pooled, the calls of the fast round would hide the slow one."""
-        fast, slow = np.linspace(1.0, 1.1, 10_000), np.linspace(2.0, 2.1, 1_000)
-        assert tail_percentile([fast, slow], 95)[0] == pytest.approx(2.09, abs=1e-3)
-        assert quantile_of_rounds([fast, slow], 0.5) == pytest.approx(1.1, abs=1e-3)
+    def test_many_comparisons_hold_at_once_by_wider_intervals(self) -> None:
+        exact, wide = Interval(1.0, 1.0), Interval(0.9, 1 / 0.9)
+        found = interval_of_quotient(1.0, exact, 1.0, wide, comparisons=20)
+        z = float(scipy_stats.norm.ppf(1 - 0.025 / 20))
+        assert found.high == pytest.approx(math.exp(z / Z * math.log(1 / 0.9)))
 
-    @pytest.mark.parametrize(("q", "floor"), [(95, 130), (99, 662)])
-    def test_needs_more_calls_than_the_floor(self, q: int, floor: int) -> None:
-        assert tail_percentile([np.ones(floor + 1)], q) == (1.0, None)  # type: ignore[arg-type]
-        value, reason = tail_percentile([np.ones(floor)], q)  # type: ignore[arg-type]
-        assert value is None
-        assert reason == f"p{q} needs more than {floor} calls, there are {floor}"
-
-    def test_a_round_of_few_calls_counts_as_few(self) -> None:
-        assert tail_percentile([np.ones(10), np.ones(10_000)], 95)[0] is None
-
-    def test_refuses_another_percentile_and_empty_rounds(self) -> None:
-        with pytest.raises(ValueError, match="95"):
-            tail_percentile([np.ones(1_000)], 90)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="without calls"):
-            tail_percentile([np.ones(1_000), np.ones(0)], 95)
-        with pytest.raises(ValueError, match="at least one round"):
-            quantile_of_rounds([], 0.5)
+    def test_refuses_ends_that_have_no_logarithm(self) -> None:
+        with pytest.raises(ValueError, match="positive"):
+            interval_of_quotient(1.0, Interval(0.0, 1.0), 1.0, Interval(1.0, 1.0))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 from scipy import stats as scipy_stats
 
-from quant_explorer.stats.paired import compare_paired, judge_margin
+from quant_explorer.stats.paired import compare_paired, holm, judge_margin
 
 fixed = settings(derandomize=True, deadline=None, max_examples=60)
 Z = 1.959963984540054
@@ -143,3 +143,32 @@ class TestJudgeMargin:
     def test_a_margin_of_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="margin"):
             judge_margin(1, 1, 100, 0.0)
+
+
+class TestHolm:
+    def test_published_example(self) -> None:
+        """Four p-values, stepped down by hand: 4 x 0.005, then 3 x 0.01, then 2 x 0.03, never decreasing."""
+        np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+
+    @fixed
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
+    def test_rejects_what_the_sequential_procedure_rejects(self, p_values: list[float], level: float) -> None:
+        rejected = set()
+        for step, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
+            if p_values[index] * (len(p_values) - step) > level:
+                break
+            rejected.add(index)
+        assert set(np.flatnonzero(holm(p_values) <= level).tolist()) == rejected
+
+    @fixed
+    @given(st.lists(st.floats(0, 1), max_size=12))
+    def test_stays_between_the_raw_value_and_one(self, p_values: list[float]) -> None:
+        adjusted = holm(p_values)
+        assert adjusted.shape == (len(p_values),)
+        assert np.all(adjusted >= np.array(p_values))
+        assert np.all(adjusted <= 1.0)
+
+    @pytest.mark.parametrize("p_values", [[1.1], [-0.1], [math.nan], [[0.1]]])
+    def test_refuses_what_is_no_p_value(self, p_values: list[float]) -> None:
+        with pytest.raises(ValueError, match="p-values"):
+            holm(p_values)

@@ -305,6 +305,26 @@ def test_the_note_says_what_simulated_int8_and_why() -> None:
     )
 
 
+def test_a_transposed_convolution_with_a_batch_norm_is_trained_by_torchao() -> None:
+    pytest.importorskip("torchao")
+    model = nn.Sequential(
+        nn.ConvTranspose2d(3, 4, 2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    result, _ = train(model, STATIC, toy_batches())
+    assert result.notes == (
+        "fine-tuned with the fake quantization of torchao's PT2E, for FX graph mode cannot train the "
+        "transposed convolution '0' with the batch norm '1' behind it",
+    )
+    assert not torch.equal(result.model.state_dict()["0.weight"], model.state_dict()["0.weight"])
+
+
+def test_what_fx_cannot_fuse_is_not_called_untraceable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qat, "_explain_missing_pt2e", lambda: TORCHAO)
+    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4, affine=False), nn.Flatten()).eval()
+    with pytest.raises(UnsupportedError, match=r"cannot prepare the model .* affine set to True"):
+        train(model, STATIC, toy_batches())
+
+
 def test_without_either_it_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = Candidate(toy_model(), STATIC)
     monkeypatch.setattr(qat, "_explain_missing_pt2e", lambda: TORCHAO)

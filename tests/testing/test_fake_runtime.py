@@ -19,7 +19,7 @@ from quant_explorer.pipeline.worker.process import Worker, runtime_path
 from quant_explorer.testing.conformance_runtime import RuntimeConformance
 from quant_explorer.testing.conformance_static import LINEAR_SHAPE
 from quant_explorer.testing.fake_runtime import SLOW_CALL_S, FakeRuntime, Fault
-from quant_explorer.testing.lowered import SPECS, Opened, lower_and_open
+from quant_explorer.testing.lowered import SPECS, OpenedCandidate, lower_and_open
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
 
 BATCH = toy_batches(LINEAR_SHAPE, count=1)[0]
@@ -51,7 +51,7 @@ def started(
 
 
 @contextmanager
-def opened(folder: Path, fault: Fault, spec: str = "fp32", after: int = 0) -> Iterator[Opened]:
+def opened(folder: Path, fault: Fault, spec: str = "fp32", after: int = 0) -> Iterator[OpenedCandidate]:
     candidate = Candidate(toy_linear_model(), SPECS[spec])
     with lower_and_open(FakeRuntime(fault, after), candidate, (BATCH,), folder) as lowered:
         yield lowered

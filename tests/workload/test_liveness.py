@@ -154,7 +154,7 @@ def test_what_depends_on_the_input_cannot_be_traced() -> None:
         def forward(self, image: Tensor) -> Tensor:
             return image if image.sum() > 0 else -image
 
-    with pytest.raises(UnsupportedError, match=r"torch\.fx cannot trace"):
+    with pytest.raises(UnsupportedError, match=r"cannot be traced to a graph by torch\.fx"):
         find_peak(Branching(), IMAGE)
 
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from quant_explorer.analysis.results import Accuracy, Agreement, ClassAccuracy
 from quant_explorer.core.measurement import Measurement, Predictions, ReportSplit
 from quant_explorer.core.settings.groups import MARGIN_PP
-from quant_explorer.stats.intervals import CONFIDENCE, Interval, holm, wilson
+from quant_explorer.stats.intervals import CONFIDENCE, Interval, wilson
 from quant_explorer.stats.paired import (
     NonInferiority,
     PairedAccuracy,
     compare_paired,
+    holm,
     judge_margin,
 )
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from quant_explorer.analysis.decision import Candidates, Decision, decide
 from quant_explorer.analysis.results import Answer, RunInfo, VariantResult
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.plan import Budgets
 
 # Neither is compressed; the second is the control of what was fine-tuned.
-UNCOMPRESSED = ("fp32_baseline", "fp32_finetune")
+UNCOMPRESSED = (BASELINE_CONFIG, "fp32_finetune")
 
 
 def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
@@ -22,7 +23,8 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
     decision = decide([candidates], budgets, batch=batch, rules=rules)
     model = candidates.evidence.model
     if decision.chosen is None:
-        return Answer(model, (), _explain_none(decision))
+        beyond = f"nothing is shown to be within {rules.margin_pp:g} pp: " if decision.closest else ""
+        return Answer(model, (), beyond + _explain_none(decision))
     names = (decision.chosen, *decision.tied)
     by_name = {variant.name: variant for variant in candidates.variants}
     plain = sorted(
@@ -40,6 +42,8 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
 def _compare(candidates: Candidates, plain: VariantResult, compressed: Decision, run: RunInfo) -> str:
     """Say why nothing compressed is the answer."""
     within = f"within {run.rules.margin_pp:g} pp"
+    if not (compressed.within or compressed.rejected):
+        return "no compressed variant was measured"
     if compressed.chosen is None:
         return f"no compressed variant is shown to be {within}: {_explain_none(compressed)}"
     fastest = next(one for one in candidates.variants if one.name == compressed.chosen)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from quant_explorer.analysis.latency import Timings
 from quant_explorer.analysis.results import VariantResult
 from quant_explorer.core.settings.plan import Budgets
-from quant_explorer.stats.intervals import Interval, tail_interval
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.rounds import tail_interval
 
 _MB = 1e6
 

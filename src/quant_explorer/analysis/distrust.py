@@ -1,4 +1,4 @@
-"""What to distrust on this machine: sentences derived from the figures, for the reader of the report."""
+"""What to distrust: sentences derived from the figures, for the reader of the report."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
         if check.separable and check.ratio is not None and check.ratio_ci is not None:
             interval = f"{check.ratio:.3f} [{check.ratio_ci.low:.3f}, {check.ratio_ci.high:.3f}]"
             yield (
-                f"{_comparison(check)}: this machine was too noisy for this comparison. The baseline and its "
+                f"{_comparison(check)}: the machine was too noisy for this comparison. The baseline and its "
                 f"A/A twin, the same files opened twice, came out different ({interval} over "
                 f"{format_count(check.rounds, 'round')}), so latency differences of that order mean nothing."
             )
         elif check.too_noisy:
             yield (
-                f"{_comparison(check)}: this machine was too noisy for this comparison. Other work took over "
+                f"{_comparison(check)}: the machine was too noisy for this comparison. Other work took over "
                 f"{DISTURBING_SHARE:.0%} of the measuring cores in {check.disturbed_rounds} of "
                 f"{format_count(check.rounds, 'round')}."
             )
@@ -87,7 +87,7 @@ def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
     ]
     if resolved:
         yield (
-            f"This machine resolves differences of {_listed(resolved)}: the half width of the baseline's "
+            f"The machine resolves differences of {_listed(resolved)}: the half width of the baseline's "
             "interval against its A/A twin, the same files opened twice. Smaller ones are not shown."
         )
 
@@ -197,8 +197,8 @@ def _emulation(variants: Sequence[VariantResult], environment: Environment) -> I
         names = [label(one) for one in variants if (one.executed.macs or {}).get(precision)]
         if names:
             yield (
-                f"{_listed(names)}: this CPU has no {precision} arithmetic: it converts to fp32 and back, "
-                "and these latencies say nothing of a CPU that has it."
+                f"{_listed(names)}: {environment.cpu} has no {precision} arithmetic: it converts to fp32 and "
+                "back, and these latencies say nothing of a CPU that has it."
             )
 
 

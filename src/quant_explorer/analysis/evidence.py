@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
 from quant_explorer.core.measurement import EnergyBlock, Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG
 from quant_explorer.core.study import Study
 from quant_explorer.stats.intervals import CONFIDENCE
-
-BASELINE_RUNTIME = "eager"
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,6 @@ class Evidence:
     measurements: tuple[Measurement, ...]
     baseline: Measurement | None
     no_baseline: str
-    baseline_config: str
     timings: dict[int, Timings]
     ends: tuple[TimingEnd, ...]
     hits: dict[str, Hits]
@@ -48,7 +46,7 @@ class Evidence:
     def fp32_digest(self, runtime: str) -> str | None:
         """The digest of the FP32 baseline of one runtime, None when it was not measured."""
         for one in self.measurements:
-            if one.variant.config == self.baseline_config and one.variant.runtime == runtime:
+            if one.variant.config == BASELINE_CONFIG and one.variant.runtime == runtime:
                 return one.variant.digest if one.status is Status.OK else None
         return None
 
@@ -62,16 +60,15 @@ class Evidence:
 
     def same_split(self, digest: str) -> bool:
         """Whether the variant `digest` was scored on the report split the baseline was scored on."""
-        splits = {one.variant.digest: one.split for one in self.measurements}
-        return self.baseline is not None and splits[digest] == self.baseline.split
+        return self.baseline is not None and self.split_of(digest) == self.baseline.split
+
+    def split_of(self, digest: str) -> str:
+        """The digest of the report split that the variant `digest` was scored on."""
+        return next(one.split for one in self.measurements if one.variant.digest == digest)
 
 
 def gather(
-    study: Study,
-    environment: str,
-    baseline_config: str,
-    batch_sizes: Sequence[int],
-    confidence: float = CONFIDENCE,
+    study: Study, environment: str, batch_sizes: Sequence[int], confidence: float = CONFIDENCE
 ) -> tuple[Evidence, ...]:
     """Join the records of one environment, one Evidence a model, in the order first seen.
 
@@ -96,7 +93,6 @@ def gather(
             rounds,
             ends,
             study.splits,
-            baseline_config,
             confidence,
         )
         for model in models
@@ -108,11 +104,10 @@ def _join(
     rounds: Mapping[int, Sequence[Round]],
     ends: Sequence[TimingEnd],
     splits: dict[str, ReportSplit],
-    baseline_config: str,
     confidence: float,
 ) -> Evidence:
     model = measurements[0].variant.model
-    baseline, no_baseline = _find_baseline(measurements, baseline_config)
+    baseline, no_baseline = _find_baseline(measurements)
     digests = [one.variant.digest for one in measurements if one.status is Status.OK]
     compared_with = baseline.variant.digest if baseline else ""
     return Evidence(
@@ -120,7 +115,6 @@ def _join(
         measurements=tuple(measurements),
         baseline=baseline,
         no_baseline=no_baseline,
-        baseline_config=baseline_config,
         timings={
             batch: collect_timings(some, compared_with, digests, confidence) for batch, some in rounds.items()
         },
@@ -132,17 +126,16 @@ def _join(
 
 
 def _without_figures(failed: Measurement) -> Measurement:
-    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=())
+    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=(), observations=())
 
 
-def _find_baseline(measurements: Sequence[Measurement], config: str) -> tuple[Measurement | None, str]:
-    name = f"{config}@{BASELINE_RUNTIME}"
+def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
     for one in measurements:
-        if one.variant.name == name:
+        if one.variant.name == BASELINE:
             if one.status is Status.OK:
                 return one, ""
-            return None, f"the baseline {name} {one.status.explain(one.reason)}"
-    return None, f"the baseline {name} was not measured"
+            return None, f"the baseline {BASELINE} {one.status.explain(one.reason)}"
+    return None, f"the baseline {BASELINE} was not measured"
 
 
 def _score(

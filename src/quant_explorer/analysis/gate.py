@@ -8,11 +8,11 @@ from typing import Literal
 
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.recipe import BASELINE_CONFIG
 
 MAX_SIZE_RATIO = 0.5
 MIN_INT8_MAC_FRACTION = 0.9
 STATIC = "static_int8"
-FP32 = "fp32_baseline"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def gate_size(results: Results, *, models: Sequence[str] | None = None) -> tuple
             model,
             f"{config}@{runtime}",
             found.get((model, config, runtime)),
-            found.get((model, FP32, runtime)),
+            found.get((model, BASELINE_CONFIG, runtime)),
         )
     ]
     # Several cells share one FP32 reference: when it is missing, that is one violation.
@@ -90,8 +90,8 @@ def _judge_size(
             why = f"it {reference.status.explain(reference.reason)}"
         else:
             why = reference.size.reasons.get("bytes", "not recorded")
-        message = f"no size of {FP32}@{variant.runtime} to compare with ({why})"
-        yield Violation(model, f"{FP32}@{variant.runtime}", "missing", message)
+        message = f"no size of {BASELINE_CONFIG}@{variant.runtime} to compare with ({why})"
+        yield Violation(model, f"{BASELINE_CONFIG}@{variant.runtime}", "missing", message)
     elif variant.size.bytes is None:
         reason = variant.size.reasons.get("bytes", "not recorded")
         yield Violation(model, cell, "missing", f"no size: {reason}")

@@ -18,8 +18,8 @@ from quant_explorer.stats.intervals import (
     Interval,
     median_interval,
     quotient_interval,
-    tail_percentile,
 )
+from quant_explorer.stats.rounds import tail_percentile
 
 NOT_TIMED = "not timed at this batch size"
 MIN_ROUNDS = 2
@@ -106,9 +106,9 @@ class Timings:
 def collect_timings(
     rounds: Iterable[Round], baseline: str, digests: Iterable[str], confidence: float = CONFIDENCE
 ) -> Timings:
-    """Gather the rounds in which any of `digests` was timed; `baseline` is the digest compared with."""
+    """Gather the rounds of the groups in which any of `digests` was timed; `baseline` is compared with."""
     keys = (*sorted({*digests, baseline}), twin_key(baseline))
-    kept = tuple(one for one in rounds if not one.keys.isdisjoint(keys))
+    kept = _current([one for one in rounds if not one.keys.isdisjoint(keys)], keys, baseline)
     shape = (len(kept), max((len(one.passes) for one in kept), default=0))
     contrasts = {key: np.full(shape, np.nan) for key in keys}
     for number, one in enumerate(kept):
@@ -199,6 +199,21 @@ def check_twins(
             )
         )
     return tuple(checks)
+
+
+def _current(rounds: Sequence[Round], keys: Sequence[str], baseline: str) -> tuple[Round, ...]:
+    """Leave out groups that timed the baseline against variants of which none is in `keys` any more.
+
+    A group goes on after its variants settled, so it counts as a whole. Where nothing else was timed, the
+    baseline's rounds against others are still its own.
+    """
+    of_baseline = {baseline, twin_key(baseline)}
+    timed: dict[str, set[str]] = {}
+    for one in rounds:
+        timed.setdefault(one.group, set()).update(one.keys)
+    others = {*keys} - of_baseline
+    gone = {group for group, members in timed.items() if members - of_baseline and members.isdisjoint(others)}
+    return tuple(one for one in rounds if one.group not in gone) or tuple(rounds)
 
 
 def _median_s(calls_ns: Sequence[int]) -> float:

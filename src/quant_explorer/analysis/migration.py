@@ -74,6 +74,6 @@ def from_schema_1(content: bytes) -> bytes:
     changed = {
         "schema_version": msgspec.json.encode(2),
         "run": msgspec.json.encode(earlier.run.current(), enc_hook=str),
-        "others": msgspec.json.encode([msgspec.Raw(from_schema_1(bytes(one))) for one in earlier.others]),
+        "others": msgspec.json.encode([msgspec.Raw(from_schema_1(bytes(other))) for other in earlier.others]),
     }
     return msgspec.json.encode(document | {name: msgspec.Raw(part) for name, part in changed.items()})

@@ -9,24 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.analysis.results import Place
-from quant_explorer.stats.frontier import (
-    Objective,
-    dominated_by,
-    draw_accuracy,
-    draw_latency,
-    frontier_probability,
-    on_frontier,
-)
+from quant_explorer.stats.frontier import Objective, dominated_by, frontier_probability, on_frontier
+from quant_explorer.stats.resampling import draw_accuracy, draw_latency
 
 SEED = 20_240_607
 
 
 @dataclass(frozen=True)
-class Contender:
+class RankedVariant:
     """A variant with its figures on every axis.
 
     `round_medians_s` has shape (rounds,), NaN where it was not timed; the mean of `right`, shape
-    (images,), is its accuracy. Contenders of one ranking share both shapes.
+    (images,), is its accuracy. Variants of one ranking share both shapes.
     """
 
     name: str
@@ -45,32 +39,32 @@ def default_objectives(batch_size: int, *, trained: bool) -> tuple[Objective, ..
     )
 
 
-def draw_points(contenders: Sequence[Contender], draws: int, seed: int = SEED) -> NDArray[np.float64]:
-    """Bootstrap size, latency and accuracy of the contenders, shape (draws, contenders, 3).
+def draw_points(ranked: Sequence[RankedVariant], draws: int, seed: int = SEED) -> NDArray[np.float64]:
+    """Bootstrap size, latency and accuracy of ranked variants, shape (draws, variants, 3).
 
-    Sizes are known exactly; rounds and images are resampled jointly for all contenders.
+    Sizes are known exactly; rounds and images are resampled jointly for all.
     """
-    sizes = np.array([one.size_bytes for one in contenders], dtype=np.float64)
+    sizes = np.array([one.size_bytes for one in ranked], dtype=np.float64)
     return np.stack(
         [
             np.broadcast_to(sizes, (draws, len(sizes))),
-            draw_latency(np.column_stack([one.round_medians_s for one in contenders]), draws, seed),
-            draw_accuracy(np.stack([one.right for one in contenders]), draws, seed + 1),
+            draw_latency(np.column_stack([one.round_medians_s for one in ranked]), draws, seed),
+            draw_accuracy(np.stack([one.right for one in ranked]), draws, seed + 1),
         ],
         axis=2,
     )
 
 
 def find_places(
-    contenders: Sequence[Contender], objectives: Sequence[Objective], draws: int
+    ranked: Sequence[RankedVariant], objectives: Sequence[Objective], draws: int
 ) -> tuple[Place, ...]:
-    """Rank the contenders of one model, with the share of `draws` in which each is on the frontier."""
-    if not contenders:
+    """Rank the variants of one model, with the share of `draws` in which each is on the frontier."""
+    if not ranked:
         return ()
-    points = np.array([[one.size_bytes, one.latency_s, one.right.mean()] for one in contenders])
-    probability = frontier_probability(draw_points(contenders, draws), objectives)
+    points = np.array([[one.size_bytes, one.latency_s, one.right.mean()] for one in ranked])
+    probability = frontier_probability(draw_points(ranked, draws), objectives)
     best, dominators = on_frontier(points, objectives), dominated_by(points, objectives)
     return tuple(
-        Place(bool(best[i]), float(probability[i]), tuple(contenders[int(j)].name for j in dominators[i]))
-        for i in range(len(contenders))
+        Place(bool(best[i]), float(probability[i]), tuple(ranked[int(j)].name for j in dominators[i]))
+        for i in range(len(ranked))
     )

@@ -1,4 +1,4 @@
-"""Study -> Results: pure and deterministic; one Results an environment, ranked within each model."""
+"""Study -> Results: pure and deterministic; each environment by itself, ranked within each model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.groups import find_groups
 from quant_explorer.analysis.latency import check_twins
 from quant_explorer.analysis.picks import pick
-from quant_explorer.analysis.place import Contender, default_objectives, find_places
+from quant_explorer.analysis.place import RankedVariant, default_objectives, find_places
 from quant_explorer.analysis.results import SCHEMA_VERSION, Answer, Place, Results, RunInfo, VariantResult
 from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
@@ -23,21 +23,20 @@ from quant_explorer.stats.frontier import Objective
 from quant_explorer.stats.intervals import CONFIDENCE
 
 
-def summarize(
-    study: Study, run: RunInfo, *, baseline_config: str = "fp32_baseline", draws: int = 2000
-) -> tuple[Results, ...]:
+def summarize(study: Study, run: RunInfo, *, draws: int = 2000) -> Results:
     """Derive every figure of the report from what was recorded.
 
-    Returns one Results an environment, because different environments are never ranked together: the one
-    that was measured last on as many threads as the run asks for, then the others, the latest first.
+    Returns the results of the environment that was measured last on as many threads as the run asks for, with
+    those of the `others`, the latest first: different environments are never ranked together.
     `draws` is how often rounds and images are resampled for the frontier probabilities. Raises StudyError for
     a study without measurements, and for one that measured in an environment it does not describe.
     """
     order = order_environments(study, run)
-    return tuple(
-        _summarize_environment(study, one, run, baseline_config, draws, (*order[:place], *order[place + 1 :]))
-        for place, one in enumerate(order)
+    first, *others = (
+        _summarize_environment(study, environment, run, draws, (*order[:place], *order[place + 1 :]))
+        for place, environment in enumerate(order)
     )
+    return replace(first, others=tuple(others))
 
 
 def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
@@ -53,7 +52,7 @@ def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
 
 
 def gather_candidates(
-    study: Study, run: RunInfo, *, confidence: float = CONFIDENCE, baseline_config: str = "fp32_baseline"
+    study: Study, run: RunInfo, *, confidence: float = CONFIDENCE
 ) -> tuple[Candidates, ...]:
     """Derive the variants of each model in the first environment, without their places on a frontier.
 
@@ -62,7 +61,7 @@ def gather_candidates(
     environment = order_environments(study, run)[0].digest
     return tuple(
         Candidates(_describe(evidence, run), evidence)
-        for evidence in gather(study, environment, baseline_config, run.protocol.batch_sizes, confidence)
+        for evidence in gather(study, environment, run.protocol.batch_sizes, confidence)
     )
 
 
@@ -74,11 +73,10 @@ def _summarize_environment(
     study: Study,
     environment: Environment,
     run: RunInfo,
-    baseline_config: str,
     draws: int,
     others: Sequence[Environment],
 ) -> Results:
-    gathered = gather(study, environment.digest, baseline_config, run.protocol.batch_sizes)
+    gathered = gather(study, environment.digest, run.protocol.batch_sizes)
     variants: list[VariantResult] = []
     answers: list[Answer] = []
     objectives: dict[Objective, None] = {}
@@ -128,18 +126,18 @@ def _rank(
     draws: int,
 ) -> dict[str, Place]:
     places: dict[str, Place] = {}
-    contenders: dict[str, Contender] = {}
+    ranked: dict[str, RankedVariant] = {}
     for variant in variants:
-        contender = enter(evidence, variant, batch)
-        if isinstance(contender, str):
-            places[variant.digest] = Place(reason=contender)
+        entry = enter(evidence, variant, batch)
+        if isinstance(entry, str):
+            places[variant.digest] = Place(reason=entry)
         else:
-            contenders[variant.digest] = contender
-    found = find_places(list(contenders.values()), objectives, draws)
-    return places | dict(zip(contenders, found, strict=True))
+            ranked[variant.digest] = entry
+    found = find_places(list(ranked.values()), objectives, draws)
+    return places | dict(zip(ranked, found, strict=True))
 
 
-def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender | str:
+def enter(evidence: Evidence, variant: VariantResult, batch: int) -> RankedVariant | str:
     """Return the variant with its figures on every axis, or why it cannot be ranked."""
     if variant.status is not Status.OK:
         return f"it {variant.status.explain(variant.reason)}"
@@ -157,4 +155,4 @@ def enter(evidence: Evidence, variant: VariantResult, batch: int) -> Contender |
     if right is None:
         return "no comparable accuracy: it was scored on other images than the baseline"
     medians = evidence.timings[batch].levelled(variant.digest)
-    return Contender(variant.name, variant.size.bytes, latency.p50_s, medians, right)
+    return RankedVariant(variant.name, variant.size.bytes, latency.p50_s, medians, right)

@@ -148,6 +148,16 @@ class ExecutedMacs:
 
 
 @dataclass(frozen=True)
+class MetricFigure:
+    """What a metric of `metrics/__init__.py:METRICS` found: the median over repetitions, in `unit`."""
+
+    unit: str
+    value: float | None = None
+    ci: Interval | None = None
+    reasons: Reasons = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a variant stands among those of its model; `reason` says why it is not ranked.
 
@@ -167,6 +177,7 @@ class VariantResult:
     """Everything that is known of one variant.
 
     `latency` is keyed by batch size. `precision` is the one that was asked for; `executed` is what ran.
+    `metrics` are figures that are neither ranked nor compared, by the name of the metric.
     """
 
     name: str
@@ -188,6 +199,7 @@ class VariantResult:
     steps: tuple[str, ...] = ()
     reasons: Reasons = field(default_factory=dict)
     precision: Precision | None = None
+    metrics: dict[str, MetricFigure] = field(default_factory=dict)
 
     @property
     def scored_images(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
+
 from quant_explorer.analysis.accuracy import accuracy_of, agreement_of, why_unscored
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.analysis.latency import latency_of, no_latency
@@ -13,13 +15,15 @@ from quant_explorer.analysis.results import (
     ExecutedMacs,
     Latency,
     Memory,
+    MetricFigure,
     Place,
     Reasons,
     Size,
     VariantResult,
 )
-from quant_explorer.core.measurement import Measurement, Status
+from quant_explorer.core.measurement import Measurement, Observation, Status
 from quant_explorer.core.settings.groups import MARGIN_PP
+from quant_explorer.stats.intervals import median_interval
 
 
 def describe_variant(
@@ -53,6 +57,7 @@ def describe_variant(
         steps=measurement.steps,
         reasons=reasons,
         precision=measurement.precision,
+        metrics={one.metric: _figure(one) for one in measurement.observations},
     )
 
 
@@ -99,6 +104,16 @@ def _executed(measurement: Measurement) -> ExecutedMacs:
         reason = _why_missing(measurement, "the runtime reported nothing of what it executed")
         return ExecutedMacs(reasons={"int8_mac_fraction": reason, "macs": reason})
     return ExecutedMacs(measurement.executed.fraction("int8"), dict(measurement.executed.macs))
+
+
+def _figure(observed: Observation) -> MetricFigure:
+    if not observed.values:
+        reason = observed.reason or "nothing was observed"
+        return MetricFigure(observed.unit, reasons={"value": reason, "ci": reason})
+    if len(observed.values) < 2 or min(observed.values) <= 0:
+        reason = "an interval needs two values or more, all of them positive"
+        return MetricFigure(observed.unit, statistics.median(observed.values), reasons={"ci": reason})
+    return MetricFigure(observed.unit, *median_interval(np.array(observed.values)))
 
 
 def _accuracy(

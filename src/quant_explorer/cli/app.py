@@ -20,6 +20,8 @@ COMMANDS = {
     "bench": "bench",
     "report": "report",
     "pick": "pick",
+    "compare": "compare",
+    "gate": "gate",
     "gate-size": "gate_size",
     "list": "listing",
     "doctor": "doctor",

@@ -14,12 +14,13 @@ from quant_explorer.cli.options import (
     run_options,
     runtime_option,
 )
+from quant_explorer.core.recipe import BASELINE_RUNTIME
 from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()
 @config_option(required=True)
-@runtime_option("eager")
+@runtime_option(BASELINE_RUNTIME)
 @protocol_options
 @rules_options
 @run_options

@@ -11,9 +11,10 @@ from quant_explorer.cli.options import json_option, verbosity_options
 @verbosity_options
 @json_option
 def command(as_json: bool) -> int:
-    """List configurations, models, data sets, runtimes and techniques."""
+    """List configurations, models, data sets, runtimes, metrics and techniques."""
     from quant_explorer.cli.session import print_figures
     from quant_explorer.datasets import SOURCES
+    from quant_explorer.metrics import METRICS
     from quant_explorer.models import MODELS
     from quant_explorer.pipeline.plan.space import CONFIGURATIONS, describe
     from quant_explorer.runtimes import RUNTIMES
@@ -28,6 +29,7 @@ def command(as_json: bool) -> int:
             _row("runtime", name, runtime().unavailable() or _first_line(runtime))
             for name, runtime in RUNTIMES.items()
         ),
+        *(_row("metric", name, _first_line(type(metric))) for name, metric in METRICS.items()),
         *(_row("technique", name, _first_line(technique)) for name, technique in TECHNIQUES.items()),
     ]
     print_figures(rows, as_json=as_json, title="What can be named")

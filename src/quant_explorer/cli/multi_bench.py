@@ -16,18 +16,19 @@ from quant_explorer.cli.options import (
     multi_options,
     runtime_option,
 )
+from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME
 from quant_explorer.core.settings.declaration import Value
 from quant_explorer.core.settings.groups import MeasurementProtocol
 
 # Fine-tuning is left out: it means hours at 224 pixels, and nothing for a model without accuracy.
-CONFIGS = ("fp32_baseline", "dynamic_int8", "static_int8_per_tensor", "static_int8_per_channel")
+CONFIGS = (BASELINE_CONFIG, "dynamic_int8", "static_int8_per_tensor", "static_int8_per_channel")
 PROTOCOL = MeasurementProtocol(batch_sizes=(1,))
 
 
 @click.command()
 @models_option("Models.", unset="all that `list` shows")
 @config_option(required=False, unset=",".join(CONFIGS))
-@runtime_option("eager")
+@runtime_option(BASELINE_RUNTIME)
 @partial(multi_options, protocol=PROTOCOL)
 @all_option
 @json_option

@@ -107,7 +107,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print figure
 
 def run_argument(name: str = "run", *, required: bool = False) -> Callable[[F], F]:
     """Return the argument that is a run folder, for commands that only read what was recorded."""
-    kind = click.Path(path_type=Path, file_okay=False, exists=True)
+    kind = click.Path(path_type=Path, file_okay=False)
     return click.argument(name, type=kind, required=required)
 
 
@@ -131,6 +131,12 @@ def _names(name: str, text: str, unset: str) -> Setting:
     return Setting(
         text, name=name, option_name=f"--{name[:-1]}", metavar="NAME", unset=unset, is_list=True, default=()
     )
+
+
+def threads_option(text: str) -> Callable[[F], F]:
+    """Return the option `--threads` of a command that measures no variants."""
+    (declared,) = (one for one in declared_of(MeasurementProtocol()) if one.name == "threads")
+    return option(dataclasses.replace(declared, help=text))
 
 
 def verbosity_options(command: F) -> F:
@@ -180,12 +186,15 @@ def resolve(
 ) -> tuple[Path, RunDescription]:
     """Return the run folder and what it is asked to do.
 
-    An option that was not given is taken from the folder's own run.json, else from its default.
+    An option that was not given is taken from the folder's own run.json, else from its default. The run.json
+    of a command that ended before it left anything else, for instance over a wrong model, does not count.
     Raises SettingsError for a value out of range.
     """
     asked = merge(Settings(), {name: given.get(name) for name in ("data", "model")})
     path = run_dir or Path("runs") / f"{_slug(asked.data)}-{_slug(asked.model)}{suffix}"
-    start = RunFolder(path).describe() or RunDescription(Settings(), MeasurementProtocol())
+    run = RunFolder(path)
+    earlier = run.describe() if run.is_used else None
+    start = earlier or RunDescription(Settings(), MeasurementProtocol())
     return path, RunDescription(merge(start.settings, given), merge(start.protocol, given))
 
 

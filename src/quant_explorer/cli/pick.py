@@ -9,6 +9,7 @@ import click
 
 from quant_explorer.cli.console import EXIT_NOTHING_WITHIN, output
 from quant_explorer.cli.options import json_option, run_argument, runtime_option, verbosity_options
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.groups import MARGIN_PP
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     default=MARGIN_PP,
     show_default=True,
     metavar="PP",
-    help="Loss of top-1 against fp32_baseline@eager; of a model without accuracy, changed predictions.",
+    help=f"Loss of top-1 against {BASELINE}; of a model without accuracy, changed predictions.",
 )
 @click.option("--max-latency-ms", type=_POSITIVE, metavar="MS", help="Of a call.  [default: no limit]")
 @click.option("--batch", type=click.IntRange(min=1), help="Batch size.  [default: the smallest of the run]")

@@ -8,11 +8,12 @@ import click
 
 from quant_explorer.cli.options import json_option, run_options, runtime_option
 from quant_explorer.cli.quantize import build_configs
+from quant_explorer.core.recipe import BASELINE_RUNTIME
 from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()
-@runtime_option("eager")
+@runtime_option(BASELINE_RUNTIME)
 @run_options
 @json_option
 def command(run_dir: Path | None, runtimes: tuple[str, ...], as_json: bool, **given: Value) -> int:

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from quant_explorer.cli.options import config_option, json_option, run_options, runtime_option
+from quant_explorer.core.recipe import BASELINE_RUNTIME
 from quant_explorer.core.settings.declaration import Value
 
 
 @click.command()
 @config_option(required=True)
-@runtime_option("eager")
+@runtime_option(BASELINE_RUNTIME)
 @run_options
 @json_option
 def command(

@@ -57,16 +57,17 @@ class Session:
 
     def begin(self, settings: Settings, *, train: bool = True) -> Exploration:
         """Load the data and the model, train it if need be, and return what explores it."""
+        from quant_explorer.pipeline.experiment import Experiment
         from quant_explorer.pipeline.explore import Exploration
         from quant_explorer.pipeline.subject import load_subject
         from quant_explorer.runtimes import RUNTIMES
 
         return Exploration(
-            subject=load_subject(settings, self.run, self.progress, train=train),
-            run=self.run,
+            Experiment(
+                load_subject(settings, self.run, self.progress, train=train), self.run, self.wanted.protocol
+            ),
             study=self.study,
             environment=self.environment,
-            protocol=self.wanted.protocol,
             runtimes=RUNTIMES,
         )
 
@@ -182,16 +183,18 @@ def write_and_show(
     multi: bool,
 ) -> Results:
     """Write the report of a run and print it, or its figures as JSON; `given` may hold decision rules."""
-    from quant_explorer.report.render import encode_results, write_report
+    from quant_explorer.analysis.rank import summarize
+    from quant_explorer.report.page.sheet import make_sheets
+    from quant_explorer.report.render import encode_results, write_page, write_report
 
-    results = write_report(
-        study, run_info(study, wanted, merge(DecisionRules(), given)), run.report, multi=multi
-    )
+    results = summarize(study, run_info(study, wanted, merge(DecisionRules(), given)))
+    write_report(results, run.report, multi=multi)
+    page = write_page(results, make_sheets(study, results), run.report)
     if shown.as_json:
         output.file.write(encode_results(results).decode())
     else:
         show(results, everything=shown.everything)
-        conclude(results, run.report, describe_answers(results))
+        conclude(results, page, describe_answers(results))
     return results
 
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 import click
 
 from quant_explorer.cli.options import all_option, json_option, sweep_options
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
+    from quant_explorer.analysis.sweep.findings import SeedFindings
     from quant_explorer.cli.session import Session
     from quant_explorer.core.study import Study
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
     from quant_explorer.report.page.content import Sheet
-    from quant_explorer.report.sweep.files import SeedFindings
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
@@ -132,13 +133,12 @@ class _Sweep:
 
     def serve_on_more_threads(self) -> None:
         """Measure what the budgets pick on 2, 4, ... cores too, in the run folder of the first seed."""
+        from quant_explorer.analysis.sweep.summary import decide_all
         from quant_explorer.machine.topology import available_cores
         from quant_explorer.pipeline.explore import Until
-        from quant_explorer.pipeline.plan.space import BASELINE_CONFIG, BASELINE_RUNTIME
-        from quant_explorer.report.sweep.files import decide_all
 
         decisions = decide_all(list(self.findings.values()), self.plan)
-        names = {f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}", *(one.chosen for one in decisions)}
+        names = {BASELINE, *(one.chosen for one in decisions)}
         wanted = [recipe for recipe in self.recipes if recipe.name in names]
         counts = [2**power for power in range(1, available_cores().bit_length())]
         if not any(decision.chosen for decision in decisions) or not counts:
@@ -158,11 +158,11 @@ class _Sweep:
 
         What describes how it was `measured` is written by the command that did so.
         """
+        from quant_explorer.analysis.sweep.tables import tabulate_sweep
         from quant_explorer.cli.console import ConsoleProgress, output
         from quant_explorer.cli.session import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
-        from quant_explorer.report.page.render import render_page
-        from quant_explorer.report.render import PAGE, write_files
+        from quant_explorer.report.render import write_page
         from quant_explorer.report.sweep.files import write_sweep
         from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 
@@ -174,17 +174,19 @@ class _Sweep:
             else None
         )
         with ConsoleProgress().task("writing tables and plots", None):
-            summary = write_sweep(findings, self.plan, reproducibility, self.config.run_dir)
+            tables = tabulate_sweep(findings, self.plan)
+            write_sweep(tables, reproducibility, self.config.run_dir)
             sheets = [sheet for some in self.sheets.values() for sheet in some]
-            write_files(self.config.run_dir, {PAGE: render_page(findings[0].results, sheets)})
+            page = write_page(findings[0].results, sheets, self.config.run_dir)
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
         for one in findings:
             show(one.results, everything=everything)
-        for sentence in describe_sweep(summary, findings):
+        for sentence in describe_sweep(tables):
             say(f"- {sentence}")
-        conclude(findings[0].results, self.config.run_dir, describe_choices(summary, findings))
+        results = findings[0].results
+        conclude(results, page, describe_choices(tables.summary, results))
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:
@@ -202,13 +204,13 @@ class _Sweep:
         return RunDescription(self.config.settings_of_seed(seed), self.config.protocol)
 
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
+        from quant_explorer.analysis.rank import summarize
+        from quant_explorer.analysis.sweep.findings import examine_seed
         from quant_explorer.cli.session import run_info
         from quant_explorer.report.page.sheet import make_sheets
         from quant_explorer.report.render import write_report
-        from quant_explorer.report.sweep.files import examine_seed
 
-        info = run_info(study, described, self.plan.rules)
-        # The sweep's own page has a tab for each seed.
-        results = write_report(study, info, run.report, multi=False, page=False)
+        results = summarize(study, run_info(study, described, self.plan.rules))
+        write_report(results, run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)
         self.sheets[seed] = make_sheets(study, results, f"seed {seed}" if len(self.seeds) > 1 else "")

@@ -84,6 +84,12 @@ class Technique(Protocol):
     version: ClassVar[int]
     trains: ClassVar[bool]
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the libraries beside PyTorch that decide what `apply` makes.
+
+        They are part of the digests of trained weights and of artifacts, which others make anew.
+        """
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Return why this candidate cannot be treated, in words a person can act on, or None."""
 
@@ -99,6 +105,24 @@ class Session(Protocol):
 
     def executed(self, batch: Batch) -> Executed:
         """Run `batch` once and report what precision its multiply-accumulates were executed in."""
+
+
+class Metric(Protocol):
+    """A figure of an opened artifact, found in the worker process. Knows no technique and no runtime.
+
+    It is sent to the worker by pickle, so an instance is a frozen dataclass at the top of its module. The
+    report shows the median of the values with its interval, in a column named by `name` and `unit`.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+
+    def observe(self, session: Session, folder: Path, batch: Batch) -> Sequence[float]:
+        """Return values in `unit`, one a repetition: what was observed, without statistics.
+
+        `folder` holds the artifact's files, `batch` is one real image (1, channels, height, width), on which
+        the session has run. Raises UnsupportedError with the reason where there is nothing to observe.
+        """
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ Each message says what was wrong, where, and what is allowed. Only `quant_explor
 into a line on the terminal and an exit code; a bug is not one of these and propagates.
 """
 
+import re
+
 
 class QuantExplorerError(Exception):
     """Base of all errors a user can act on. `exit_code` is what the command line returns for it."""
@@ -72,13 +74,32 @@ class WorkerTimeoutError(WorkerError):
 def explain(error: BaseException) -> str:
     """Return what an exception says, for a place inside of a sentence.
 
-    Ours say it in words. The text of others may be empty, a number or a name (`KeyError` gives its key),
-    so it comes with the type.
+    Ours say it in words. Others may say nothing, a number, or what Python shows of an object, so their text
+    comes with the type, and is called no message where it has no words.
     """
-    text, kind = str(error).strip(), type(error).__name__
+    kind, text = type(error).__name__, _text(error)
     if isinstance(error, QuantExplorerError) and text:
         return text
-    return f"{kind}: {text}" if text.strip("()[]{}'\" ,:") else f"{kind} without a message"
+    if isinstance(error, KeyError) and error.args and not re.search(r"\s", text):
+        return f"{kind}: there is no {error.args[0]!r}"
+    if _WORD.search(_OBJECT.sub("", text)):
+        return f"{kind}: {text}"
+    shown = text.strip("()[]{}'\" ,:")
+    return f"{kind} without a message" + (f" (only {shown})" if shown else "")
+
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+# What Python shows of an object that has no text of its own.
+_OBJECT = re.compile(r"<[^<>]*>")
+_ADDRESS = re.compile(r" (object )?at 0x[0-9a-f]+")
+
+
+def _text(error: BaseException) -> str:
+    text = str(error)
+    if text == str(error.args) or isinstance(error, KeyError):
+        # What Python shows of the arguments, instead of the arguments.
+        text = " ".join(map(str, error.args))
+    return _ADDRESS.sub("", text).strip()
 
 
 def require_supported(reason: str | None) -> None:

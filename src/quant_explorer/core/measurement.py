@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from quant_explorer.core.cost.counts import ModelCost
-from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.quantspec import Precision
 
@@ -70,6 +68,11 @@ class Environment:
     def is_but_for_threads(self, other: Environment) -> bool:
         """Whether `other` is the same machine with the same settings, on as many threads or on others."""
         return replace(self, digest=other.digest, threads=other.threads) == other
+
+    def is_same_machine(self, other: Environment) -> bool:
+        """Whether ratios of latencies compare, whatever the versions of libraries are."""
+        mine = (self.cpu, self.instruction_sets, self.isa_limits, self.threads, self.protocol)
+        return mine == (other.cpu, other.instruction_sets, other.isa_limits, other.threads, other.protocol)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,16 @@ class EnergyBlock:
 
 
 @dataclass(frozen=True)
+class Observation:
+    """What a metric of `metrics/__init__.py:METRICS` found: a value a repetition; without any, the reason."""
+
+    metric: str
+    unit: str
+    values: tuple[float, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What was found of one variant in one environment: everything but latency, which is comparative.
 
@@ -175,6 +188,7 @@ class Measurement:
     energy: tuple[EnergyBlock, ...] = ()
     energy_reason: str | None = None
     precision: Precision | None = None
+    observations: tuple[Observation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,7 +245,7 @@ class Round:
 
     @property
     def keys(self) -> frozenset[str]:
-        """What was timed."""
+        """Digests of the variants that were timed, and the twin's key."""
         return frozenset(block.key for blocks in self.passes for block in blocks)
 
     def calls_ns(self, key: str) -> tuple[int, ...]:
@@ -278,30 +292,6 @@ class ReportSplit:
     data: str
     classes: tuple[str, ...]
     labels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class FloatModel:
-    """What a float model asks of any machine: of the unpruned model, and of each pruned one.
-
-    `steps` are the techniques that made it, as `Measurement.steps` has them; the variants whose steps begin
-    with these are made of it. `channels` are those that could be pruned, (before, after). `digest` names the
-    weights and the versions of the techniques, "" where they were not recorded.
-    """
-
-    model: str
-    steps: tuple[str, ...]
-    cost: ModelCost
-    channels: tuple[int, int] | None = None
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class MachinePeaks:
-    """The roofs of the machine of an environment."""
-
-    environment: str
-    peaks: Peaks
 
 
 def twin_key(digest: str) -> str:

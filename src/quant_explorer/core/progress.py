@@ -1,4 +1,4 @@
-"""How long work tells that it goes on. Only the command line draws; everything else reports through this."""
+"""Progress of long work. Only the command line draws; everything else reports through this."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One bar."""
+    """A progress bar of work that has begun."""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Move the bar by `amount`; `note` replaces the text behind it (loss, accuracy, ...)."""
 
 
 class Progress(Protocol):
-    """Where bars come from."""
+    """What long work reports to: it opens a bar for each task, and takes messages."""
 
     @contextmanager
     def task(self, label: str, total: int | None) -> Iterator[Task]:
@@ -30,7 +30,7 @@ class Progress(Protocol):
 @dataclass(frozen=True)
 class _Silence:
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Draw nothing."""
+        """Drop the amount."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Silent:
 
     @contextmanager
     def task(self, label: str, total: int | None) -> Iterator[Task]:
-        """Open no bar."""
+        """Yield a task that is not shown."""
         yield _Silence()
 
     def say(self, message: str) -> None:
-        """Say nothing."""
+        """Drop the message."""

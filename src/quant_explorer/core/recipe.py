@@ -11,6 +11,13 @@ from quant_explorer.core.quantspec import Target
 
 ParameterValue = str | int | float | bool
 
+# The variant that all others are compared with; its configuration is on every runtime.
+BASELINE_CONFIG = "fp32_baseline"
+BASELINE_RUNTIME = "eager"
+BASELINE = f"{BASELINE_CONFIG}@{BASELINE_RUNTIME}"
+# The float model, trained for as long as the variants that are fine-tuned.
+CONTROL_CONFIG = "fp32_finetune"
+
 
 @dataclass(frozen=True)
 class Step:

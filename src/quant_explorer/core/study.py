@@ -9,13 +9,12 @@ from pathlib import Path
 
 import msgspec
 
+from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.measurement import (
     Block,
     Environment,
-    FloatModel,
-    MachinePeaks,
     Measurement,
     ReportSplit,
     Round,

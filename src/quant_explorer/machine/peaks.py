@@ -36,8 +36,8 @@ def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | Non
     before it has answered.
     """
     with (
-        tempfile.TemporaryFile() as said,
-        _started(len(cores), said) as (process, connection),
+        tempfile.TemporaryFile() as log,
+        _started(len(cores), log) as (process, connection),
         progress.task("Measuring peaks", len(WHAT)) as task,
     ):
         figures = []
@@ -47,13 +47,13 @@ def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | Non
                 figures.append(_receive(connection))
                 task.advance(note=figures[-1].what)
         except (EOFError, ConnectionError) as error:
-            raise WorkerDiedError(_describe_death(process.wait(), said)) from error
+            raise WorkerDiedError(_describe_death(process.wait(), log)) from error
     return _peaks(len(cores), figures)
 
 
 @contextlib.contextmanager
-def _started(threads: int, said: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
-    process, connection = start_process(_PROGRAM, thread_environment(threads), said)
+def _started(threads: int, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    process, connection = start_process(_PROGRAM, thread_environment(threads), log)
     try:
         yield process, connection
     finally:
@@ -67,9 +67,9 @@ def _receive(connection: Connection) -> Figure:
     return figure
 
 
-def _describe_death(code: int, said: IO[bytes]) -> str:
-    said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines()
+def _describe_death(code: int, log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
     last = f": {lines[-1]}" if lines else ""
     return f"the process that measures peaks died ({describe_exit(code)}){last}"
 

@@ -39,7 +39,8 @@ UNIFORM = Margin(13.0, 18.0)
 def check_fp32(logits: Batch, expected: Batch) -> None:
     """Raise FidelityError when `logits` (n, classes) are off by over 1e-4 of the largest expected one."""
     largest, error = float(np.abs(expected).max()), float(np.abs(logits - expected).max())
-    if error > FP32_TOLERANCE * largest:
+    # Written, as below, so that NaN is not near.
+    if not error <= FP32_TOLERANCE * largest:
         share = error / largest if largest else math.inf
         raise FidelityError(
             f"the lowered FP32 model is off by {share:.2g} of the largest logit; "
@@ -64,17 +65,17 @@ def compare_with_simulation(
 ) -> Fidelity:
     """Return how near `logits` (n, classes) are to the `expected` ones of the float model.
 
-    `simulated` are the logits that are left by each way to quantize, `images` says what the model was given.
+    `simulated` are the logits that are left by each set of ranges, `images` says what the model was given.
     Raises FidelityError with both figures when the noise is above that of all of them, or that of a single
     output above its own and the average, by more than the margin, or above what the margin asks at least.
     """
     noise = _noise(logits, expected)
-    allowed = np.max([_noise(way, expected) for way in simulated], axis=0)
+    allowed = np.max([_noise(ideal, expected) for ideal in simulated], axis=0)
     # What float32 may be off by is no fault either.
     rounding = len(expected) * (FP32_TOLERANCE * float(np.abs(expected).max(initial=0.0))) ** 2
-    furthest = max(simulated, key=lambda way: float(_noise(way, expected).sum()))
+    furthest = max(simulated, key=lambda ideal: float(_noise(ideal, expected).sum()))
     found = Fidelity(images, sqnr_db(logits, expected), sqnr_db(furthest, expected))
-    if noise.sum() > _factor(margin.whole_db) * (allowed.sum() + rounding * noise.size):
+    if not noise.sum() <= _factor(margin.whole_db) * (allowed.sum() + rounding * noise.size):
         allowance = f"at most {margin.whole_db:g} dB less are allowed"
         raise FidelityError(_explain(f"on {images} the outputs have", found, allowance))
     if found.files_db is not None and found.files_db < margin.least_db:
@@ -82,7 +83,7 @@ def compare_with_simulation(
         raise FidelityError(_explain(f"on {images} the outputs have", found, allowance))
     share = noise / (np.maximum(allowed, allowed.mean()) + rounding + np.finfo(np.float64).tiny)
     worst = int(share.argmax())
-    if share[worst] > _factor(margin.output_db):
+    if not share[worst] <= _factor(margin.output_db):
         alone = np.s_[:, worst]
         figures = (sqnr_db(values[alone], expected[alone]) for values in (logits, furthest))
         allowance = f"at most {margin.output_db:g} dB less are allowed"

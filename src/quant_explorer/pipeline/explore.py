@@ -30,6 +30,7 @@ from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import find_missing, measure, status_of
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
@@ -67,23 +68,31 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Exploration:
-    """Builds, measures and times variants of one subject, recording as it goes.
+    """Builds, measures and times variants of one experiment, recording as it goes.
 
     What the study holds is not done again; a failure is tried again. A variant that fails becomes a
     record with a status and a reason, and the others go on.
     """
 
-    subject: Subject
-    run: RunFolder
+    experiment: Experiment
     study: Study
     environment: Environment
-    protocol: MeasurementProtocol
     runtimes: Mapping[str, type[Runtime]]
+
+    @property
+    def subject(self) -> Subject:
+        """What the variants are made of."""
+        return self.experiment.subject
+
+    @property
+    def run(self) -> RunFolder:
+        """Where everything is kept."""
+        return self.experiment.run
 
     @cached_property
     def preparation(self) -> Preparation:
         """What turns the subject's model into candidates."""
-        return Preparation(self.subject, self.run)
+        return Preparation(self.experiment)
 
     def explore(self, recipes: Sequence[Recipe], *, until: Until = Until.TIMED) -> Outcome:
         """Take every recipe as far as `until`; the first is the baseline of the others.
@@ -114,9 +123,7 @@ class Exploration:
                 bar.advance()
         problems: tuple[str, ...] = ()
         if until is Until.TIMED and contenders and contenders[0].digest == baseline:
-            problems = time_variants(
-                contenders[0], contenders[1:], self.subject, self.run, self.study, self.protocol
-            )
+            problems = time_variants(contenders[0], contenders[1:], self.experiment, self.study)
         return Outcome(tuple(contenders), tuple(failures), problems)
 
     def _begin(self) -> None:
@@ -145,21 +152,13 @@ class Exploration:
         digest = contender.digest
         found = self.study.measurements(self.environment.digest).get(digest)
         ok = found is not None and found.status is Status.OK
-        missing = find_missing(found, self.subject, self.protocol) if found and ok else None
+        missing = find_missing(found, self.experiment) if found and ok else None
         if missing:
             self.subject.progress.say(f"Measuring {contender.measurement.variant.name} again for {missing}.")
         if found is None or not ok or missing:
             reference = self._read_outputs(baseline) if baseline else None
-            found, scored = measure(
-                contender.artifact,
-                contender.measurement,
-                self.subject,
-                self.run,
-                contender.runtime,
-                self._no_shorter_than(found),
-                reference,
-                meanwhile=meanwhile,
-            )
+            experiment = replace(self.experiment, protocol=self._no_shorter_than(found))
+            found, scored = measure(contender, experiment, reference, meanwhile=meanwhile)
             if scored is not None:
                 self._write_outputs(digest, scored)
             self._record(found)
@@ -172,7 +171,9 @@ class Exploration:
         """Return the protocol with at least the time that an earlier measurement had for its images."""
         predictions = found.predictions if found else None
         earlier = predictions.time_limit_s if predictions else None
-        return replace(self.protocol, time_limit_s=max(self.protocol.time_limit_s, earlier or 0.0))
+        return replace(
+            self.experiment.protocol, time_limit_s=max(self.experiment.protocol.time_limit_s, earlier or 0.0)
+        )
 
     def _record(self, measurement: Measurement) -> None:
         earlier = self.study.measurements(self.environment.digest)
@@ -205,7 +206,7 @@ class Exploration:
     def _build(self, recipe: Recipe) -> Contender | Measurement:
         blank, runtime = self._blank(recipe), create_runtime(recipe, self.runtimes)
         try:
-            return Contender(build(recipe, self.preparation, runtime, self.protocol), runtime, blank)
+            return Contender(build(recipe, self.preparation, runtime), runtime, blank)
         except UnsupportedError as error:
             return replace(blank, status=Status.UNSUPPORTED, reason=explain(error))
         except StorageError:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.measurement import Environment, FloatModel, MachinePeaks
+from quant_explorer.core.measurement import (
+    Environment,
+)
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import Recipe, Step, canonical_step, digest_of
 from quant_explorer.core.study import Study
@@ -26,19 +29,19 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
     subject = preparation.subject
     wanted = dict.fromkeys(_shape(recipe) for recipe in recipes)
     for steps in wanted:
-        told = tuple(step.describe() for step in steps)
+        described = tuple(step.describe() for step in steps)
         digest = digest_of(
             {"steps": [canonical_step(step) for step in steps], "weights": subject.weights_digest}
         )
-        known = study.float_model(subject.model_name, told)
-        if known is not None and (known.steps, known.digest) == (told, digest):
+        known = study.float_model(subject.model_name, described)
+        if known is not None and (known.steps, known.digest) == (described, digest):
             continue
         try:
             candidate = preparation.candidate(steps)
         except UnsupportedError:
             continue
         cost = analyze_model(candidate.model, subject.spec.shape)
-        study.append(FloatModel(subject.model_name, told, cost, candidate.channels, digest))
+        study.append(FloatModel(subject.model_name, described, cost, candidate.channels, digest))
 
 
 def inspect_machine(study: Study, environment: Environment, progress: Progress) -> None:

@@ -8,76 +8,47 @@ from dataclasses import replace
 from functools import partial
 
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
-from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
-from quant_explorer.machine.topology import idle_cores, measuring_cores
+from quant_explorer.machine.topology import idle_cores
+from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored, score
-from quant_explorer.pipeline.run import RunFolder
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.scoring import score_split
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender, workers_that_fit
-from quant_explorer.pipeline.worker.messages import Loading, Opened, Opening
-from quant_explorer.pipeline.worker.process import Worker, runtime_path
+from quant_explorer.pipeline.worker.messages import Opened
+from quant_explorer.pipeline.worker.process import Worker
 
 # Of the multiply-accumulates of a static INT8 variant; the gate of `gate-size` is stricter.
 LEAST_STATIC_INT8_FRACTION = 0.5
 
 
-def open_worker(
-    artifact: Artifact,
-    runtime: Runtime,
-    run: RunFolder,
-    protocol: MeasurementProtocol,
-    cores: tuple[int, ...] | None = None,
-) -> Worker:
-    """Start a fresh process for an artifact, pinned to `cores`; the measuring cores without any."""
-    options = artifact.manifest.options
-    worker = start_worker(runtime, options, run, protocol, cores)
-    worker.assign(Opening(options, str(artifact.folder)))
-    return worker
-
-
-def start_worker(
-    runtime: Runtime,
-    options: tuple[tuple[str, ParameterValue], ...],
-    run: RunFolder,
-    protocol: MeasurementProtocol,
-    cores: tuple[int, ...] | None = None,
-) -> Worker:
-    """Start a fresh process that loads a runtime and is told later what to open; `cores` as above."""
-    loading = Loading(runtime_path(type(runtime)), options, cores or measuring_cores(protocol.threads))
-    return Worker(loading, log=run.log, timeout_s=protocol.answer_timeout_s)
-
-
 def measure(
-    artifact: Artifact,
-    blank: Measurement,
-    subject: Subject,
-    run: RunFolder,
-    runtime: Runtime,
-    protocol: MeasurementProtocol,
-    reference: Scored | None,
-    *,
-    meanwhile: Callable[[], object],
+    contender: Contender, experiment: Experiment, reference: Scored | None, *, meanwhile: Callable[[], object]
 ) -> tuple[Measurement, Scored | None]:
-    """Fill in `blank` from one worker, and return the logits with it.
+    """Fill in the contender's measurement from one worker, and return the logits with it.
 
     `meanwhile` is called while the worker finds what other work does not disturb: what ran, and the logits.
     A variant that fails, hangs or dies keeps what was found until then, with its status and reason.
     """
+    artifact, runtime, subject = contender.artifact, contender.runtime, experiment.subject
     manifest = artifact.manifest
-    found = replace(blank, files=artifact.files, notes=manifest.notes, precision=manifest.spec.precision)
+    found = replace(
+        contender.measurement, files=artifact.files, notes=manifest.notes, precision=manifest.spec.precision
+    )
     try:
-        with ThreadPoolExecutor(1) as pool, open_worker(artifact, runtime, run, protocol) as worker:
+        with ThreadPoolExecutor(1) as pool, experiment.open_worker(artifact, runtime) as worker:
             opened = worker.open(subject.batch(1))
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
-            found = replace(found, memory=tuple(_peaks(worker, opened, subject, protocol)))
+            found = replace(found, memory=tuple(_peaks(worker, opened, experiment)))
             blocks, no_energy = _energy(worker, subject)
             found = replace(found, energy=blocks, energy_reason=no_energy)
+            for metric in METRICS.values():
+                observed = worker.observe(metric, subject.batch(1))
+                found = replace(found, observations=(*found.observations, observed))
 
             def inspect_and_score() -> Scored:
                 nonlocal found
@@ -86,17 +57,17 @@ def measure(
                 found = replace(found, executed=executed)
                 check_precision(artifact, executed)
                 helpers = [
-                    partial(open_worker, artifact, runtime, run, protocol, cores)
-                    for cores in idle_cores(protocol.threads)
-                ][: workers_that_fit(Contender(artifact, runtime, found))]
-                return score_split(worker, helpers, found.variant.name, subject, protocol)
+                    partial(experiment.open_worker, artifact, runtime, cores)
+                    for cores in idle_cores(experiment.protocol.threads)
+                ][: workers_that_fit(replace(contender, measurement=found))]
+                return score_split(worker, helpers, found.variant.name, experiment)
 
             scoring = pool.submit(inspect_and_score)
             meanwhile()
             scored = scoring.result()
         labels = subject.dataset.report.labels
         predictions = score(scored, labels, trained=subject.trained, reference=reference)
-        predictions = replace(predictions, time_limit_s=protocol.time_limit_s)
+        predictions = replace(predictions, time_limit_s=experiment.protocol.time_limit_s)
         return replace(found, predictions=predictions), scored
     except (BuildError, WorkerError) as error:
         return replace(found, status=status_of(error), reason=explain(error)), None
@@ -132,33 +103,34 @@ def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], 
     return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
-def _peaks(
-    worker: Worker, opened: Opened, subject: Subject, protocol: MeasurementProtocol
-) -> Iterator[PeakMemory]:
+def _peaks(worker: Worker, opened: Opened, experiment: Experiment) -> Iterator[PeakMemory]:
     if opened.memory_reason is not None:
         return
-    for size in _memory_sizes(protocol):
-        yield worker.measure_memory(subject.batch(size))
+    for size in _memory_sizes(experiment.protocol):
+        yield worker.measure_memory(experiment.subject.batch(size))
 
 
 def _memory_sizes(protocol: MeasurementProtocol) -> tuple[int, ...]:
     return tuple(sorted({1, max(protocol.batch_sizes)}))
 
 
-def find_missing(found: Measurement, subject: Subject, protocol: MeasurementProtocol) -> str | None:
-    """Return what a measurement lacks of what `protocol` asks for, or None when it has it all.
+def find_missing(found: Measurement, experiment: Experiment) -> str | None:
+    """Return what a measurement lacks of what the protocol asks for, or None when it has it all.
 
-    Memory at a batch size that it was not measured at, or images that a shorter time limit left out. What
-    was tried with as much time and could not be had is not missing.
+    Memory at a batch size that it was not measured at, images that a shorter time limit left out, or a metric
+    that was not registered then. What was tried with as much time and could not be had is not missing.
     """
     known = {one.batch_size for one in found.memory}
-    sizes = [size for size in _memory_sizes(protocol) if size not in known]
+    sizes = [size for size in _memory_sizes(experiment.protocol) if size not in known]
     if sizes and found.memory_reason is None:
         return f"peak memory at batch {', '.join(map(str, sizes))}"
+    metrics = METRICS.keys() - {one.metric for one in found.observations}
+    if metrics:
+        return ", ".join(sorted(metrics))
     predictions = found.predictions
-    images = len(subject.dataset.report)
+    images = len(experiment.subject.dataset.report)
     if predictions is not None and len(predictions.positions) < images:
         allowed = predictions.time_limit_s
-        if allowed is None or allowed < protocol.time_limit_s:
+        if allowed is None or allowed < experiment.protocol.time_limit_s:
             return f"outputs of {images - len(predictions.positions)} of {images} images"
     return None

@@ -68,6 +68,11 @@ class RunFolder:
         """What the libraries had to say."""
         return self.path / "log.txt"
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a command has left anything here that its settings decide."""
+        return any(path.exists() for path in (self.study, self.weights, self.artifacts))
+
     def load_study(self) -> Study:
         """Read the study, empty when the run is new."""
         return Study.load(self.study)
@@ -98,7 +103,7 @@ class RunFolder:
     def require_same_settings(self, wanted: RunDescription) -> None:
         """Raise SettingsError listing options that differ from those of the results that are here."""
         earlier = self.describe()
-        if earlier is not None and any(path.exists() for path in (self.study, self.weights, self.artifacts)):
+        if earlier is not None and self.is_used:
             differing = [
                 f"{one.option} {_given(before)} (now {_given(now)})"
                 for one in settings_of(Settings)

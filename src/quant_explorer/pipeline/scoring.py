@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.progress import Task
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.datasets import prepare
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker.process import Worker
 
@@ -31,14 +31,14 @@ def score_split(
     worker: Worker,
     helpers: Sequence[Callable[[], Worker]],
     name: str,
-    subject: Subject,
-    protocol: MeasurementProtocol,
+    experiment: Experiment,
 ) -> Scored:
     """Return the logits over the report split, or over a balanced subset if time does not allow all.
 
     `worker` has opened the artifact; `helpers` open it elsewhere, and are asked if that pays. Raises
     WorkerError for outputs that are not finite or of a wrong shape.
     """
+    subject, protocol = experiment.subject, experiment.protocol
     images = subject.dataset.report
     size = max(protocol.batch_sizes)
     order = balanced_order(images.labels, subject.settings.seed)

@@ -21,7 +21,6 @@ from quant_explorer.datasets import input_spec, load_dataset, prepare
 from quant_explorer.machine.topology import available_cores
 from quant_explorer.models import (
     MODELS,
-    LoadedModel,
     load_model,
     load_weights,
     parameter_digest,
@@ -137,20 +136,19 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
         image_shape=dataset.image_shape,
         seed=settings.seed,
     )
-    spec = input_spec(dataset, loaded.input_shape)
-    if not loaded.trained and train:
-        _train(loaded, dataset, spec, settings, run, progress)
     subject = Subject(
         model_name=loaded.name,
         model=loaded.module,
-        spec=spec,
+        spec=input_spec(dataset, loaded.input_shape),
         dataset=dataset,
         trained=loaded.trained or train,
         weights_digest="",
         settings=settings,
         progress=progress,
     )
-    if not subject.trained:
+    if not loaded.trained and train:
+        _train(subject, run)
+    elif not loaded.trained:
         _settle_batch_norms(subject.model, subject.calibration)
     return dataclasses.replace(subject, weights_digest=parameter_digest(subject.model))
 
@@ -161,16 +159,10 @@ def takes_image_size(model: str) -> bool:
     return (parse_user_model(model) or MODELS[model]).input_shape(shape) == shape
 
 
-def _train(
-    loaded: LoadedModel,
-    dataset: Dataset,
-    spec: InputSpec,
-    settings: Settings,
-    run: RunFolder,
-    progress: Progress,
-) -> None:
+def _train(subject: Subject, run: RunFolder) -> None:
     from quant_explorer.pipeline.training.trainer import Trainer
 
+    dataset, spec, settings, progress = subject.dataset, subject.spec, subject.settings, subject.progress
     schedule = Schedule(
         settings.epochs,
         settings.learning_rate,
@@ -179,18 +171,18 @@ def _train(
         image_scales=GROWING_IMAGES,
     )
     facts = facts_of_training(schedule, dataset, spec, settings.batch_seed)
-    origin = Origin(loaded.name, {**facts, "initial weights": parameter_digest(loaded.module)})
+    origin = Origin(subject.model_name, {**facts, "initial weights": parameter_digest(subject.model)})
     path = run.weights / f"baseline-{digest_of(origin.facts)}.safetensors"
     if path.exists():
-        load_weights(loaded.module, path)
+        load_weights(subject.model, path)
         return
     _say_why_anew(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")
     Trainer(dataset, spec, settings.batch_seed, progress).fit(
-        loaded.module, schedule, label=f"train {loaded.name}", checkpoint=checkpoint
+        subject.model, schedule, label=f"train {subject.model_name}", checkpoint=checkpoint
     )
     origin.write(path)
-    save_weights(loaded.module, path)
+    save_weights(subject.model, path)
     checkpoint.unlink(missing_ok=True)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from quant_explorer.analysis.results import Accuracy, Agreement, Results, VariantResult
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG, BASELINE_RUNTIME
 from quant_explorer.core.units import format_percent
 from quant_explorer.report.columns import signed, with_interval
 from quant_explorer.report.decision import describe_ties
 from quant_explorer.stats.intervals import Interval
 
-BASELINE = ("fp32_baseline", "eager")
 _PRECISIONS = {"int8": "INT8", "bf16": "BF16", "fp16": "FP16"}
 
 
@@ -21,10 +21,10 @@ def describe_answer(results: Results, model: str) -> str:
     if answer is None:
         return "These results are of a version that gave no answer; `quant-explorer report` derives it."
     if not answer.names:
-        return f"Nothing to ship is shown to be within {results.run.rules.margin_pp:g} pp: {answer.reason}."
+        return f"Nothing to ship: {answer.reason}."
     variants = {variant.name: variant for variant in results.of_model(model)}
     chosen = variants[answer.names[0]]
-    if (chosen.config, chosen.runtime) == BASELINE:
+    if chosen.name == BASELINE:
         return f"Ship {chosen.name}, your FP32 as it is: {answer.reason}.{describe_ties(answer.names[1:])}"
     figures = describe_figures(results, chosen)
     reason = f" It is FP32: {answer.reason}." if answer.reason else ""
@@ -57,11 +57,11 @@ def _speed(results: Results, variant: VariantResult) -> Iterator[str]:
         (
             one.latency[batch]
             for one in results.of_model(variant.model)
-            if (one.config, one.runtime, one.status) == (BASELINE[0], variant.runtime, Status.OK)
+            if (one.config, one.runtime, one.status) == (BASELINE_CONFIG, variant.runtime, Status.OK)
         ),
         None,
     )
-    compression = compression_of(variant) if variant.runtime != BASELINE[1] else ""
+    compression = compression_of(variant) if variant.runtime != BASELINE_RUNTIME else ""
     if (
         compression
         and latency.speedup_same_runtime is not None

@@ -74,7 +74,7 @@ def is_choice(results: Results, variant: VariantResult) -> bool:
 
 
 def detail_table(results: Results, model: str) -> Table:
-    """The second table of one model: the other batch sizes, the tail, and what was executed."""
+    """The second table of one model: the other batch sizes, the tail, what was executed, other metrics."""
     measured = _measured(results, model)
     ranked, largest = results.run.ranked_batch, results.run.largest_batch
     columns = [_config_column(measured)]
@@ -90,6 +90,8 @@ def detail_table(results: Results, model: str) -> Table:
     columns.append(
         Column("int8_mac_fraction", lambda one: _optional(one.executed.int8_mac_fraction, "{:.3f}".format))
     )
+    units = {name: figure.unit for one in measured for name, figure in one.metrics.items()}
+    columns += [Column(f"{name}_{unit}", partial(_metric, name=name)) for name, unit in units.items()]
     return _fill(f"More figures of {model}", columns, measured)
 
 
@@ -171,6 +173,13 @@ def _same_runtime(variant: VariantResult, batch: str) -> str:
 
 def _memory(variant: VariantResult, batch: str) -> str:
     return _optional((variant.memory.peak_bytes or {}).get(batch), format_mb)
+
+
+def _metric(variant: VariantResult, name: str) -> str:
+    figure = variant.metrics.get(name)
+    if figure is None or figure.value is None:
+        return MISSING
+    return with_interval(figure.value, figure.ci, "{:.3g}".format)
 
 
 def _top1(variant: VariantResult) -> str:

@@ -70,7 +70,7 @@ def _environment(results: Results, level: str) -> Iterator[str]:
         yield from _dominance(in_reading_order(results.of_model(model), results.run.ranked_batch))
         yield from _picks(results, model)
     yield LEGEND
-    yield f"{level} What to distrust on this machine"
+    yield f"{level} What to distrust on {escape(results.environment.cpu)}"
     sentences = results.distrust or ("Nothing was found that speaks against these figures.",)
     yield "\n".join(f"- {escape(sentence)}" for sentence in sentences)
     yield from _failures(results, level)
@@ -87,7 +87,8 @@ def _setting(results: Results) -> str:
     run, machine = results.run.settings, results.environment
     facts = [
         f"- Data: {run.data}; seed {run.seed}" + (f"; quantized engine {run.engine}" if run.engine else ""),
-        f"- Machine: {machine.cpu}, {machine.cores} cores, {format_mb(machine.memory_bytes)} MB",
+        f"- Machine: {machine.cpu} (this CPU, in notes and reasons), {machine.cores} cores, "
+        f"{format_mb(machine.memory_bytes)} MB",
         f"- Threads: {machine.threads}; system: {machine.os}",
         f"- Versions: Python {machine.python}, "
         + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
@@ -178,4 +179,6 @@ def _notes(results: Results, level: str) -> Iterator[str]:
             )
     if names:
         yield f"{level} Notes"
-        yield "\n".join(escape(f"- {note.rstrip('.')}: {', '.join(those)}") for note, those in names.items())
+        yield "\n".join(
+            escape(f"- {note.rstrip('.')}: {', '.join(variants)}") for note, variants in names.items()
+        )

@@ -12,7 +12,14 @@ import numpy as np
 
 from quant_explorer.analysis.results import Results
 from quant_explorer.core.units import format_kb
-from quant_explorer.report.annotate import INK, Panel, Point, drawable_points, label_points, marker_area
+from quant_explorer.report.points import (
+    INK,
+    Point,
+    drawable_points,
+    marker_area,
+    number_handle,
+    write_number,
+)
 from quant_explorer.stats.frontier import Objective, on_frontier
 
 if TYPE_CHECKING:
@@ -32,30 +39,23 @@ def draw_pareto(results: Results) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [(one, model) for one in (results, *results.others) for model in one.models]
+    panels = [(part, model) for part in (results, *results.others) for model in part.models]
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(7.2 * columns, 5.4 * rows), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(7.2 * columns, 6.2 * rows), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        drawn = [
+        for axes, (one, model) in zip(grid.flat, panels, strict=False):
             _draw_panel(axes, one, model, several=bool(results.others))
-            for axes, (one, model) in zip(grid.flat, panels, strict=False)
-        ]
-        figure.draw_without_rendering()
-        # Labels are placed in pixels, so the layout has to stand before and must not move after.
-        figure.set_layout_engine("none")
-        for axes, panel in zip(grid.flat, drawn, strict=False):
-            label_points(axes, panel, figure.dpi)
         content = io.BytesIO()
         figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
 
 
-def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> Panel:
+def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> None:
     points = drawable_points(results, model)
     data = results.run.settings.data
     axes.set_title(f"{model} on {data}" + (f"\nenvironment {results.environment.digest}" if several else ""))
@@ -63,7 +63,7 @@ def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> P
         axes.set_axis_off()
         message = "No variant has size, latency and accuracy."
         axes.text(0.5, 0.5, message, ha="center", va="center", transform=axes.transAxes)
-        return Panel((), ())
+        return
     untrained = any(variant.agreement for variant in results.of_model(model))
     axes.set_ylabel("top-1 agreement with FP32, %" if untrained else "top-1 accuracy, %")
     axes.set_xlabel(f"median latency at batch {results.run.ranked_batch}, ms")
@@ -75,8 +75,11 @@ def _draw_panel(axes: Axes, results: Results, model: str, *, several: bool) -> P
     line = frontier_line(axes, [(point.latency_ms, point.accuracy) for point in points])
     xs, ys = zip(*line, strict=True)
     axes.plot(xs, ys, color=LINE, linestyle="--", linewidth=1.3, zorder=2)
-    _draw_legend(axes, points)
-    return Panel(points, tuple(line))
+    named = [point for number, point in enumerate(points) if number == 0 or point.on_frontier]
+    named.sort(key=lambda point: point.latency_ms)
+    for number, point in enumerate(named, start=1):
+        write_number(axes, number, point.latency_ms, point.accuracy, marker_area(point, points))
+    _draw_legend(axes, points, named)
 
 
 def _shapes(points: Sequence[Point]) -> dict[str, str]:
@@ -148,7 +151,8 @@ def frontier_line(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tup
     return [*line, (right, corners[-1][1])]
 
 
-def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
+def _draw_legend(axes: Axes, points: Sequence[Point], named: Sequence[Point]) -> None:
+    """Explain markers and lines, then name the numbered points."""
     from matplotlib.lines import Line2D
 
     def marker(face: str, area: float, text: str, shape: str = "o") -> Line2D:
@@ -166,8 +170,13 @@ def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
         Line2D([], [], color=LINE, linestyle="--", linewidth=1.3, label="frontier of the two axes drawn"),
         *(marker("#BBBBBB", marker_area(point, points), f"{format_kb(size)} kB") for size, point in shown),
         *(marker(DOMINATED, 60, runtime, shape) for runtime, shape in shapes),
+        *(number_handle(number) for number in range(1, len(named) + 1)),
+    ]
+    labels = [
+        *(str(handle.get_label()) for handle in handles[: len(handles) - len(named)]),
+        *(point.name for point in named),
     ]
     axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3 if shapes else 2,
-        frameon=False, fontsize=8, handletextpad=1.0, labelspacing=1.3,
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=8,
+        handletextpad=1.0, labelspacing=1.0,
     )  # fmt: skip

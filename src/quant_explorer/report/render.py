@@ -1,23 +1,20 @@
-"""Results -> files: JSON, Markdown, the plot and the page of a run, each replaced atomically."""
+"""Results -> files: JSON, Markdown and the plot of a run, each replaced atomically."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from quant_explorer.analysis.migration import from_schema_1
-from quant_explorer.analysis.rank import summarize
-from quant_explorer.analysis.results import SCHEMA_VERSION, Results, RunInfo
+from quant_explorer.analysis.results import SCHEMA_VERSION, Results
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.settings.declaration import decode_path
-from quant_explorer.core.study import Study
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
+from quant_explorer.report.page.content import Sheet
 from quant_explorer.report.page.render import render_page
-from quant_explorer.report.page.sheet import make_sheets
 from quant_explorer.report.plot import draw_pareto
 
 PAGE = "index.html"
@@ -27,30 +24,33 @@ class _Header(msgspec.Struct):
     schema_version: int
 
 
-def write_report(
-    study: Study, run: RunInfo, folder: Path, *, multi: bool, draws: int = 2000, page: bool = True
-) -> Results:
-    """Write the report of a study to `folder` and return the results of its first environment.
+def write_report(results: Results, folder: Path, *, multi: bool) -> None:
+    """Write the report to `folder`.
 
     Files: `full_results.json`, `pareto.md`, `pareto.png`, or with `multi` the same of several models as
-    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`; with `page` also `index.html`. Results of
-    other environments are in `others`. Raises StudyError for a study without measurements, StorageError when
-    a file cannot be written.
+    `multi_results.json`, `multi_pareto.md`, `multi_pareto.png`. Raises StorageError when a file cannot be
+    written.
     """
-    first, *others = summarize(study, run, draws=draws)
-    results = replace(first, others=tuple(others))
+    markdown = render_multi_pareto(results) if multi else render_pareto(results)
     files = {
         "multi_results.json" if multi else "full_results.json": encode_results(results),
-        "multi_pareto.md" if multi else "pareto.md": _markdown(results, multi=multi).encode(),
+        "multi_pareto.md" if multi else "pareto.md": markdown.encode(),
         "multi_pareto.png" if multi else "pareto.png": draw_pareto(results),
-        **({PAGE: render_page(results, make_sheets(study, results))} if page else {}),
     }
     write_files(folder, files)
-    return results
+
+
+def write_page(results: Results, sheets: Sequence[Sheet], folder: Path) -> Path:
+    """Write `index.html` to `folder`, with a tab for each sheet, and return where it is.
+
+    `results` are those of the run, or of a sweep's first seed. Raises StorageError when it cannot be written.
+    """
+    write_files(folder, {PAGE: render_page(results, sheets)})
+    return folder / PAGE
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files by name, each replaced atomically; raises StorageError when that fails."""
+    """Write each content under its name in `folder`. Raises StorageError naming what cannot be written."""
     for name, content in files.items():
         try:
             write_atomically(folder / name, content)
@@ -83,7 +83,3 @@ def load_results(path: Path) -> Results:
         return msgspec.json.decode(current, type=Results, dec_hook=decode_path)
     except msgspec.MsgspecError as error:
         raise StudyError(f"{path}: not a results document ({explain(error)})") from error
-
-
-def _markdown(results: Results, *, multi: bool) -> str:
-    return render_multi_pareto(results) if multi else render_pareto(results)

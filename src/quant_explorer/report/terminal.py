@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,9 +50,9 @@ def terminal_table(results: Results, model: str, width: int, *, everything: bool
     """
     content = pareto_table(results, model, everything=everything)
     left_out = _choose(content, width)
-    columns = [number for number, heading in enumerate(content.headings) if heading not in left_out]
+    kept = tuple(heading for heading in content.headings if heading not in left_out)
     hidden = len(pareto_table(results, model).rows) - len(content.rows)
-    return TerminalTable(_draw(content, columns), left_out, hidden)
+    return TerminalTable(draw_table(content, kept), left_out, hidden)
 
 
 def _choose(content: Table, width: int) -> tuple[str, ...]:
@@ -70,10 +71,14 @@ def _choose(content: Table, width: int) -> tuple[str, ...]:
     return tuple(left_out)
 
 
-def _draw(content: Table, columns: list[int]) -> rich.table.Table:
+def draw_table(content: Table, headings: Sequence[str] | None = None) -> rich.table.Table:
+    """Draw the columns with these headings, all of them by default."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    columns = [
+        number for number, heading in enumerate(content.headings) if headings is None or heading in headings
+    ]
     drawn = RichTable(title=content.title)
     for column in columns:
         drawn.add_column(

@@ -1,1 +1,1 @@
-"""Statistics: pure functions on arrays. Intervals, paired tests, contrasts, the frontier."""
+"""Statistics, pure functions on arrays: intervals, paired tests, rounds, contrasts, resampling, frontier."""

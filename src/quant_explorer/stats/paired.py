@@ -7,9 +7,9 @@ from math import sqrt
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from quant_explorer.stats.intervals import CONFIDENCE, Interval
+from quant_explorer.stats.intervals import CONFIDENCE, Interval, mean_interval
 
 Verdict = Literal["tie", "gain", "loss"]
 MarginVerdict = Literal["within the margin", "worse", "not shown"]
@@ -131,3 +131,33 @@ def judge_margin(
         middle = (low + high) // 2
         low, high = (middle, high) if verdict(middle) == "not shown" else (low, middle)
     return NonInferiority(margin_pp, found, high - total)
+
+
+def mean_of_changes(changes: NDArray[np.float64]) -> tuple[float, Interval]:
+    """Mean of small whole changes an image (-2 to 2), shape (n_images,), and its 95 % interval.
+
+    One image that gained and one that lost are added before Student's t is applied, as Bonett and Price
+    (Br. J. Math. Stat. Psychol. 65, 2012) do for paired proportions, so that a handful of changes, or none,
+    does not come out as certainty. Raises ValueError for an empty array.
+    """
+    if changes.ndim != 1 or changes.size == 0:
+        raise ValueError(f"need a non-empty 1-D array, got shape {changes.shape}")
+    _, interval = mean_interval(np.concatenate([changes, [1.0, -1.0]]))
+    point = float(changes.mean())
+    return point, Interval(min(interval.low, point), max(interval.high, point))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Adjust p-values for being many, in the order given; compare the result with the level as usual.
+
+    Raises ValueError for anything but a 1-D array of values in [0, 1].
+    Source: Holm (1979), Scand. J. Stat. 6(2), the step-down procedure.
+    """
+    raw = np.asarray(p_values, dtype=np.float64)
+    if raw.ndim != 1 or not np.all((raw >= 0) & (raw <= 1)):
+        raise ValueError(f"p-values must be a 1-D array of values in [0, 1], got {p_values!r}")
+    order = np.argsort(raw, kind="stable")
+    hypotheses_left = np.arange(raw.size, 0, -1)
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * hypotheses_left), 1.0)
+    return adjusted

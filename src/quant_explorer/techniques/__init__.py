@@ -6,6 +6,7 @@ An instance is a frozen dataclass; its fields are the parameters of a recipe's s
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from quant_explorer.core.contracts import Technique
 from quant_explorer.core.errors import SettingsError
@@ -52,6 +53,11 @@ def create_step(technique: str, **parameters: ParameterValue) -> Step:
     step = Step(technique, kind.version, kept)
     create_technique(step)
     return step
+
+
+def library_versions(steps: Iterable[Step]) -> dict[str, str]:
+    """Return the versions of the libraries beside PyTorch that decide what `steps` make."""
+    return {name: version for step in steps for name, version in create_technique(step).versions().items()}
 
 
 def _defaults(technique: type[Technique]) -> dict[str, object]:

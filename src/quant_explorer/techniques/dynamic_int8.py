@@ -22,6 +22,10 @@ class DynamicInt8:
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = False
 
+    def versions(self) -> dict[str, str]:
+        """Nothing but PyTorch decides what it makes."""
+        return {}
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Only linear layers are quantized dynamically; a model without any would stay FP32."""
         from torch import nn

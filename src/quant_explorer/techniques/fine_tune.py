@@ -41,6 +41,10 @@ class FineTuneFloat:
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
 
+    def versions(self) -> dict[str, str]:
+        """Nothing but PyTorch decides what it makes."""
+        return {}
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Any float model can be fine-tuned."""
         if self.temperature <= 0:

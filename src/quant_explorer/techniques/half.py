@@ -24,6 +24,10 @@ class HalfPrecision:
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = False
 
+    def versions(self) -> dict[str, str]:
+        """Nothing but PyTorch decides what it makes."""
+        return {}
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """A precision can be asked for once."""
         if candidate.spec.precision != "fp32":

@@ -44,6 +44,7 @@ from quant_explorer.techniques.channel_groups import (
     norms_over_channels,
     remove,
 )
+from quant_explorer.tracing.reasons import explain_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,10 @@ class ChannelPruning:
     version: ClassVar[int] = 2
     trains: ClassVar[bool] = False
 
+    def versions(self) -> dict[str, str]:
+        """Nothing but PyTorch decides what it makes."""
+        return {}
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Say what is out of range or missing; whether the model can be traced, `apply` finds out."""
         from torch import nn
@@ -131,13 +136,10 @@ class ChannelPruning:
         with torch.inference_mode(mode=False), torch.enable_grad():
             # The graph is read from autograd, which sees nothing of frozen parameters.
             original.requires_grad_(True)
-            try:
+            with explain_refusal(
+                "the channels of the model cannot be followed through its layers", "", *NOT_FOLLOWED
+            ):
                 choices, whole = self._choose(original, images, batches)
-            except NOT_FOLLOWED as error:
-                first = explain(error).splitlines()[0]
-                raise UnsupportedError(
-                    f"the channels of the model cannot be followed through its layers ({first})"
-                ) from error
             original.zero_grad()
             removing = [choice for choice in choices if choice.worst]
             pruned, reason = remove(original, images, removing)

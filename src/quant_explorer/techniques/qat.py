@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from quant_explorer.core.contracts import Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError, explain
-from quant_explorer.core.host.packages import explain_missing
+from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.quantspec import ActivationRange
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class QuantizationAwareTraining:
     name: ClassVar[str] = "qat"
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
+
+    def versions(self) -> dict[str, str]:
+        """What is there decides which of the two simulates INT8."""
+        fx = "missing" if _explain_missing_fx() else "available"
+        return {"torch.ao.quantization": fx, **package_versions("torchao")}
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """The precision to train for must have been asked for by an earlier step, and can be simulated."""

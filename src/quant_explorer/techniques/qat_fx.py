@@ -15,25 +15,28 @@ from torch.ao import quantization
 from torch.ao.quantization import quantize_fx
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError, UnsupportedError, explain
+from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> FakeQuantized:
     """Return a copy of `model` with fake quantization, its activation ranges observed and held.
 
-    Raises UnsupportedError when the model cannot be traced, or has weights that FX takes for activations.
+    Raises UnsupportedError when the model cannot be traced, has a layer that FX cannot fuse for training, or
+    weights that FX takes for activations.
     """
     example = torch.from_numpy(calibration[0])
-    try:
+    with explain_refusal(*TRACING):
+        graph = fx.symbolic_trace(copy.deepcopy(model))
+    _require_fusible(graph)
+    failed = "FX graph mode cannot prepare the model for training"
+    with explain_refusal(failed, "write the layers it is about otherwise"):
         prepared = quantize_fx.prepare_qat_fx(copy.deepcopy(model).train(), qat_mapping(spec), (example,))
         observe_activations(prepared, calibration)
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(
-            f"the model cannot be traced to a graph by torch.fx ({explain(error)}); control flow that "
-            "depends on the input must be moved out of forward()"
-        ) from error
     return FakeQuantized(
         prepared,
         restore=partial(restore_float, prepared),
@@ -136,6 +139,16 @@ def restore_float(prepared: fx.GraphModule, model: nn.Module) -> nn.Module:
     result = copy.deepcopy(model)
     result.load_state_dict(restored, strict=False)
     return result
+
+
+def _require_fusible(graph: fx.GraphModule) -> None:
+    # PyTorch ends with a bare Exception on these.
+    for layer, norm in _batch_norms(graph):
+        if isinstance(graph.get_submodule(layer), _TRANSPOSED):
+            raise UnsupportedError(
+                f"FX graph mode cannot train the transposed convolution {layer!r} with the batch norm "
+                f"{norm!r} behind it"
+            )
 
 
 def _activation_quantizers(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -23,10 +22,11 @@ from torchao.quantization.pt2e import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import BuildError, UnsupportedError, explain
+from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.techniques.neutral_quantizer import BATCH_NORM, NeutralQuantizer
 from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
 
 # PyTorch concludes from fewer images what does not hold for more.
 _EXAMPLE_BATCH = 16
@@ -57,7 +57,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     assert isinstance(graph, fx.GraphModule)
     settings = {str(node.args[_RUNNING_MEAN]): node.args[_MOMENTUM:] for node in _norms(graph)}
     failed = "torchao cannot prepare the exported graph for training"
-    with _explain(failed, "keep the layers it is about in float, or write them otherwise"):
+    with explain_refusal(failed, QUANTIZE_ADVICE):
         prepared = prepare_qat_pt2e(graph, NeutralQuantizer(spec))
         _restore_settings(prepared, settings)
         # Without what torchao adds to it, which refuses train() and eval().
@@ -95,8 +95,7 @@ class SwitchedGraph(nn.Module):
 
 def _export(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
     example = torch.zeros(_EXAMPLE_BATCH, *shape)
-    advice = "control flow that depends on the input must be moved out of forward()"
-    with _explain("the model cannot be captured by torch.export", advice):
+    with explain_refusal(*CAPTURING):
         return torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
 
 
@@ -151,14 +150,3 @@ def _restore_float(module: SwitchedGraph, program: ExportedProgram, model: nn.Mo
     names = trained.keys() & result.state_dict().keys()
     result.load_state_dict({name: trained[name] for name in names}, strict=False)
     return result
-
-
-@contextmanager
-def _explain(what: str, advice: str) -> Iterator[None]:
-    # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        # The rest is the trace of PyTorch's own code.
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason}); {advice}") from error

@@ -27,6 +27,10 @@ class StaticInt8:
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = False
 
+    def versions(self) -> dict[str, str]:
+        """Nothing but PyTorch decides what it makes."""
+        return {}
+
     def unsupported(self, candidate: Candidate) -> str | None:
         """Static INT8 applies to any float model; whether a runtime can lower it is the runtime's to say."""
         return None

@@ -67,6 +67,7 @@ class TechniqueConformance:
         assert isinstance(kind.version, int)
         assert kind.version >= 1
         assert isinstance(kind.trains, bool)
+        assert all(name and version for name, version in self.technique.versions().items())
 
     def test_step_and_back(self) -> None:
         """Parameters survive the recipe, and those at their default are left out of it."""

@@ -28,7 +28,7 @@ WORKER_TIMEOUT_S: Final = 120.0
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredCandidate:
     """A candidate's files.
 
     `folder` is where they were moved to; `changed` names what lowering changed of the model.
@@ -51,26 +51,28 @@ class Lowered:
 
 
 @dataclass(frozen=True)
-class Opened(Lowered):
+class OpenedCandidate(LoweredCandidate):
     """A candidate's files, opened by the worker."""
 
     worker: Worker
 
 
-def lower(runtime: Runtime, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowered:
+def lower(
+    runtime: Runtime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
+) -> LoweredCandidate:
     """Lower to `folder/written`, and move the files to `folder/moved`."""
     written = folder / "written"
     written.mkdir()
     before = copy.deepcopy(candidate.model)
     lowering = runtime.lower(candidate, calibration, written)
     changed = differences(before, candidate.model)
-    return Lowered(candidate, lowering, changed, written.rename(folder / "moved"))
+    return LoweredCandidate(candidate, lowering, changed, written.rename(folder / "moved"))
 
 
 @contextmanager
 def lower_and_open(
     runtime: Runtime, candidate: Candidate, calibration: Sequence[Batch], folder: Path
-) -> Iterator[Opened]:
+) -> Iterator[OpenedCandidate]:
     """Lower as `lower` does, and open the files in a worker process."""
     lowered = lower(runtime, candidate, calibration, folder)
     with open_lowered(runtime, lowered, calibration[0]) as opened:
@@ -78,10 +80,10 @@ def lower_and_open(
 
 
 @contextmanager
-def open_lowered(runtime: Runtime, lowered: Lowered, batch: Batch) -> Iterator[Opened]:
+def open_lowered(runtime: Runtime, lowered: LoweredCandidate, batch: Batch) -> Iterator[OpenedCandidate]:
     """Open a candidate's files in a worker process."""
     with open_files(runtime, lowered.lowering, lowered.folder, batch) as worker:
-        yield Opened(lowered.candidate, lowered.lowering, lowered.changed, lowered.folder, worker)
+        yield OpenedCandidate(lowered.candidate, lowered.lowering, lowered.changed, lowered.folder, worker)
 
 
 @contextmanager

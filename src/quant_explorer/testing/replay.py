@@ -15,6 +15,7 @@ from quant_explorer.core.measurement import (
     Executed,
     FileSize,
     Measurement,
+    Observation,
     PeakMemory,
     Predictions,
     ReportSplit,
@@ -25,7 +26,7 @@ from quant_explorer.core.measurement import (
     twin_key,
 )
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME, digest_of
 from quant_explorer.core.study import Study
 
 CLASSES = ("cat", "dog", "frog", "ship")
@@ -46,7 +47,7 @@ class Played:
     slowness: float = 1.0
     wrong: int = 0
     size_bytes: int = 1_000_000
-    runtime: str = "eager"
+    runtime: str = BASELINE_RUNTIME
     model: str = "small_cnn"
     group: str = "all"
     images: int | None = None
@@ -59,6 +60,7 @@ class Played:
     steps: tuple[str, ...] = ()
     precision: Precision | None = None
     ran_in: Precision = "fp32"
+    observations: tuple[Observation, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -147,6 +149,7 @@ def measurement(one: Played, scene: Scene) -> Measurement:
         notes=one.notes,
         steps=one.steps,
         precision=one.precision,
+        observations=one.observations,
     )
 
 
@@ -157,7 +160,7 @@ def _predictions(one: Played, scene: Scene) -> Predictions:
         (label + 1) % len(CLASSES) if position >= count - one.wrong else label
         for position, label in enumerate(labels)
     )
-    sqnr_db = None if one.config == "fp32_baseline" else 30.0
+    sqnr_db = None if one.config == BASELINE_CONFIG else 30.0
     return Predictions(tuple(range(count)), top1, count, scene.trained, sqnr_db)
 
 

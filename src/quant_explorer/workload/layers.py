@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.cost.counts import LayerCost
+from quant_explorer.tracing.attention import attention_as_products
 from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:
@@ -34,27 +34,12 @@ def count_layers(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[LayerC
     from torch.utils.flop_counter import FlopCounterMode
 
     own = copy.deepcopy(model).eval()
-    with torch.no_grad(), _attention_as_products(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), attention_as_products(), FlopCounterMode(display=False) as counter:
         log = _Log(counter)
         for name, module in own.named_modules():
             log.follow(name, module)
         own(torch.zeros(1, *input_shape))
     return tuple(_costs(log.layers, _count_parameters(own, log.layers)))
-
-
-@contextmanager
-def _attention_as_products() -> Iterator[None]:
-    """Dispatch attention as the matrix products it is made of; its fused kernels have no formula."""
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    previous = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(previous)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:
@@ -54,14 +54,8 @@ def find_peak(model: nn.Module, input_shape: tuple[int, ...]) -> Peak:
 def _trace(model: nn.Module) -> fx.GraphModule:
     from torch import fx
 
-    # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
+    with explain_refusal(*TRACING):
         return fx.symbolic_trace(model)
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(
-            f"torch.fx cannot trace the model ({explain(error)}); "
-            "control flow that depends on the input must be moved out of forward()"
-        ) from error
 
 
 def _storages(value: object) -> Storages:

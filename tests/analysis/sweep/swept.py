@@ -7,13 +7,13 @@ from pathlib import Path
 
 from quant_explorer.analysis.rank import summarize
 from quant_explorer.analysis.results import RunInfo
+from quant_explorer.analysis.sweep.findings import SeedFindings, examine_seed
 from quant_explorer.core.cost.counts import LayerCost, ModelCost
+from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
-from quant_explorer.core.measurement import FloatModel, MachinePeaks
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.settings.plan import Budgets, Cell, SweepPlan
 from quant_explorer.core.study import Study
-from quant_explorer.report.sweep.files import SeedFindings, examine_seed
 from quant_explorer.testing.replay import Played, Scene, play
 
 RUN = RunInfo(Settings(data="toy"), MeasurementProtocol(batch_sizes=(1, 8)))
@@ -67,5 +67,5 @@ def swept(
     study: Study = play(folder / f"study-{seed}.jsonl", played, scene)
     for record in (FULL, HALF, PEAKS) if inspected else ():
         study.append(record)
-    (results,) = summarize(study, RUN, draws=200)
+    results = summarize(study, RUN, draws=200)
     return examine_seed(seed, study, results, plan)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from quant_explorer.analysis.sweep.findings import SeedFindings
 from quant_explorer.analysis.sweep.seeds import probability_over_seeds, summarize_seeds
 from quant_explorer.core.measurement import Status
-from quant_explorer.report.sweep.files import SeedFindings
 from tests.analysis.sweep.swept import GRID, swept
 
 
@@ -29,7 +29,7 @@ def test_mean_deviation_and_interval_are_those_of_student(tmp_path: Path) -> Non
     found = seeds(tmp_path, 40, 60, 56)
     rows = summarize_seeds(
         [row for one in found for row in one.rows],
-        [one.contenders for one in found],
+        [one.ranked for one in found],
         found[0].results.objectives,
         50,
     )
@@ -47,7 +47,7 @@ def test_mean_deviation_and_interval_are_those_of_student(tmp_path: Path) -> Non
 
 def test_one_seed_has_a_mean_and_no_interval(tmp_path: Path) -> None:
     (found,) = seeds(tmp_path, 44)
-    rows = summarize_seeds(found.rows, [found.contenders], found.results.objectives, 50)
+    rows = summarize_seeds(found.rows, [found.ranked], found.results.objectives, 50)
     assert {(one.top1_sd, one.top1_low, one.latency_p50_s_high) for one in rows} == {(None, None, None)}
     assert rows[0].top1_mean == pytest.approx(0.9)
 
@@ -59,9 +59,7 @@ def test_a_seed_in_which_a_variant_failed_does_not_count(tmp_path: Path) -> None
         for one in GRID
     ]
     bad = swept(tmp_path, broken, seed=1)
-    rows = summarize_seeds(
-        [*good.rows, *bad.rows], [good.contenders, bad.contenders], good.results.objectives, 50
-    )
+    rows = summarize_seeds([*good.rows, *bad.rows], [good.ranked, bad.ranked], good.results.objectives, 50)
     (row,) = [one for one in rows if one.config == "int8"]
     assert row.seeds == 1
     assert row.top1_mean is not None
@@ -73,8 +71,8 @@ def test_a_place_that_depends_on_the_seed_is_less_certain(tmp_path: Path) -> Non
     steady = seeds(tmp_path / "steady", 60, 60)
     luck = seeds(tmp_path / "luck", 70, 40)
     objectives = steady[0].results.objectives
-    sure = probability_over_seeds([one.contenders for one in steady], objectives, 400)["pruned50_fp32@eager"]
-    unsure = probability_over_seeds([one.contenders for one in luck], objectives, 400)["pruned50_fp32@eager"]
+    sure = probability_over_seeds([one.ranked for one in steady], objectives, 400)["pruned50_fp32@eager"]
+    unsure = probability_over_seeds([one.ranked for one in luck], objectives, 400)["pruned50_fp32@eager"]
     assert sure > 0.95
     # Only the draws that take the first seed twice, a quarter of all, and those where its lead outweighs.
     assert 0.2 < unsure < 0.9
@@ -82,4 +80,4 @@ def test_a_place_that_depends_on_the_seed_is_less_certain(tmp_path: Path) -> Non
 
 def test_nothing_ranked_in_all_seeds_has_no_probability(tmp_path: Path) -> None:
     (found,) = seeds(tmp_path, 44)
-    assert probability_over_seeds([found.contenders, {}], found.results.objectives, 10) == {}
+    assert probability_over_seeds([found.ranked, {}], found.results.objectives, 10) == {}

@@ -39,7 +39,7 @@ def test_a_model_adds_up_its_layers_and_may_have_no_peak() -> None:
     assert untraced.macs == 128
     assert peak_activation_bytes(untraced, "fp32") is None
     traced = ModelCost((3, 8, 8), (), peak_activation_elements=10, peak_node="relu")
-    assert peak_activation_bytes(traced, "fp16", 3) == 60
+    assert peak_activation_bytes(traced, "fp16") == 20
 
 
 def test_costs_can_be_stored() -> None:

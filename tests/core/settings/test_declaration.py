@@ -66,7 +66,7 @@ def test_words_derive_from_the_field(name: str, option_name: str, described: str
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "sentences"),
     [
         ({"heat": 49}, "--heat 49 is out of range. Allowed: 50 to 250."),
         ({"share": 1.0}, "--share 1 is out of range. Allowed: above 0 and below 1."),
@@ -79,8 +79,8 @@ def test_words_derive_from_the_field(name: str, option_name: str, described: str
         ({"mode": "side"}, "--mode side is out of range. Allowed: top or bottom."),
     ],
 )
-def test_a_value_out_of_range_is_told_with_what_is_allowed(change: dict[str, object], told: str) -> None:
-    with pytest.raises(NotAllowedError, match=re.escape(told)):
+def test_a_value_out_of_range_is_told_with_what_is_allowed(change: dict[str, object], sentences: str) -> None:
+    with pytest.raises(NotAllowedError, match=re.escape(sentences)):
         Oven(**change)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from quant_explorer.core.study import Study
 from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.training import schedule
-from quant_explorer.techniques import create_step
+from quant_explorer.techniques import create_step, qat
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from tests.pipeline.toy_runs import ENVIRONMENT, INT8, Watching, exploration, fake, toy_subject
 
@@ -127,6 +128,26 @@ def test_fine_tuned_weights_of_another_version_are_trained_anew(
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
     said = explored(run, TUNED, until=Until.BUILT)[1]
     assert said[0] == "Fine-tuning 1 model anew: what is here does not say how it was made."
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "change"),
+    [
+        ("package_versions", {"torchao": "99"}, r"torchao \S+ is now 99"),
+        ("_explain_missing_fx", "gone", "torch.ao.quantization available is now missing"),
+    ],
+)
+def test_weights_are_trained_anew_when_another_library_simulates_int8(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str, found: object, change: str
+) -> None:
+    pytest.importorskip("torchao")
+    trained = Recipe("qat_int8", (INT8, create_step("qat")), "eager")
+    assert explored(run, trained, until=Until.BUILT)[1] == []
+    monkeypatch.setattr(qat, name, lambda *packages: found)
+    weights, artifact = explored(run, trained, until=Until.BUILT)[1]
+    assert re.fullmatch(f"Fine-tuning 1 model anew: {change}.", weights)
+    assert re.fullmatch(f"Building 1 variant anew: {change}.", artifact)
+    assert explored(run, trained, until=Until.BUILT)[1] == []
 
 
 def test_back_at_an_earlier_version_its_figures_are_shown_again(

@@ -12,8 +12,7 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.errors import BuildError, StudyError, UnsupportedError, WorkerError
 from quant_explorer.core.recipe import ParameterValue, Recipe
-from quant_explorer.core.settings.groups import MeasurementProtocol
-from quant_explorer.pipeline import measure as measure_module
+from quant_explorer.pipeline import experiment as experiment_module
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.building.simulation import Simulation
@@ -26,7 +25,7 @@ from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.reference import differences
 from quant_explorer.testing.toys import toy_dataset, toy_model
-from tests.pipeline.toy_runs import INT8, RUNTIMES, fake, scaled, toy_subject
+from tests.pipeline.toy_runs import INT8, RUNTIMES, fake, scaled, toy_experiment, toy_subject
 
 QAT = (create_step("static_int8"), create_step("qat", epochs=1))
 SUBJECT = toy_subject()
@@ -38,7 +37,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def built(run: RunFolder, recipe: Recipe, subject: Subject = SUBJECT) -> Artifact:
-    return build(recipe, Preparation(subject, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol())
+    return build(recipe, Preparation(toy_experiment(run, subject)), create_runtime(recipe, RUNTIMES))
 
 
 def digest(recipe: Recipe, subject: Subject = SUBJECT, runtime: Runtime | None = None) -> str:
@@ -83,7 +82,7 @@ def test_the_worker_that_checks_the_files_loads_while_they_are_made(
         events.append("lowered")
         return lower(runtime, candidate, calibration, folder)
 
-    monkeypatch.setattr(measure_module, "Worker", Watched)
+    monkeypatch.setattr(experiment_module, "Worker", Watched)
     monkeypatch.setattr(FakeRuntime, "lower", watched)
     built(run, fake("int8", INT8))
     assert events == ["started", "lowered", "asked"]
@@ -96,7 +95,7 @@ def test_it_is_built_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> No
         raise AssertionError("it was built or checked again")
 
     monkeypatch.setattr(FakeRuntime, "lower", refuse)
-    monkeypatch.setattr(measure_module, "Worker", refuse)
+    monkeypatch.setattr(experiment_module, "Worker", refuse)
     assert built(run, fake("int8", INT8)) == first
     # Under another name it is the same artifact.
     assert built(run, fake("another name", INT8)).folder == first.folder
@@ -216,16 +215,17 @@ def test_the_simulation_is_shared_by_runtimes(run: RunFolder, monkeypatch: pytes
         begin(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Simulation, "__init__", counted)
-    preparation = Preparation(SUBJECT, run)
+    preparation = Preparation(toy_experiment(run, SUBJECT))
     for recipe in (fake("int8", INT8), Recipe("int8", (INT8,), "eager")):
-        build(recipe, preparation, create_runtime(recipe, RUNTIMES), MeasurementProtocol())
+        build(recipe, preparation, create_runtime(recipe, RUNTIMES))
     assert len(made) == 1
 
 
 def test_trained_weights_are_what_the_lowering_is_checked_against(run: RunFolder) -> None:
     fine_tuned = fake("fine_tuned", create_step("fine_tune", epochs=2))
     assert built(run, fine_tuned).manifest.spec.precision == "fp32"
-    assert differences(SUBJECT.model, Preparation(SUBJECT, run).candidate(fine_tuned.steps).model) != []
+    trained = Preparation(toy_experiment(run, SUBJECT)).candidate(fine_tuned.steps).model
+    assert differences(SUBJECT.model, trained) != []
 
 
 @pytest.mark.parametrize(

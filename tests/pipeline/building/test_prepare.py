@@ -14,7 +14,7 @@ from quant_explorer.pipeline.training.trainer import Trainer
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.reference import differences
 from quant_explorer.testing.toys import TOY_SHAPE, toy_linear_model
-from tests.pipeline.toy_runs import INT8, toy_subject
+from tests.pipeline.toy_runs import INT8, toy_experiment, toy_subject
 
 QAT = (create_step("static_int8"), create_step("qat", epochs=1))
 CONTROL = (create_step("fine_tune"),)
@@ -27,11 +27,11 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_steps_are_applied_in_order_and_the_subject_is_left_as_it_was(run: RunFolder) -> None:
-    plain = Preparation(SUBJECT, run).candidate(())
+    plain = Preparation(toy_experiment(run, SUBJECT)).candidate(())
     assert plain.spec.precision == "fp32"
-    quantized = Preparation(SUBJECT, run).candidate((INT8,))
+    quantized = Preparation(toy_experiment(run, SUBJECT)).candidate((INT8,))
     assert (quantized.spec.precision, quantized.spec.granularity) == ("int8", "per_tensor")
-    Preparation(SUBJECT, run).candidate(QAT)
+    Preparation(toy_experiment(run, SUBJECT)).candidate(QAT)
     assert differences(toy_linear_model(shape=TOY_SHAPE), SUBJECT.model) == []
 
 
@@ -46,11 +46,11 @@ def test_what_the_technique_cannot_do_is_a_reason(
     run: RunFolder, steps: tuple[Step, ...], reason: str
 ) -> None:
     with pytest.raises(UnsupportedError, match=reason):
-        Preparation(SUBJECT, run).candidate(steps)
+        Preparation(toy_experiment(run, SUBJECT)).candidate(steps)
 
 
 def test_the_next_runtime_gets_the_same_candidate(run: RunFolder) -> None:
-    preparation = Preparation(SUBJECT, run)
+    preparation = Preparation(toy_experiment(run, SUBJECT))
     first = preparation.candidate((INT8,))
     assert preparation.candidate((INT8,)) is first
     # Only the last is kept.
@@ -62,7 +62,7 @@ def test_the_next_runtime_gets_the_same_candidate(run: RunFolder) -> None:
 def test_precisions_share_the_model_that_was_made_before_them(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preparation = Preparation(SUBJECT, run)
+    preparation = Preparation(toy_experiment(run, SUBJECT))
     monkeypatch.setattr(prepare, "_restore", None)
     plain = preparation.candidate(CONTROL)
     quantized = preparation.candidate((*CONTROL, INT8))
@@ -80,8 +80,8 @@ def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch
         fit(self, model, schedule, label=label)  # type: ignore[arg-type]  # handed through
 
     monkeypatch.setattr(Trainer, "fit", count)
-    first = Preparation(SUBJECT, run).candidate(QAT)
-    second = Preparation(SUBJECT, run).candidate(QAT)
+    first = Preparation(toy_experiment(run, SUBJECT)).candidate(QAT)
+    second = Preparation(toy_experiment(run, SUBJECT)).candidate(QAT)
     assert labels == ["fine-tune INT8 (QAT)"]
     assert second.spec == first.spec
     assert second.spec.activation_ranges
@@ -90,16 +90,16 @@ def test_trained_weights_are_trained_once_and_shared(run: RunFolder, monkeypatch
     assert differences(first.model, second.model) == []
     assert differences(SUBJECT.model, second.model) != []
     # The control shares neither weights nor training.
-    control = Preparation(SUBJECT, run).candidate(CONTROL)
+    control = Preparation(toy_experiment(run, SUBJECT)).candidate(CONTROL)
     assert labels[1:] == ["fine-tune FP32"]
     assert differences(control.model, first.model) != []
     assert len(list(run.weights.glob("*.safetensors"))) == 2
 
 
 def test_weights_without_their_spec_are_trained_again(run: RunFolder) -> None:
-    Preparation(SUBJECT, run).candidate(QAT)
+    Preparation(toy_experiment(run, SUBJECT)).candidate(QAT)
     (spec,) = run.weights.glob("*.spec.json")
     kept = spec.read_bytes()
     spec.unlink()
-    Preparation(SUBJECT, run).candidate(QAT)
+    Preparation(toy_experiment(run, SUBJECT)).candidate(QAT)
     assert spec.read_bytes() == kept

@@ -5,11 +5,10 @@ import pytest
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.errors import UnknownNameError
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import ParameterValue, Recipe
+from quant_explorer.core.recipe import BASELINE_CONFIG, ParameterValue, Recipe
 from quant_explorer.core.registry import Registry
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.pipeline.plan.space import (
-    BASELINE_CONFIG,
     CONFIGURATIONS,
     choose_runtimes,
     describe,

@@ -13,19 +13,19 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 
 from quant_explorer.core.artifact import Artifact
-from quant_explorer.core.contracts import Batch
+from quant_explorer.core.contracts import Batch, Runtime
 from quant_explorer.core.measurement import FileSize, Predictions
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
-from quant_explorer.pipeline.timing import comparison
 from quant_explorer.pipeline.timing.contender import Contender
 from quant_explorer.pipeline.timing.rounds import time_variants
-from tests.pipeline.toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_subject
+from tests.pipeline.toy_runs import INT8, PROTOCOL, RUNTIMES, exploration, fake, toy_experiment, toy_subject
 
 SUBJECT = toy_subject()
 BUILT = TemporaryDirectory()
@@ -53,7 +53,7 @@ def contender(
 def built(recipe: Recipe) -> Artifact:
     """Build a recipe once for all tests, in a run of its own: one artifact has one name."""
     run = RunFolder(Path(mkdtemp(dir=BUILT.name)))
-    return build(recipe, Preparation(SUBJECT, run), create_runtime(recipe, RUNTIMES), MeasurementProtocol())
+    return build(recipe, Preparation(toy_experiment(run, SUBJECT)), create_runtime(recipe, RUNTIMES))
 
 
 def timed(
@@ -63,7 +63,7 @@ def timed(
     subject: Subject = SUBJECT,
 ) -> tuple[Study, tuple[str, ...]]:
     study = Study.load(run.study)
-    problems = time_variants(contenders[0], contenders[1:], subject, run, study, protocol)
+    problems = time_variants(contenders[0], contenders[1:], Experiment(subject, run, protocol), study)
     assert Study.load(run.study).records == study.records
     return study, problems
 
@@ -104,7 +104,7 @@ def without_processes(monkeypatch: pytest.MonkeyPatch, call_ns: Mapping[str, Ite
     """Let timing open stubs; `call_ns` gives a configuration's latencies, one for each time it is opened."""
     latencies = {config: iter(some) for config, some in call_ns.items()}
 
-    def open_stub(artifact: Artifact, *_: object) -> StubWorker:
+    def open_stub(_: Experiment, artifact: Artifact, runtime: Runtime) -> StubWorker:
         return StubWorker(next(latencies[artifact.manifest.recipe.config]))
 
-    monkeypatch.setattr(comparison, "open_worker", open_stub)
+    monkeypatch.setattr(Experiment, "open_worker", open_stub)

@@ -14,7 +14,7 @@ from quant_explorer.core.measurement import TimingEnd, twin_key
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.stats.intervals import ROUNDS_AFTER_PRECISION
+from quant_explorer.stats.rounds import ROUNDS_AFTER_PRECISION
 from tests.pipeline.timing.contenders import (
     RIGHT,
     STEADY,

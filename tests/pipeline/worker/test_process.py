@@ -244,9 +244,9 @@ def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
             worker.run(BATCH)
         # It is still there, and can be asked something else.
         assert worker.executed(BATCH).macs
-    told = log.read_text()
-    assert "Traceback" in told
-    assert "in _fail" in told
+    sentences = log.read_text()
+    assert "Traceback" in sentences
+    assert "in _fail" in sentences
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,30 +1,26 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from PIL import Image
 
 from quant_explorer.analysis.sweep.rows import SweepRow
 from quant_explorer.core.cost.roofline import Peaks
-from quant_explorer.report.annotate import INK, Mark, label_marks
-from quant_explorer.report.labels import Box
-from quant_explorer.report.sweep import cost_plot
+from quant_explorer.report.points import INK
 from quant_explorer.report.sweep.cost_plot import draw_cost
 from quant_explorer.report.sweep.figures import choose_look, styled
 from quant_explorer.report.sweep.plots import LATENCY, draw_sweep
-from tests.report.sweep.scene import LEVELS, PEAKS, RUNTIMES, grid, layers, row
+from tests.report.sweep.scene import PEAKS, RUNTIMES, grid, layers, row, variant
 from tests.report.test_plot import count_of, pixels
 
 ALWAYS = ("accuracy_vs_latency", "accuracy_vs_memory", "layer_macs", "layer_activations")
-Line = Sequence[tuple[float, float]]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -83,27 +79,27 @@ def test_axes_say_what_they_are_of(full: dict[str, bytes]) -> None:
 
 
 def test_legends_name_levels_precisions_runtimes_and_states(full: dict[str, bytes]) -> None:
-    said = set(texts(full["accuracy_vs_latency.svg"]))
-    assert {"unpruned", "25 %", "50 %", "70 %", "fp32", "bf16", "int8", *RUNTIMES} <= said
-    assert {"dominated or not ranked", "rejected: over a budget", "frontier of the two axes"} <= said
+    printed = set(texts(full["accuracy_vs_latency.svg"]))
+    assert {"unpruned", "25 %", "50 %", "70 %", "fp32", "bf16", "int8", *RUNTIMES} <= printed
+    assert {"dominated or not ranked", "rejected: over a budget", "frontier of the two axes"} <= printed
 
 
 def test_roofs_are_named_with_their_figures(full: dict[str, bytes]) -> None:
-    said = set(texts(full["roofline.svg"]))
-    assert {"int8: 301.5 GMAC/s", "fp32: 82.4 GMAC/s", "memory: 14.2 GB/s", "fp16: no peak"} <= said
+    printed = set(texts(full["roofline.svg"]))
+    assert {"int8: 301.5 GMAC/s", "fp32: 82.4 GMAC/s", "memory: 14.2 GB/s", "fp16: no peak"} <= printed
 
 
 def test_a_given_peak_is_marked_and_a_roofline_needs_no_points() -> None:
     peaks = Peaks(1, {"fp32": 50.0}, 20.0, overrides=("fp32", "gb_per_s"))
-    said = texts(draw_sweep([], [], peaks)["roofline.svg"])
-    assert {"fp32: 50 GMAC/s (given)", "memory: 20 GB/s (given)"} <= set(said)
-    assert "no measured variant can be placed under it" in said
+    printed = texts(draw_sweep([], [], peaks)["roofline.svg"])
+    assert {"fp32: 50 GMAC/s (given)", "memory: 20 GB/s (given)"} <= set(printed)
+    assert "no measured variant can be placed under it" in printed
 
 
 def test_every_layer_of_many_is_named(full: dict[str, bytes]) -> None:
     for stem in ("layer_macs", "layer_activations"):
-        said = texts(full[f"{stem}.svg"])
-        assert {f"features.{number}.block.{number % 4}.conv" for number in range(64)} <= set(said)
+        printed = texts(full[f"{stem}.svg"])
+        assert {f"features.{number}.block.{number % 4}.conv" for number in range(64)} <= set(printed)
         height = pixels(full[f"{stem}.png"]).shape[0]
         # A line of 8 points needs 17 pixels.
         assert height / 64 > 20
@@ -118,10 +114,10 @@ def test_few_layers_and_one_level() -> None:
 
 def test_what_has_no_work_is_left_out_and_what_is_outside_of_layers_is_named() -> None:
     first, second = layers(2, (0.0,), ("fp32",))
-    said = draw_sweep([], [replace(first, layer="", macs=7), replace(second, macs=0)], None)
-    assert "(outside of layers)" in texts(said["layer_macs.svg"])
-    assert second.layer not in texts(said["layer_macs.svg"])
-    assert second.layer in texts(said["layer_activations.svg"])
+    printed = draw_sweep([], [replace(first, layer="", macs=7), replace(second, macs=0)], None)
+    assert "(outside of layers)" in texts(printed["layer_macs.svg"])
+    assert second.layer not in texts(printed["layer_macs.svg"])
+    assert second.layer in texts(printed["layer_activations.svg"])
 
 
 def test_activations_are_of_the_first_precision_where_fp32_is_missing() -> None:
@@ -155,9 +151,9 @@ def test_measured_energy_goes_before_the_proxy() -> None:
         replace(one, energy_j=0.2 + number / 10, energy_proxy_j=0.5)
         for number, one in enumerate(grid((0.0,), ("eager",)))
     ]
-    said = texts(draw_sweep(rows, [], None)["accuracy_vs_energy.svg"])
-    assert "energy of a call, J" in said
-    assert not any("proxy" in text for text in said)
+    printed = texts(draw_sweep(rows, [], None)["accuracy_vs_energy.svg"])
+    assert "energy of a call, J" in printed
+    assert not any("proxy" in text for text in printed)
 
 
 def test_rejected_variants_are_crossed() -> None:
@@ -181,10 +177,10 @@ def test_frontier_points_are_filled_and_dominated_hollow() -> None:
 
 def test_several_seeds_have_a_point_each_and_a_line_each() -> None:
     rows = grid((0.0, 0.5), ("eager",), seeds=(0, 1, 2))
-    said = texts(draw_sweep(rows, [], None)["accuracy_vs_latency.svg"])
-    assert "18 of 18 measured variants, a point for each of 3 seeds" in said
-    assert "one for each seed" in said
-    assert said.count("fp32_baseline@eager") == 1
+    printed = texts(draw_sweep(rows, [], None)["accuracy_vs_latency.svg"])
+    assert "18 of 18 measured variants, a point for each of 3 seeds" in printed
+    assert "one for each seed" in printed
+    assert printed.count("fp32_baseline@eager") == 1
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"pruning": None, "precision": None}, {"top1_low": None}])
@@ -194,33 +190,17 @@ def test_odd_rows_are_drawn_too(change: dict[str, object]) -> None:
     assert drawn_share(files["accuracy_vs_memory.png"]) > 0.005
 
 
-def test_names_cover_neither_each_other_nor_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[list[tuple[str, Box]]] = []
+def test_what_is_on_the_frontier_is_numbered_and_the_key_names_the_numbers() -> None:
+    rows = [variant(level, kind, "eager") for level, kind in ((0.0, "fp32"), (0.5, "fp32"), (0.7, "int8"))]
 
-    def watch(
-        axes: Axes,
-        named: Sequence[Mark],
-        others: Sequence[Mark],
-        lines: Sequence[Line],
-        dpi: float,
-        *,
-        crowded: bool,
-    ) -> tuple[Box | None, ...]:
-        boxes = label_marks(axes, named, others, lines, dpi, crowded=crowded)
-        found.append([(mark.text, box) for mark, box in zip(named, boxes, strict=True) if box is not None])
-        return boxes
+    def written(*best: bool) -> Counter[str]:
+        marked = [replace(one, on_frontier=on) for one, on in zip(rows, best, strict=True)]
+        return Counter(texts(draw_sweep(marked, [], None)["accuracy_vs_latency.svg"]))
 
-    monkeypatch.setattr(cost_plot, "label_marks", watch)
-    files = draw_sweep(grid((*LEVELS, 0.1, 0.35, 0.6)), [], None)
-    for written, stem in zip(found, ("accuracy_vs_latency", "accuracy_vs_memory"), strict=True):
-        assert len(written) > 4
-        assert all(one.overlap(other) < 1 for (_, one), (_, other) in combinations(written, 2))
-        assert all(box.left >= 0 and box.right <= 1500 for _, box in written)
-        # They are at the same place in the drawing, which counts in points and not in pixels.
-        drawing = ElementTree.fromstring(files[f"{stem}.svg"])
-        places = {text.text: float(text.attrib.get("x", "nan")) for text in drawing.iter(f"{SVG}text")}
-        for name, box in written:
-            assert places[name] == pytest.approx((box.left + box.right) / 2 * 72 / 150, abs=0.5)
+    added = written(True, True, False) - written(False, False, False)
+    assert added.keys() == {"1", "2", "pruned50_fp32@eager", "fp32_baseline@eager"}
+    # By cost, as they stand from left to right.
+    assert [text for text in added if "@" in text] == ["pruned50_fp32@eager", "fp32_baseline@eager"]
 
 
 def test_levels_get_lighter_and_runtimes_differ() -> None:

@@ -20,7 +20,7 @@ from quant_explorer.core.errors import SettingsError, UnsupportedError
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import ActivationRange, Observer, QuantSpec
 from quant_explorer.runtimes.executorch.runtime import ExecuTorch, ExecuTorchSession, split
-from quant_explorer.testing.lowered import Lowered
+from quant_explorer.testing.lowered import LoweredCandidate
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import TOY_CONVOLUTION_MACS, TOY_LINEAR_MACS, toy_batches, toy_model
 
@@ -208,10 +208,10 @@ class TestStatic:
     """On the artifact that other tests of the runtimes share."""
 
     @pytest.fixture
-    def static(self, lowered: Callable[[str, str], Lowered]) -> Lowered:
+    def static(self, lowered: Callable[[str, str], LoweredCandidate]) -> LoweredCandidate:
         return lowered("executorch", "static_int8_per_channel")
 
-    def test_every_layer_runs_in_an_int8_kernel(self, static: Lowered) -> None:
+    def test_every_layer_runs_in_an_int8_kernel(self, static: LoweredCandidate) -> None:
         """In the profile of the run itself, beside the types in the graph."""
         executed = executed_for_one(static.folder, toy_batches()[0])
         assert executed.macs == {"int8": TOY_MACS}
@@ -226,19 +226,21 @@ class TestStatic:
         }
         assert "XNNPACK runs the whole graph" in static.lowering.notes
 
-    def test_notes_say_what_the_reader_must_know(self, static: Lowered) -> None:
+    def test_notes_say_what_the_reader_must_know(self, static: LoweredCandidate) -> None:
         notes = " ".join(static.lowering.notes)
         assert "XNNPACKQuantizer" in notes
         assert "PyTorch" in notes
 
-    def test_strides_are_looked_at(self, static: Lowered) -> None:
+    def test_strides_are_looked_at(self, static: LoweredCandidate) -> None:
         (images,) = toy_batches(count=1)
         session = open_here(static.folder)
         channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(session.run(channels_last), session.run(images))
 
     @pytest.mark.parametrize("shape", [(1, 3, 16, 15), (1, 1, 16, 16), (3, 16, 16), (0, 3, 16, 16)])
-    def test_images_of_another_shape_are_refused(self, static: Lowered, shape: tuple[int, ...]) -> None:
+    def test_images_of_another_shape_are_refused(
+        self, static: LoweredCandidate, shape: tuple[int, ...]
+    ) -> None:
         """With a method in memory and without."""
         session = open_here(static.folder)
         (images,) = toy_batches(count=1)
@@ -247,7 +249,7 @@ class TestStatic:
                 session.run(np.zeros(shape, np.float32))
             assert np.isfinite(session.run(images[:1])).all()
 
-    def test_logits_are_the_callers(self, static: Lowered) -> None:
+    def test_logits_are_the_callers(self, static: LoweredCandidate) -> None:
         """Not the memory that the next call writes to."""
         (images,) = toy_batches(count=1, size=2)
         session = open_here(static.folder)
@@ -270,7 +272,7 @@ class TestStatic:
         with pytest.raises(ValueError, match=r"model\.pte: .* build it again"):
             open_here(tmp_path).run(toy_batches()[0][:1])
 
-    def test_a_worker_imports_the_binding_alone(self, static: Lowered) -> None:
+    def test_a_worker_imports_the_binding_alone(self, static: LoweredCandidate) -> None:
         """The exporter and the quantizer cost seconds and 200 MB, and no deployment has them."""
         program = f"""
 import sys
@@ -386,7 +388,7 @@ def test_float_layers_stay_float(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fp16_rounds_to_eleven_bits(lowered: Callable[[str, str], Lowered]) -> None:
+def test_fp16_rounds_to_eleven_bits(lowered: Callable[[str, str], LoweredCandidate]) -> None:
     one, (images,) = lowered("executorch", "fp16"), toy_batches(count=1)
     session = open_here(one.folder)
     logits, expected = session.run(images), float_logits(one.candidate.model, images)

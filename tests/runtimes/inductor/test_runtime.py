@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import BuildError
@@ -22,7 +22,7 @@ from quant_explorer.runtimes.inductor import lowering as inductor_lowering
 from quant_explorer.runtimes.inductor import saturation as inductor_saturation
 from quant_explorer.runtimes.inductor.runtime import PACKAGE_FILE, Inductor
 from quant_explorer.runtimes.torch_graph import pt2e
-from quant_explorer.testing.lowered import SPECS, Lowered
+from quant_explorer.testing.lowered import SPECS, LoweredCandidate
 from quant_explorer.testing.reference import differences, float_logits
 from quant_explorer.testing.toys import (
     TOY_CONVOLUTION_MACS,
@@ -37,7 +37,7 @@ REASON = Inductor().unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 STATIC = "static_int8_per_channel"
-Lower = Callable[[str, str], Lowered]
+Lower = Callable[[str, str], LoweredCandidate]
 OPEN = """
 import os, pathlib, signal, sys
 from quant_explorer.runtimes.inductor.runtime import Inductor
@@ -139,13 +139,18 @@ class TestGraph:
 
     def test_a_float_model_is_exported_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         exported: list[torch.nn.Module] = []
-        export = pt2e._export
+        export = torch.export.export
 
-        def count(model: torch.nn.Module, shape: tuple[int, ...], largest: int | None) -> ExportedProgram:
+        def count(
+            model: torch.nn.Module,
+            example: tuple[torch.Tensor, ...],
+            *,
+            dynamic_shapes: tuple[dict[int, Dim]],
+        ) -> ExportedProgram:
             exported.append(model)
-            return export(model, shape, largest)
+            return export(model, example, dynamic_shapes=dynamic_shapes)
 
-        monkeypatch.setattr(pt2e, "_export", count)
+        monkeypatch.setattr(torch.export, "export", count)
         model = toy_model()
         for spec in ("fp32", STATIC, "dynamic_int8"):
             graph_of(SPECS[spec], model)

@@ -41,6 +41,18 @@ class Shared(nn.Module):
         return logits
 
 
+class Read(nn.Module):
+    """The weights of the convolution before the batch norm are used again, without it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.convolution(x))
+        return F.conv2d(x, self.convolution.weight).mean((2, 3))
+
+
 class SharedNorm(nn.Module):
     """One batch norm after two convolutions."""
 
@@ -88,6 +100,7 @@ FOLDED = {
 KEPT = {
     "used elsewhere": Branched,
     "shared": Shared,
+    "read elsewhere": Read,
     "first": lambda: sequence(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)),
     "of the batch itself": lambda: sequence(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
     "transposed in groups": lambda: sequence(nn.ConvTranspose2d(3, 6, 3, groups=3), nn.BatchNorm2d(6)),
@@ -133,6 +146,15 @@ class Branch(nn.Module):
 def test_a_graph_that_computes_something_else_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"changes what the model computes.* more than once: none\)"):
         fusion.fuse(Counting().eval(), IMAGES)
+
+
+def test_a_graph_that_computes_nan_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 4)).eval()
+    graph = fusion.fuse(model, IMAGES)
+    for wrong, message in ((graph, "changes what the model computes"), (model, "float model are not finite")):
+        wrong.load_state_dict({name: value * torch.nan for name, value in model.state_dict().items()})
+        with pytest.raises(UnsupportedError, match=message):
+            fusion.check(graph, model, IMAGES)
 
 
 def test_what_cannot_be_traced_is_refused_with_what_to_do() -> None:

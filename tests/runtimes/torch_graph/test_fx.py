@@ -151,6 +151,25 @@ def test_transposed_convolutions_stay_in_float_where_they_are_wrong(
     assert any("0 stay in float" in note for note in lowered.notes) == (not right)
 
 
+@pytest.mark.parametrize(
+    "engine", [name for name in torch.backends.quantized.supported_engines if name != "none"]
+)
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_transposed_convolutions_have_one_scale_in_every_engine(
+    engine: str, granularity: Granularity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch has no other, although its own settings for `onednn` ask for one a channel."""
+    monkeypatch.setattr(torch_engine, "computes_transposed", lambda engine: True)
+    layer = nn.ConvTranspose2d(3, 4, 2, 2)
+    model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch_engine.quantized_engine(engine):
+        candidate = Candidate(model, QuantSpec("int8", "static", granularity))
+        graph = fx.quantize(candidate, toy_batches((3, 4, 4)), engine).module
+        weight = graph.state_dict()["0.weight"]
+    assert weight.qscheme() == torch.per_tensor_affine
+    assert weight.q_scale() == pytest.approx(float(layer.weight.abs().max()) / 127.5)
+
+
 class Small(nn.Module):
     """A convolution, `middle`, global average, linear."""
 
@@ -178,6 +197,14 @@ class CalledTwice(Small):
 class CalledTwiceAlike(Small):
     def middle(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.again(F.relu(self.again(x))))
+
+
+class Read(Small):
+    """The weights of a layer are used outside of it, where a quantized layer has none."""
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = F.conv2d(F.relu(self.again(x)), self.again.weight, padding=1)
+        return out @ self.head.weight.mean().expand(16, 16)
 
 
 class Length(Small):
@@ -208,6 +235,11 @@ class TestRefusals:
     def test_untraceable(self, kind: type[Small], spec: QuantSpec, tmp_path: Path) -> None:
         with pytest.raises(UnsupportedError, match=r"cannot be traced .*must be moved out of forward\(\)"):
             Eager().lower(Candidate(kind().eval(), spec), toy_batches(), tmp_path)
+
+    def test_weights_that_are_used_outside_of_their_layer(self, spec: QuantSpec, tmp_path: Path) -> None:
+        Eager().lower(Candidate(Read().eval(), QuantSpec()), toy_batches(), tmp_path)
+        with pytest.raises(UnsupportedError, match=r"the weights of 'again', 'head' are used outside"):
+            Eager().lower(Candidate(Read().eval(), spec), toy_batches(), tmp_path)
 
     def test_wrong_fusion_is_not_shipped(self, spec: QuantSpec, tmp_path: Path) -> None:
         """PyTorch joins a convolution with the ReLU of one call, and the other call gets it too."""

@@ -28,7 +28,6 @@ def test_a_module_is_exported_once() -> None:
     program = pt2e.export(model, TOY_SHAPE)
     assert pt2e.export(model, TOY_SHAPE) is program
     assert pt2e.export(copy.deepcopy(model), TOY_SHAPE) is not program
-    assert pt2e.export(model, TOY_SHAPE, largest_batch=1) is not program
 
 
 def test_an_export_does_not_keep_its_module_alive() -> None:

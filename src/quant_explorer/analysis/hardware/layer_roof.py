@@ -17,7 +17,7 @@ from quant_explorer.core.quantspec import Precision
 
 @dataclass(frozen=True)
 class LayerRoof:
-    """One layer at one precision and batch size: bytes, intensity, and the least time under the roof.
+    """One layer in one precision, for one image: bytes, intensity, and the least time under the roof.
 
     `roof_s` and `bound` are None for a precision without a peak. `roof_s` is no measurement.
     """
@@ -35,25 +35,22 @@ class LayerRoof:
     bound: Bound | None
 
 
-def roof_of_layer(
-    layer: LayerCost, precision: Precision, peaks: Peaks | None, batch_size: int = 1
-) -> LayerRoof:
-    """Return a layer's bytes, intensity and least time at one precision; `peaks` None gives no time."""
-    moved = moved_bytes(layer, precision, batch_size)
-    macs = layer.macs * batch_size
-    intensity = arithmetic_intensity(macs, moved)
+def roof_of_layer(layer: LayerCost, precision: Precision, peaks: Peaks | None) -> LayerRoof:
+    """Return a layer's bytes, intensity and least time for one image; `peaks` None gives no time."""
+    moved = moved_bytes(layer, precision)
+    intensity = arithmetic_intensity(layer.macs, moved)
     roof_s, bound = None, None
     if peaks is not None and (peak := peaks.gmacs_per_s.get(precision)) is not None:
-        roof_s = max(macs / peak, moved / peaks.gb_per_s) / 1e9
+        roof_s = max(layer.macs / peak, moved / peaks.gb_per_s) / 1e9
         bound = binding(intensity, peak, peaks.gb_per_s)
     return LayerRoof(
         name=layer.name,
         kind=layer.kind,
         calls=layer.calls,
-        macs=macs,
+        macs=layer.macs,
         parameters=layer.parameters,
         weight_bytes=weight_bytes(layer, precision),
-        activation_bytes=activation_bytes(layer, precision, batch_size),
+        activation_bytes=activation_bytes(layer, precision),
         moved_bytes=moved,
         macs_per_byte=intensity,
         roof_s=roof_s,

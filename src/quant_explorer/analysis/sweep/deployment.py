@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from quant_explorer.analysis.latency import Timings
 from quant_explorer.analysis.results import Results, VariantResult
-from quant_explorer.stats.intervals import Interval, quantile_of_rounds
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.rounds import quantile_of_rounds
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75)
 
@@ -72,15 +73,15 @@ def describe_deployment(results: Results, name: str, timings: Timings) -> Deploy
 
 
 def _throughput(results: Results, variant: VariantResult) -> Iterator[Throughput]:
-    for one in (results, *results.others):
-        if not one.environment.is_but_for_threads(results.environment):
+    for other in (results, *results.others):
+        if not other.environment.is_but_for_threads(results.environment):
             continue
-        for same in one.variants:
+        for same in other.variants:
             if (same.name, same.digest) != (variant.name, variant.digest):
                 continue
             for batch, latency in same.latency.items():
                 if latency.p50_s is not None:
                     per_s = int(batch) / latency.p50_s
                     yield Throughput(
-                        one.environment.threads, int(batch), per_s, latency.p50_s, latency.p50_ci_s
+                        other.environment.threads, int(batch), per_s, latency.p50_s, latency.p50_ci_s
                     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.core.settings.plan import Cell, SweepPlan
-from quant_explorer.stats.intervals import mean_of_changes
+from quant_explorer.stats.paired import mean_of_changes
 
 ADDS_UP, COMPOUNDS, COMPENSATES = "adds up", "compounds", "compensates"
 
@@ -52,9 +52,9 @@ class Interaction:
 def find_interactions(seed: int, evidence: Evidence, plan: SweepPlan) -> tuple[Interaction, ...]:
     """Return the interaction of every pruned cell in a lower precision, on every runtime that was tried."""
     return tuple(
-        _interaction(seed, evidence, plan, one.variant.runtime, cell)
-        for one in evidence.measurements
-        if (cell := plan.cell(one.variant.config)) and cell.pruning and cell.precision != "fp32"
+        _interaction(seed, evidence, plan, measurement.variant.runtime, cell)
+        for measurement in evidence.measurements
+        if (cell := plan.cell(measurement.variant.config)) and cell.pruning and cell.precision != "fp32"
     )
 
 
@@ -71,10 +71,10 @@ def _interaction(seed: int, evidence: Evidence, plan: SweepPlan, runtime: str, c
     if missing:
         return replace(found, reason=f"not scored on {runtime}: {', '.join(missing)}")
     hits = [evidence.hits[digest] for digest in digests if digest is not None]
-    common: NDArray[np.int64] = reduce(np.intersect1d, [one.positions for one in hits])
+    common: NDArray[np.int64] = reduce(np.intersect1d, [hit.positions for hit in hits])
     if not len(common):
         return replace(found, reason="the four variants share no image")
-    plain, pruned, lowered, both = (one.at(common).astype(np.float64) for one in hits)
+    plain, pruned, lowered, both = (hit.at(common).astype(np.float64) for hit in hits)
     excess, interval = mean_of_changes(pruned + lowered - plain - both)
     sign = COMPOUNDS if excess > 0 else COMPENSATES
     return replace(
@@ -98,9 +98,13 @@ def _digest(evidence: Evidence, plan: SweepPlan, runtime: str, pruning: float, p
 def _digests(
     evidence: Evidence, plan: SweepPlan, runtime: str, pruning: float, precision: str
 ) -> Iterator[str]:
-    for one in evidence.measurements:
-        cell = plan.cell(one.variant.config)
-        if cell is None or one.variant.runtime != runtime or one.variant.digest not in evidence.hits:
+    for measurement in evidence.measurements:
+        cell = plan.cell(measurement.variant.config)
+        if (
+            cell is None
+            or measurement.variant.runtime != runtime
+            or measurement.variant.digest not in evidence.hits
+        ):
             continue
         if (cell.pruning, cell.precision) == (pruning, precision):
-            yield one.variant.digest
+            yield measurement.variant.digest

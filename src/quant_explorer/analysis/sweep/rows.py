@@ -15,8 +15,11 @@ from quant_explorer.analysis.hardware.layer_roof import roof_of_layer
 from quant_explorer.analysis.hardware.scaling import ClockEstimate, compute_share, estimate_at_clock
 from quant_explorer.analysis.results import Accuracy, Latency, VariantResult
 from quant_explorer.core.cost.counts import model_moved_bytes, peak_activation_bytes
+from quant_explorer.core.cost.records import FloatModel
 from quant_explorer.core.cost.roofline import Peaks, RooflinePoint, locate
-from quant_explorer.core.measurement import EnergyBlock, FloatModel
+from quant_explorer.core.measurement import (
+    EnergyBlock,
+)
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.settings.plan import Cell, SweepPlan
 from quant_explorer.stats.intervals import Interval

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.analysis.place import SEED, Contender, draw_points
+from quant_explorer.analysis.place import SEED, RankedVariant, draw_points
 from quant_explorer.analysis.sweep.rows import SweepRow
 from quant_explorer.core.measurement import Status
 from quant_explorer.stats.frontier import Objective, frontier_probability
@@ -60,12 +60,12 @@ class _Spread:
 
 def summarize_seeds(
     rows: Sequence[SweepRow],
-    contenders: Sequence[Mapping[str, Contender]],
+    ranked: Sequence[Mapping[str, RankedVariant]],
     objectives: Sequence[Objective],
     draws: int,
 ) -> tuple[SeedRow, ...]:
-    """Return a row for each variant; `contenders` has one mapping a seed, keyed by the variant's name."""
-    probability = probability_over_seeds(contenders, objectives, draws)
+    """Return a row for each variant; `ranked` has one mapping a seed, keyed by the variant's name."""
+    probability = probability_over_seeds(ranked, objectives, draws)
     by_name: dict[str, list[SweepRow]] = {}
     for row in rows:
         by_name.setdefault(f"{row.config}@{row.runtime}", []).append(row)
@@ -73,7 +73,7 @@ def summarize_seeds(
 
 
 def probability_over_seeds(
-    contenders: Sequence[Mapping[str, Contender]], objectives: Sequence[Objective], draws: int
+    ranked: Sequence[Mapping[str, RankedVariant]], objectives: Sequence[Objective], draws: int
 ) -> dict[str, float]:
     """Return the share of draws in which each variant that all seeds ranked is on the frontier.
 
@@ -81,16 +81,16 @@ def probability_over_seeds(
     latency and accuracy over the seeds drawn: a bootstrap in two stages (Davison and Hinkley, Bootstrap
     Methods and their Application, 1997, section 3.8).
     """
-    names = [name for name in contenders[0] if all(name in seed for seed in contenders)]
+    names = [name for name in ranked[0] if all(name in seed for seed in ranked)]
     if not names:
         return {}
     points = np.stack(
         [
             draw_points([seed[name] for name in names], draws, SEED + 2 * number)
-            for number, seed in enumerate(contenders)
+            for number, seed in enumerate(ranked)
         ]
     )
-    chosen = np.random.default_rng(SEED).integers(len(contenders), size=(draws, len(contenders)))
+    chosen = np.random.default_rng(SEED).integers(len(ranked), size=(draws, len(ranked)))
     drawn: NDArray[np.float64] = points[chosen, np.arange(draws)[:, None]].mean(axis=1)
     return dict(zip(names, frontier_probability(drawn, objectives).tolist(), strict=True))
 

@@ -89,8 +89,8 @@ def arithmetic_intensity(macs: float, bytes_moved: float) -> float:
     return macs / bytes_moved if bytes_moved else inf
 
 
-def peak_activation_bytes(cost: ModelCost, precision: Precision, batch_size: int = 1) -> int | None:
-    """Return the peak of live activations of a batch in `precision`, or None for an untraceable model."""
+def peak_activation_bytes(cost: ModelCost, precision: Precision) -> int | None:
+    """Return the peak of live activations of one image in `precision`, or None for an untraceable model."""
     if cost.peak_activation_elements is None:
         return None
-    return cost.peak_activation_elements * BYTES_PER_ELEMENT[precision] * batch_size
+    return cost.peak_activation_elements * BYTES_PER_ELEMENT[precision]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.quantspec import Precision, Target
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.declaration import Alias, Setting, declared_of, require_allowed, setting
 
 # Images of one calibration batch.
@@ -203,7 +204,7 @@ class SweepBudgets:
         None, "For the median call at batch 1.", above=0, metavar="MS", unset="no limit"
     )
     max_accuracy_drop_pp: float | None = setting(
-        None, "Loss of top-1 against fp32_baseline@eager.", at_least=0, metavar="PP", unset="--margin-pp"
+        None, f"Loss of top-1 against {BASELINE}.", at_least=0, metavar="PP", unset="--margin-pp"
     )
     pareto_use_ci: bool = setting(
         True, "Hold the bad end of an interval against the limits of latency and accuracy, not the point."

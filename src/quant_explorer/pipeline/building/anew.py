@@ -65,7 +65,7 @@ def explain_remeasuring(variants: Sequence[Variant], study: Study, environment: 
         if isinstance(record, Measurement) and record.status is Status.OK:
             measured.setdefault(record.environment, set()).add((record.variant.model, record.variant.name))
     done = study.finished(environment.digest)
-    wanted = {(one.model, one.name) for one in variants if one.digest not in done}
+    wanted = {(variant.model, variant.name) for variant in variants if variant.digest not in done}
     for earlier in reversed(study.visits):
         again = wanted & measured.get(earlier.digest, set())
         if again and earlier.threads == environment.threads and earlier != environment:

@@ -26,27 +26,26 @@ from quant_explorer.core.errors import (
 )
 from quant_explorer.core.host.packages import own_version
 from quant_explorer.core.recipe import Provenance, Recipe, digest_of
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.metrics.fidelity import Fidelity, describe
 from quant_explorer.pipeline.building.bisection import find_layer, keep_float, quantized_layers
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.prepare import Preparation
-from quant_explorer.pipeline.measure import start_worker
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.worker.messages import Opening
 from quant_explorer.pipeline.worker.process import Worker
-from quant_explorer.techniques import TECHNIQUES
+from quant_explorer.techniques import TECHNIQUES, library_versions
 
 
 def provenance_of(recipe: Recipe, subject: Subject, runtime: Runtime) -> Provenance:
     """Return what an artifact of `recipe` starts from, as its digest covers it."""
     trains = any(TECHNIQUES[step.technique].trains for step in recipe.steps)
+    versions = runtime.versions() | library_versions(recipe.steps) | own_version()
     return Provenance(
         model=subject.model_name,
         weights=subject.weights_digest,
         calibration=subject.dataset.digest,
         training=subject.training_digest if trains else "",
-        versions=tuple(sorted((runtime.versions() | own_version()).items())),
+        versions=tuple(sorted(versions.items())),
         lowering=runtime.version,
         # They are asked of its libraries. One that lacks them builds nothing that a digest could name.
         cpu=() if runtime.unavailable() else runtime.cpu_features(),
@@ -60,9 +59,7 @@ def create_runtime(recipe: Recipe, runtimes: Mapping[str, type[Runtime]]) -> Run
     return runtimes[recipe.runtime](**dict(recipe.options))
 
 
-def build(
-    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
-) -> Artifact:
+def build(recipe: Recipe, preparation: Preparation, runtime: Runtime) -> Artifact:
     """Return the artifact of a recipe, from the run folder when it was built before.
 
     Raises UnsupportedError with the reason when a technique or the runtime cannot do it, BuildError
@@ -80,9 +77,9 @@ def build(
     candidate = preparation.candidate(recipe.steps)
     require_supported(runtime.unsupported(candidate))
     try:
-        _write(folder, recipe, provenance, preparation, runtime, protocol)
+        _write(folder, recipe, provenance, preparation, runtime)
     except FidelityError as error:
-        raise BuildError(f"{error}{_explain_layer(recipe, preparation, runtime, protocol)}") from error
+        raise BuildError(f"{error}{_explain_layer(recipe, preparation, runtime)}") from error
     return Artifact.load(folder)
 
 
@@ -92,12 +89,11 @@ def _write(
     provenance: Provenance,
     preparation: Preparation,
     runtime: Runtime,
-    protocol: MeasurementProtocol,
 ) -> None:
-    subject, run = preparation.subject, preparation.run
+    subject, experiment = preparation.subject, preparation.experiment
     candidate = preparation.candidate(recipe.steps)
     # Started before what it checks is there: it imports the runtime while this process lowers.
-    with start_worker(runtime, recipe.options, run, protocol) as worker, atomic_folder(folder) as temporary:
+    with experiment.start_worker(runtime, recipe.options) as worker, atomic_folder(folder) as temporary:
         lowering = runtime.lower(candidate, subject.calibration, temporary)
         files = list_files(temporary)
         found = check_files(worker, lowering, temporary, preparation.expectation(recipe.steps))
@@ -134,11 +130,9 @@ def check_files(
     return expectation.check(worker.run, lowering.grid)
 
 
-def _explain_layer(
-    recipe: Recipe, preparation: Preparation, runtime: Runtime, protocol: MeasurementProtocol
-) -> str:
+def _explain_layer(recipe: Recipe, preparation: Preparation, runtime: Runtime) -> str:
     """Say which layer makes INT8 files wrong, as far as lowering with layers in float can tell."""
-    subject, run = preparation.subject, preparation.run
+    subject, experiment = preparation.subject, preparation.experiment
     candidate = preparation.candidate(recipe.steps)
     if candidate.spec.precision != "int8":
         return ""
@@ -148,8 +142,8 @@ def _explain_layer(
         require_supported(runtime.unsupported(trial))
         expectation = Expectation(trial, subject.calibration)
         with (
-            start_worker(runtime, recipe.options, run, protocol) as worker,
-            TemporaryDirectory(dir=run.path) as folder,
+            experiment.start_worker(runtime, recipe.options) as worker,
+            TemporaryDirectory(dir=experiment.run.path) as folder,
         ):
             lowering = runtime.lower(trial, subject.calibration, Path(folder))
             try:

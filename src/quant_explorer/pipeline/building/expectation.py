@@ -76,7 +76,7 @@ class Expectation:
 
     def _simulate(self, grid: Grid) -> Mapping[str, tuple[Batch, ...]]:
         return {
-            kind: tuple(way.reshape(len(way), -1) for way in self._simulation.run(images, grid))
+            kind: tuple(logits.reshape(len(logits), -1) for logits in self._simulation.run(images, grid))
             for kind, images in self._images.items()
         }
 

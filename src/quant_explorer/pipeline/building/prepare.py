@@ -18,9 +18,8 @@ from quant_explorer.core.recipe import Step, canonical_step, digest_of
 from quant_explorer.models import load_weights, save_weights
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
-from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.subject import Subject
-from quant_explorer.techniques import create_technique
+from quant_explorer.pipeline.experiment import Experiment
+from quant_explorer.techniques import create_technique, library_versions
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,15 @@ class _Trained:
 
 
 class Preparation:
-    """Applies the steps of recipes to one subject's float model.
+    """Applies the steps of recipes to the float model of one experiment.
 
     The last candidate is kept, and what it was on its way there: the next runtime gets the same model, and
     so does the next precision, with what the model was exported to for the last.
     """
 
-    def __init__(self, subject: Subject, run: RunFolder) -> None:
-        self.subject, self.run = subject, run
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.subject, self.run = experiment.subject, experiment.run
         self._last: dict[tuple[Step, ...], Candidate] = {}
         self._expected: tuple[tuple[Step, ...], Expectation] | None = None
 
@@ -85,6 +85,7 @@ class Preparation:
                 "steps": [canonical_step(step) for step in steps],
                 "weights": self.subject.weights_digest,
                 "training": self.subject.training_digest,
+                **library_versions(steps),
             }
         )
         return self.run.weights / f"{steps[-1].technique}-{digest}.safetensors"
@@ -97,6 +98,7 @@ class Preparation:
             made,
             {
                 **subject.training_facts,
+                **library_versions(steps),
                 **facts_of_techniques(steps),
                 "float weights": subject.weights_digest,
             },

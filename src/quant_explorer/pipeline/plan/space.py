@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.core.recipe import ParameterValue, Recipe, Step
+from quant_explorer.core.recipe import (
+    BASELINE_CONFIG,
+    BASELINE_RUNTIME,
+    CONTROL_CONFIG,
+    ParameterValue,
+    Recipe,
+    Step,
+)
 from quant_explorer.core.registry import Registry
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.settings.plan import Cell
 from quant_explorer.techniques import create_step
 
-BASELINE_CONFIG = "fp32_baseline"
-BASELINE_RUNTIME = "eager"
-CONTROL_CONFIG = "fp32_finetune"
 # Stands for every runtime on the command line.
 ALL = "all"
 
@@ -62,7 +66,7 @@ def _fp16(settings: Settings) -> tuple[Step, ...]:
 CONFIGURATIONS: Registry[Callable[[Settings], tuple[Step, ...]]] = Registry(
     "configuration",
     {
-        "fp32_baseline": _fp32_baseline,
+        BASELINE_CONFIG: _fp32_baseline,
         "dynamic_int8": _dynamic_int8,
         "static_int8_per_tensor": _static_int8_per_tensor,
         "static_int8_per_channel": _static_int8_per_channel,

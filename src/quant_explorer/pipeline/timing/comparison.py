@@ -13,18 +13,16 @@ from quant_explorer.analysis.latency import Timings, collect_timings
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Block, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.machine.conditions import describe_conditions, read_counters
 from quant_explorer.machine.topology import measuring_cores
-from quant_explorer.pipeline.measure import open_worker
-from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.subject import Subject
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.timing.contender import Contender
 from quant_explorer.pipeline.timing.settling import newly_settled
 from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.stats.contrasts import plan_passes
-from quant_explorer.stats.intervals import ROUNDS_AFTER_PRECISION, Interval
+from quant_explorer.stats.intervals import Interval
+from quant_explorer.stats.rounds import ROUNDS_AFTER_PRECISION
 
 # Blocks of variants between two blocks of the baseline.
 _BETWEEN_BASELINES = 2
@@ -56,17 +54,16 @@ class Comparison:
         baseline: Contender,
         others: Sequence[Contender],
         group: str,
-        subject: Subject,
-        run: RunFolder,
+        experiment: Experiment,
         study: Study,
-        protocol: MeasurementProtocol,
     ) -> None:
         self.baseline, self.group = baseline, group
         self.contenders: Mapping[str, Contender] = {one.digest: one for one in (baseline, *others)}
-        self.subject, self.run, self.study, self.protocol = subject, run, study, protocol
+        self.experiment, self.study = experiment, study
+        self.subject, self.protocol = experiment.subject, experiment.protocol
         self.environment = baseline.measurement.environment
         self.twin = twin_key(baseline.digest)
-        self.cores = measuring_cores(protocol.threads)
+        self.cores = measuring_cores(self.protocol.threads)
 
     def run_all(self, unfinished: Mapping[int, Sequence[Round]]) -> None:
         """Run rounds at each batch size, after those it has, until it has its reason to stop.
@@ -104,7 +101,7 @@ class Comparison:
                 if key in keys:
                     one = self.contenders.get(key, self.baseline)
                     with self._blame(key):
-                        worker = open_worker(one.artifact, one.runtime, self.run, self.protocol)
+                        worker = self.experiment.open_worker(one.artifact, one.runtime)
                     workers[key] = stack.enter_context(worker)
             for number, (key, worker) in enumerate(workers.items(), start=1):
                 with self._blame(key):

@@ -24,7 +24,7 @@ class Contender:
 
     @property
     def digest(self) -> str:
-        """Names the variant."""
+        """The digest of the variant's recipe."""
         return self.measurement.variant.digest
 
     @property

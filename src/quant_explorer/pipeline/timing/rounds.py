@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quant_explorer.core.errors import WorkerError, explain
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, TimingGroup
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import status_of
-from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.comparison import Comparison, LostWorkerError
 from quant_explorer.pipeline.timing.contender import Contender, group_by_memory
 
 
 def time_variants(
-    baseline: Contender,
-    others: Sequence[Contender],
-    subject: Subject,
-    run: RunFolder,
-    study: Study,
-    protocol: MeasurementProtocol,
+    baseline: Contender, others: Sequence[Contender], experiment: Experiment, study: Study
 ) -> tuple[str, ...]:
     """Time every contender at every batch size and record each round as it ends.
 
@@ -32,8 +26,9 @@ def time_variants(
     are kept. Returns what went wrong, a message each.
     """
     problems: list[str] = []
-    pending = [one for one in others if not _is_timed(one.digest, study, baseline, protocol)]
-    if not pending and _is_timed(baseline.digest, study, baseline, protocol):
+    done = _Done(study, baseline, experiment.protocol)
+    pending = [one for one in others if not done.is_timed(one.digest)]
+    if not pending and done.is_timed(baseline.digest):
         return ()
     for members in _groups(baseline, pending, study):
         group = list(members)
@@ -42,8 +37,9 @@ def time_variants(
                 record = _group_of(baseline, group)
                 if record not in study.records:
                     study.append(record)
-                unfinished = _unfinished(record.group, study, baseline, protocol)
-                Comparison(baseline, group, record.group, subject, run, study, protocol).run_all(unfinished)
+                Comparison(baseline, group, record.group, experiment, study).run_all(
+                    done.unfinished(record.group)
+                )
                 break
             except LostWorkerError as lost:
                 problems.append(f"timing {lost.contender.measurement.variant.name}: {explain(lost.error)}")
@@ -80,41 +76,51 @@ def _lost(measurement: Measurement, error: WorkerError) -> Measurement:
     return replace(measurement, status=status_of(error), reason=f"while it was timed: {explain(error)}")
 
 
-def _is_timed(digest: str, study: Study, baseline: Contender, protocol: MeasurementProtocol) -> bool:
-    environment = baseline.measurement.environment
-    ended = _ended(study, baseline, protocol)
-    return all(
-        any(
-            digest in record.keys and (record.group, size) in ended
-            for record in study.rounds(environment, size)
+@dataclass(frozen=True)
+class _Done:
+    """What the study holds of the rounds that a protocol asks for, against one baseline."""
+
+    study: Study
+    baseline: Contender
+    protocol: MeasurementProtocol
+
+    @property
+    def environment(self) -> str:
+        """Where the baseline was measured."""
+        return self.baseline.measurement.environment
+
+    def is_timed(self, digest: str) -> bool:
+        """Say whether a variant has all its rounds at every batch size."""
+        ended = self._ended()
+        return all(
+            any(
+                digest in record.keys and (record.group, size) in ended
+                for record in self.study.rounds(self.environment, size)
+            )
+            for size in self.protocol.batch_sizes
         )
-        for size in protocol.batch_sizes
-    )
 
+    def unfinished(self, group: str) -> dict[int, list[Round]]:
+        """Return the rounds that a group has at each batch size that is not done."""
+        ended = self._ended()
+        return {
+            size: self._rounds(group, size)
+            for size in self.protocol.batch_sizes
+            if (group, size) not in ended
+        }
 
-def _unfinished(
-    group: str, study: Study, baseline: Contender, protocol: MeasurementProtocol
-) -> dict[int, list[Round]]:
-    """Return the rounds that a group has at each batch size that is not done."""
-    ended = _ended(study, baseline, protocol)
-    environment = baseline.measurement.environment
-    return {
-        size: _rounds_of(group, size, study, environment)
-        for size in protocol.batch_sizes
-        if (group, size) not in ended
-    }
+    def _ended(self) -> set[tuple[str, int]]:
+        """Return the groups and batch sizes whose rounds are as many and as long as was asked for."""
+        return {
+            (end.group, end.batch_size)
+            for end in self.study.timing_ends(self.environment)
+            if end.baseline == self.baseline.digest
+            and _suffices(end, self.protocol)
+            and len(self._rounds(end.group, end.batch_size)) >= self.protocol.rounds
+        }
 
-
-def _ended(study: Study, baseline: Contender, protocol: MeasurementProtocol) -> set[tuple[str, int]]:
-    """Return the groups and batch sizes whose rounds are as many and as long as the protocol asks for."""
-    environment = baseline.measurement.environment
-    return {
-        (end.group, end.batch_size)
-        for end in study.timing_ends(environment)
-        if end.baseline == baseline.digest
-        and _suffices(end, protocol)
-        and len(_rounds_of(end.group, end.batch_size, study, environment)) >= protocol.rounds
-    }
+    def _rounds(self, group: str, batch_size: int) -> list[Round]:
+        return [one for one in self.study.rounds(self.environment, batch_size) if one.group == group]
 
 
 def _suffices(end: TimingEnd, protocol: MeasurementProtocol) -> bool:
@@ -124,7 +130,3 @@ def _suffices(end: TimingEnd, protocol: MeasurementProtocol) -> bool:
     if end.stopped_by == "time_limit":
         return end.time_limit_s is None or end.time_limit_s >= protocol.time_limit_s
     return True
-
-
-def _rounds_of(group: str, batch_size: int, study: Study, environment: str) -> list[Round]:
-    return [one for one in study.rounds(environment, batch_size) if one.group == group]

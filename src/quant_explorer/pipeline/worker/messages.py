@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from quant_explorer.core.contracts import Batch
-from quant_explorer.core.measurement import EnergyBlock, Executed, PeakMemory
+from quant_explorer.core.contracts import Batch, Metric
+from quant_explorer.core.measurement import EnergyBlock, Executed, Observation, PeakMemory
 from quant_explorer.core.recipe import ParameterValue
 
 
@@ -75,6 +75,14 @@ class MeasureEnergy:
 
 
 @dataclass(frozen=True)
+class Observe:
+    """Observe the artifact by a metric, on this batch."""
+
+    metric: Metric
+    batch: Batch
+
+
+@dataclass(frozen=True)
 class Run:
     """Return the logits of a batch."""
 
@@ -88,8 +96,10 @@ class Inspect:
     batch: Batch
 
 
-Request = Open | Hold | Time | MeasureMemory | MeasureEnergy | Run | Inspect
-Answer = Opened | PeakMemory | Executed | Batch | tuple[int, ...] | tuple[EnergyBlock, ...] | None
+Request = Open | Hold | Time | MeasureMemory | MeasureEnergy | Observe | Run | Inspect
+Answer = (
+    Opened | PeakMemory | Executed | Observation | Batch | tuple[int, ...] | tuple[EnergyBlock, ...] | None
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from quant_explorer.core.contracts import Batch, Runtime, Session
+from quant_explorer.core.contracts import Batch, Metric, Runtime, Session
 from quant_explorer.core.errors import (
     UnsupportedError,
     WorkerDiedError,
@@ -29,7 +29,7 @@ from quant_explorer.core.errors import (
     WorkerTimeoutError,
     explain,
 )
-from quant_explorer.core.measurement import EnergyBlock, Executed, PeakMemory
+from quant_explorer.core.measurement import EnergyBlock, Executed, Observation, PeakMemory
 from quant_explorer.machine.counters import PackageCounters, find_packages
 from quant_explorer.machine.memory import ResidentMemory
 from quant_explorer.machine.process import (
@@ -39,7 +39,7 @@ from quant_explorer.machine.process import (
     start_process,
     thread_environment,
 )
-from quant_explorer.metrics import energy, latency, memory
+from quant_explorer.metrics import energy, latency, memory, observing
 from quant_explorer.pipeline.worker.messages import (
     Answer,
     Failure,
@@ -48,6 +48,7 @@ from quant_explorer.pipeline.worker.messages import (
     Loading,
     MeasureEnergy,
     MeasureMemory,
+    Observe,
     Open,
     Opened,
     Opening,
@@ -138,6 +139,10 @@ class Worker:
         """Return what blocks of calls on `batch` drew; none when the counters below `root` stood still."""
         return _expect(self._ask(MeasureEnergy(batch, root)), tuple)
 
+    def observe(self, metric: Metric, batch: Batch) -> Observation:
+        """Return what a metric finds on `batch`."""
+        return _expect(self._ask(Observe(metric, batch)), Observation)
+
     def executed(self, batch: Batch) -> Executed:
         """Return the multiply-accumulates of one image by executed precision."""
         return _expect(self._ask(Inspect(batch)), Executed)
@@ -188,9 +193,10 @@ def _expect(answer: Answer, kind: type[T]) -> T:
 
 @dataclass
 class _Bench:
-    """The worker's own state: one session and at most one batch."""
+    """The worker's own state: one session of the files in `folder`, and at most one batch."""
 
     session: Session
+    folder: Path
     held: Batch
     floor_bytes: int
     loaded_bytes: int
@@ -217,6 +223,8 @@ class _Bench:
                     )
                 except UnsupportedError:
                     return ()
+            case Observe(metric, batch):
+                return observing.observe(metric, self.session, self.folder, batch)
             case Run(batch):
                 return self.session.run(batch)
             case Inspect(batch):
@@ -238,13 +246,14 @@ def _open(runtime: type[Runtime], opening: Opening, batch: Batch) -> tuple[_Benc
     resident = ResidentMemory()
     reason = resident.unavailable()
     floor = 0 if reason else resident.read_bytes()
+    folder = Path(opening.folder)
     start = time.perf_counter()
-    session = runtime(**dict(opening.options)).open(Path(opening.folder))
+    session = runtime(**dict(opening.options)).open(folder)
     session.run(batch)
     cold_start_s = time.perf_counter() - start
     loaded = 0 if reason else resident.read_bytes()
     opened = Opened(cold_start_s, None if reason else floor, None if reason else loaded, reason)
-    return _Bench(session, batch, floor, loaded), opened
+    return _Bench(session, folder, batch, floor, loaded), opened
 
 
 def serve(connection: Connection) -> None:

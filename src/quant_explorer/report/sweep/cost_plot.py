@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quant_explorer.core.measurement import Status
-from quant_explorer.report.annotate import INK, MOST_LABELS, Mark, label_marks
 from quant_explorer.report.plot import FAINT, LINE, error_lengths, frontier_line, set_limits
+from quant_explorer.report.points import INK, write_number
 from quant_explorer.report.sweep.figures import (
     Entry,
     Look,
+    draw_key,
     draw_legend,
     encode,
     marker,
     name_level,
     new_figure,
     say_nothing_is_drawn,
-    settle,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Points squared: fewer bits, a smaller marker.
 AREAS = {"fp32": 120.0, "bf16": 82.0, "fp16": 54.0, "int8": 34.0}
 LEGEND_AREA = 64.0
+MOST_NAMED = 12
 EDGE, HOLLOW, CROSS = 0.9, 1.5, 1.1
 
 Cost = tuple[float, tuple[float, float]]
@@ -49,8 +50,18 @@ class CostAxis:
 
 @dataclass(frozen=True)
 class _Point:
+    """A row as it is drawn: place and intervals in units of the axes, area in points squared."""
+
     row: SweepRow
-    mark: Mark
+    x: float
+    y: float
+    x_interval: tuple[float, float]
+    y_interval: tuple[float, float]
+    area: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.config}@{self.row.runtime}"
 
 
 def draw_cost(axis: CostAxis, rows: Sequence[SweepRow], look: Look) -> dict[str, bytes]:
@@ -71,20 +82,19 @@ def draw_cost(axis: CostAxis, rows: Sequence[SweepRow], look: Look) -> dict[str,
     axes.grid(visible=True, color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     _draw_points(axes, points, look)
-    costs = [end for point in points for end in point.mark.x_interval]
-    set_limits(axes, costs, [end for point in points for end in point.mark.y_interval])
+    costs = [end for point in points for end in point.x_interval]
+    set_limits(axes, costs, [end for point in points for end in point.y_interval])
     lines = []
     for seed in seeds:
-        places = [(point.mark.x, point.mark.y) for point in points if point.row.seed == seed]
+        places = [(point.x, point.y) for point in points if point.row.seed == seed]
         lines.append(frontier_line(axes, places))
         xs, ys = zip(*lines[-1], strict=True)
         axes.plot(xs, ys, color=LINE, linestyle="--", linewidth=1.3 if len(seeds) == 1 else 0.9, zorder=2)
     _draw_legend(figure, points, look, several=len(seeds) > 1)
-    settle(figure)
-    named, others = _worth_a_label(points, {corner for line in lines for corner in line})
-    written = label_marks(axes, named, others, lines, figure.dpi, crowded=True)
-    if omitted := written.count(None):
-        axes.set_title(f"{axes.get_title()}; {omitted} names on the frontier left out for want of room")
+    named = _worth_naming(points, {corner for line in lines for corner in line})
+    for number, point in enumerate(named, start=1):
+        write_number(axes, number, point.x, point.y, point.area)
+    draw_key(figure, [point.name for point in named])
     return encode(axis.file, figure)
 
 
@@ -97,10 +107,7 @@ def _points(axis: CostAxis, rows: Sequence[SweepRow]) -> list[_Point]:
         low = row.top1 if row.top1_low is None else row.top1_low
         high = row.top1 if row.top1_high is None else row.top1_high
         area = AREAS.get(row.precision or "fp32", AREAS["fp32"])
-        text = f"{row.config}@{row.runtime}"
-        points.append(
-            _Point(row, Mark(text, cost[0], 100 * row.top1, cost[1], (100 * low, 100 * high), area))
-        )
+        points.append(_Point(row, cost[0], 100 * row.top1, cost[1], (100 * low, 100 * high), area))
     return points
 
 
@@ -108,45 +115,39 @@ def _count_seeds(seeds: Sequence[int]) -> str:
     return f", a point for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
 
 
-def _worth_a_label(
-    points: Sequence[_Point], corners: Collection[tuple[float, float]]
-) -> tuple[list[Mark], list[Mark]]:
-    """Return the marks to name and the others.
+def _worth_naming(points: Sequence[_Point], corners: Collection[tuple[float, float]]) -> list[_Point]:
+    """Return the points to name, by cost.
 
     Those on the frontier of size, latency and accuracy are named, of more than a dozen only those at the
     corners of the line; each variant once, even if it has a point for every seed.
     """
     best = [point for point in points if point.row.on_frontier]
-    if len(best) > MOST_LABELS:
-        best = [point for point in best if (point.mark.x, point.mark.y) in corners]
-    named: dict[str, Mark] = {}
-    others = []
-    for point in points:
-        if point in best and point.mark.text not in named:
-            named[point.mark.text] = point.mark
-        else:
-            others.append(point.mark)
-    return list(named.values()), others
+    if len(best) > MOST_NAMED:
+        best = [point for point in best if (point.x, point.y) in corners]
+    named: dict[str, _Point] = {}
+    for point in best:
+        named.setdefault(point.name, point)
+    return sorted(named.values(), key=lambda point: point.x)
 
 
 def _draw_points(axes: Axes, points: Sequence[_Point], look: Look) -> None:
     """Draw hollow markers, then filled ones, the small above the large; a cross is under its marker."""
     for best in (False, True):
         chosen = [point for point in points if bool(point.row.on_frontier) is best]
-        _draw_intervals(axes, [point.mark for point in chosen], best=best)
-        for number, area in enumerate(sorted({point.mark.area for point in chosen}, reverse=True)):
+        _draw_intervals(axes, chosen, best=best)
+        for number, area in enumerate(sorted({point.area for point in chosen}, reverse=True)):
             level = 3 + best / 2 + number / 10
-            same = [one for one in chosen if one.mark.area == area]
-            crossed = [one.mark for one in same if one.row.over_budget]
+            same = [one for one in chosen if one.area == area]
+            crossed = [point for point in same if point.row.over_budget]
             axes.scatter(
-                [mark.x for mark in crossed], [mark.y for mark in crossed], s=_cross(area), marker="x",
+                [point.x for point in crossed], [point.y for point in crossed], s=_cross(area), marker="x",
                 color=INK, linewidth=CROSS, zorder=level - 0.05,
             )  # fmt: skip
             for runtime, shape in look.shapes.items():
                 alike = [one for one in same if one.row.runtime == runtime]
                 colours = [look.colours[one.row.pruning] for one in alike]
                 axes.scatter(
-                    [one.mark.x for one in alike], [one.mark.y for one in alike], s=area, marker=shape,
+                    [one.x for one in alike], [one.y for one in alike], s=area, marker=shape,
                     facecolor=colours if best else "#FFFFFF", edgecolor=INK if best else colours,
                     linewidth=EDGE if best else HOLLOW, zorder=level,
                 )  # fmt: skip
@@ -157,13 +158,13 @@ def _cross(area: float) -> float:
     return 2 * area + 30
 
 
-def _draw_intervals(axes: Axes, marks: Sequence[Mark], *, best: bool) -> None:
-    if not marks:
+def _draw_intervals(axes: Axes, points: Sequence[_Point], *, best: bool) -> None:
+    if not points:
         return
-    across = np.hstack([error_lengths(mark.x, mark.x_interval) for mark in marks])
-    upright = np.hstack([error_lengths(mark.y, mark.y_interval) for mark in marks])
+    across = np.hstack([error_lengths(point.x, point.x_interval) for point in points])
+    upright = np.hstack([error_lengths(point.y, point.y_interval) for point in points])
     axes.errorbar(
-        [mark.x for mark in marks], [mark.y for mark in marks], xerr=across, yerr=upright, fmt="none",
+        [point.x for point in points], [point.y for point in points], xerr=across, yerr=upright, fmt="none",
         ecolor=INK if best else FAINT, elinewidth=0.8 if best else 0.5, capsize=1.5 if best else 0,
         zorder=2.6 if best else 1.5,
     )  # fmt: skip
@@ -192,9 +193,9 @@ def _draw_legend(figure: Figure, points: Sequence[_Point], look: Look, *, severa
             (
                 "colour: pruning level",
                 [
-                    (marker("o", LEGEND_AREA, look.colours[one]), name_level(one))
-                    for one in look.colours
-                    if one in levels
+                    (marker("o", LEGEND_AREA, look.colours[colour]), name_level(colour))
+                    for colour in look.colours
+                    if colour in levels
                 ],
             ),
             (
@@ -204,9 +205,9 @@ def _draw_legend(figure: Figure, points: Sequence[_Point], look: Look, *, severa
             (
                 "shape: runtime",
                 [
-                    (marker(look.shapes[one], LEGEND_AREA, "#BBBBBB"), one)
-                    for one in look.shapes
-                    if one in runtimes
+                    (marker(look.shapes[shape], LEGEND_AREA, "#BBBBBB"), shape)
+                    for shape in look.shapes
+                    if shape in runtimes
                 ],
             ),
         ],

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, cast
 
-from quant_explorer.report.annotate import INK
 from quant_explorer.report.plot import DPI, MARKERS, STYLE
+from quant_explorer.report.points import INK, number_handle
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -78,17 +78,8 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def settle(figure: Figure) -> None:
-    """Lay the figure out for good: what is placed in pixels afterwards stays where it was meant to be."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        # Not "none", a placeholder, for which every file would be laid out once more.
-        figure.set_layout_engine(None)
-
-
 def encode(name: str, figure: Figure) -> dict[str, bytes]:
     """Return a figure as `name.png` and `name.svg`; the same figure, the same bytes."""
-    settle(figure)
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -134,3 +125,10 @@ def draw_legend(figure: Figure, sections: Iterable[Section]) -> None:
     )  # fmt: skip
     for number in headings:
         legend.get_texts()[number].set_fontweight("bold")
+
+
+def draw_key(figure: Figure, names: Sequence[str]) -> None:
+    """Name the points numbered 1, 2, ... below the axes."""
+    if names:
+        handles = [number_handle(number) for number in range(1, len(names) + 1)]
+        figure.legend(handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from quant_explorer.report.annotate import INK
+from quant_explorer.report.points import INK
 from quant_explorer.report.sweep.figures import (
     Look,
     draw_legend,

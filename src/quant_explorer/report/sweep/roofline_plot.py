@@ -48,7 +48,7 @@ def draw_roofline(rows: Sequence[SweepRow], peaks: Peaks | None, look: Look) -> 
     areas = _areas([one.row.pruning for one in placed])
     figure, axes = new_figure(9.4, 6.2)
     axes.set_title(
-        f"Roofline of this machine, {peaks.threads} thread{'s' if peaks.threads > 1 else ''}\n"
+        f"Roofline of the measured machine, {peaks.threads} thread{'s' if peaks.threads > 1 else ''}\n"
         + (f"{len(placed)} measured variants" if placed else "no measured variant can be placed under it")
     )
     axes.set_xlabel("arithmetic intensity, multiply-accumulates per byte moved (a lower bound of the bytes)")

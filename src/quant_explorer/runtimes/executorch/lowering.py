@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,9 +30,10 @@ from torchao.quantization.pt2e import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.runtimes.torch_graph import half, pt2e
+from quant_explorer.tracing.reasons import explain_refusal
 
 # XNNPACK rescales INT8 sums by factors of a limited range; the vendor's observers have the same bound.
 _SMALLEST_SCALE = 2.0**-12
@@ -121,7 +121,12 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
     leaves reshapes with an unknown dimension to slower kernels. The method for one image is "forward".
     Raises UnsupportedError when ExecuTorch has no kernel for a part of the graph.
     """
-    with torch.no_grad(), _explain("ExecuTorch cannot lower the exported graph"):
+    with (
+        torch.no_grad(),
+        explain_refusal(
+            "ExecuTorch cannot lower the exported graph", "", KeyError, ExportError, InternalError
+        ),
+    ):
         programs = {
             method_name(size): torch.export.export(graph, (torch.zeros(size, *shape),)) for size in sizes
         }
@@ -166,14 +171,3 @@ def _kernels(program: ExecutorchProgramManager) -> set[str]:
         for plan in program.executorch_program.execution_plan
         for operator in plan.operators
     }
-
-
-@contextmanager
-def _explain(what: str) -> Iterator[None]:
-    # What the vendor's passes raise for a graph they were not written for.
-    expected = (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
-    try:
-        yield
-    except (*expected, ExportError, InternalError) as error:
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason})") from error

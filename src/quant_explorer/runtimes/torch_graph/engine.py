@@ -113,7 +113,7 @@ def activation_bits(engine: str) -> tuple[int, str | None]:
                 ("depthwise convolution", _extreme_convolution(128, 128, 128)),
                 ("linear", _extreme_linear()),
             )
-            if abs(output - _EXPECTED) > 1.0
+            if not abs(output - _EXPECTED) <= 1.0
         ]
     if not saturated:
         return FULL_ACTIVATION_BITS, None

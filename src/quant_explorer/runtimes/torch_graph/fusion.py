@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -19,9 +17,9 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from quant_explorer.core import errors
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 # Folding a batch norm only rounds differently; a graph that was traced or folded wrongly is far off.
 _TOLERANCE = 1e-3
@@ -40,20 +38,20 @@ def fuse(model: nn.Module, example: Batch) -> fx.GraphModule:
     Raises UnsupportedError when the model cannot be traced or the graph computes something else.
     """
     float_model = copy.deepcopy(model).eval()
-    with explain(*TRACING):
+    with explain_refusal(*TRACING):
         graph = fx.symbolic_trace(float_model)
         with torch.no_grad():
             # For the number of dimensions that a linear layer's output has.
             ShapeProp(graph).propagate(torch.from_numpy(example))
-    calls = _count_calls(graph)
+    calls, read = _count_calls(graph), layers_read(graph)
     for node in list(graph.graph.nodes):
         if node.op != "call_module":
             continue
         layer = node.args[0] if node.args else None
         if not isinstance(layer, fx.Node) or layer.op != "call_module":
             continue
-        # Other users get what is before the batch norm, other calls the same weights.
-        if len(layer.users) > 1 or calls[str(layer.target)] > 1:
+        # Other users get what is before the batch norm, other calls and readers the same weights.
+        if len(layer.users) > 1 or calls[str(layer.target)] > 1 or str(layer.target) in read:
             continue
         folded = _fold(graph, layer, graph.get_submodule(str(node.target)))
         if folded is not None:
@@ -86,16 +84,28 @@ def _fold(graph: fx.GraphModule, node: fx.Node, norm: nn.Module) -> nn.Module | 
 
 
 def check(graph: fx.GraphModule, model: nn.Module, example: Batch) -> None:
-    """Raise UnsupportedError when `graph` does not compute for `example` (n, C, H, W) what `model` does."""
+    """Raise UnsupportedError when `graph` does not compute for `example` (n, C, H, W) what `model` does.
+
+    And when the model computes nothing finite, which no graph could be compared with.
+    """
     images = torch.from_numpy(example)
     with torch.no_grad():
         expected = copy.deepcopy(model).eval()(images)
         error = (graph(images) - expected).abs().max()
-    if error > _TOLERANCE * expected.abs().max():
+    if not expected.isfinite().all():
+        raise UnsupportedError("the outputs of the float model are not finite on calibration images")
+    # Written so that NaN is not near.
+    if not error <= _TOLERANCE * expected.abs().max():
         raise UnsupportedError(
             "PyTorch's fusion of convolution, batch norm and ReLU changes what the model computes; give each "
             f"call a layer of its own (called more than once: {', '.join(_called_again(graph)) or 'none'})"
         )
+
+
+def layers_read(graph: fx.GraphModule) -> tuple[str, ...]:
+    """Return the layers of `graph` that are called, and whose weights something else reads, too."""
+    read = (str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr")
+    return tuple(dict.fromkeys(name for name in read if name in _count_calls(graph)))
 
 
 def _count_calls(graph: fx.GraphModule) -> Counter[str]:
@@ -105,21 +115,3 @@ def _count_calls(graph: fx.GraphModule) -> Counter[str]:
 def _called_again(graph: fx.GraphModule) -> list[str]:
     calls = _count_calls(graph).items()
     return [name for name, times in calls if times > 1 and list(graph.get_submodule(name).parameters())]
-
-
-TRACING: Final = (
-    "the model cannot be traced to a graph by torch.fx",
-    "control flow that depends on the input must be moved out of forward()",
-)
-
-
-@contextmanager
-def explain(what: str, advice: str) -> Iterator[None]:
-    """Turn what PyTorch raises for a model it cannot take into an UnsupportedError that says `what`.
-
-    Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    """
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"{what} ({errors.explain(error)}); {advice}") from error

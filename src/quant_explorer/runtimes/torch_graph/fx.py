@@ -31,6 +31,7 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
+from quant_explorer.tracing.reasons import TRACING, explain_refusal
 
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -39,9 +40,18 @@ _TRANSPOSED_CALLS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 def fuse(model: nn.Module, example: Batch) -> torch.fx.GraphModule:
     """Fold batch norms into convolutions and join ReLUs, and check the result on `example` (n, C, H, W).
 
-    Raises UnsupportedError when the model cannot be traced or the fused graph computes something else.
+    Raises UnsupportedError when the model cannot be traced, reads the weights of a layer outside of it, or
+    the fused graph computes something else.
     """
-    with fusion.explain(*fusion.TRACING):
+    with explain_refusal(*TRACING):
+        traced = torch.fx.symbolic_trace(copy.deepcopy(model).eval())
+    if read := fusion.layers_read(traced):
+        # A fused layer has other weights, and one in INT8 has them packed.
+        raise UnsupportedError(
+            f"the weights of {', '.join(map(repr, read))} are used outside of the layer too, for which "
+            "PyTorch has no INT8; give each use weights of its own"
+        )
+    with explain_refusal(*TRACING):
         fused: torch.fx.GraphModule = quantize_fx.fuse_fx(copy.deepcopy(model).eval())
     fusion.check(fused, model, example)
     return fused
@@ -74,7 +84,7 @@ def quantize(
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
-    with fusion.explain(*fusion.TRACING):
+    with explain_refusal("PyTorch cannot prepare the model for INT8", "write the layer otherwise"):
         prepared = quantize_fx.prepare_fx(
             copy.deepcopy(candidate.model).eval(), mapping, (torch.from_numpy(calibration[0]),)
         )
@@ -86,7 +96,7 @@ def quantize(
                 prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with fusion.explain("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
+    with explain_refusal("PyTorch cannot convert a layer to INT8", "write the layer otherwise"):
         converted = quantize_fx.convert_fx(prepared)
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
@@ -160,6 +170,9 @@ def static_mapping(spec: QuantSpec, engine: str, bits: int) -> quantization.QCon
         if default and qconfig and qconfig.activation is default.activation:
             mapping.set_object_type(kind, quantization.QConfig(activation, qconfig.weight))
     mapping.set_global(quantization.QConfig(activation=activation, weight=weight))
+    for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
+        # PyTorch has no other for them; its mapping for `onednn` asks for one scale a channel all the same.
+        mapping.set_object_type(kind, quantization.QConfig(activation, quantization.default_weight_observer))
     for layer in spec.float_layers:
         mapping.set_module_name(layer, None)
     return mapping

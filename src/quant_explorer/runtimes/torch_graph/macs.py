@@ -7,17 +7,16 @@ which it does not know, from the weights that were packed for the engine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.measurement import Executed
+from quant_explorer.tracing.attention import attention_as_products
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -25,25 +24,13 @@ _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp
 def count_macs(module: nn.Module, batch: Batch) -> Executed:
     """Run `module` on `batch` (n, channels, height, width) once; counts are per image."""
     counter = _MacCounter()
-    with torch.no_grad(), _attention_as_products(), counter:
+    with torch.no_grad(), attention_as_products(), counter:
         module(torch.from_numpy(batch))
     images = len(batch)
     return Executed(
         macs={precision: total // images for precision, total in sorted(counter.macs.items())},
         kernels=dict(sorted(counter.kernels.items())),
     )
-
-
-@contextmanager
-def _attention_as_products() -> Iterator[None]:
-    """Dispatch attention as the matrix products it is made of; its fused kernels have no formula."""
-    previous = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(previous)
 
 
 class _MacCounter(TorchDispatchMode):

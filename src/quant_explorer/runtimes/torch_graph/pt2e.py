@@ -8,8 +8,7 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,7 +17,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig, Quantizer
@@ -30,30 +30,22 @@ FOLDING_TOLERANCE = 1e-3
 # and what the compiler concludes from fewer would be the largest batch that the compiled model takes.
 _EXAMPLE_BATCH = 16
 
-_Exports = dict[tuple[tuple[int, ...], int | None], ExportedProgram]
-_exports: WeakKeyDictionary[nn.Module, _Exports] = WeakKeyDictionary()
+_exports: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], ExportedProgram]] = WeakKeyDictionary()
 
 
-def export(model: nn.Module, shape: Sequence[int], *, largest_batch: int | None = None) -> ExportedProgram:
-    """Export `model`, in evaluation mode, for images (n, *shape) with 1 <= n <= `largest_batch`.
+def export(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
+    """Export `model`, in evaluation mode, for any number of images (n, *shape).
 
-    None is no upper bound; 1 makes the batch a constant of the graph. A second call for the same module
-    returns the first one's program, whose weights are the module's own. Raises UnsupportedError when
-    the model cannot be captured as one graph.
+    A second call for the same module returns the first one's program, whose weights are the module's own.
+    Raises UnsupportedError when the model cannot be captured as one graph.
     """
     programs = _exports.setdefault(model, {})
-    key = (tuple(shape), largest_batch)
+    key = tuple(shape)
     if key not in programs:
-        programs[key] = _export(model, tuple(shape), largest_batch)
+        example = torch.zeros(_EXAMPLE_BATCH, *key)
+        with torch.no_grad(), explain_refusal(*CAPTURING):
+            programs[key] = torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
     return programs[key]
-
-
-def _export(model: nn.Module, shape: tuple[int, ...], largest_batch: int | None) -> ExportedProgram:
-    fixed = largest_batch == 1
-    example = torch.zeros(1 if fixed else _EXAMPLE_BATCH, *shape)
-    dynamic = None if fixed else ({0: Dim("batch", min=1, max=largest_batch)},)
-    with torch.no_grad(), _explain("the model cannot be captured by torch.export", _CAPTURE_ADVICE):
-        return torch.export.export(model, (example,), dynamic_shapes=dynamic)
 
 
 def quantize(
@@ -66,7 +58,7 @@ def quantize(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), _explain("PyTorch cannot quantize the exported graph", _QUANTIZE_ADVICE):
+    with torch.no_grad(), explain_refusal("PyTorch cannot quantize the exported graph", QUANTIZE_ADVICE):
         graph = graph_of(program)
         _tell_calls_apart(graph)
         prepared = prepare_pt2e(graph, quantizer)
@@ -117,23 +109,9 @@ def _check_folding(prepared: torch.fx.GraphModule, program: ExportedProgram, bat
     # Observers pass their input on, so a prepared graph still computes in float; and this calibrates.
     images = torch.from_numpy(batch)
     expected, folded = graph_of(program)(images), prepared(images)
-    if (folded - expected).abs().max() > FOLDING_TOLERANCE * expected.abs().max():
+    # Written so that NaN is not near.
+    if not (folded - expected).abs().max() <= FOLDING_TOLERANCE * expected.abs().max():
         raise UnsupportedError(
             "folding batch norms into convolutions changes what the exported graph computes; give each call "
-            "a layer of its own"
+            "a layer with weights of its own"
         )
-
-
-_CAPTURE_ADVICE = "control flow that depends on the input must be moved out of forward()"
-_QUANTIZE_ADVICE = "keep the layers it is about in float, or write them otherwise"
-
-
-@contextmanager
-def _explain(what: str, advice: str) -> Iterator[None]:
-    # Capturing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-    try:
-        yield
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        # The rest is the trace of PyTorch's own code.
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason}); {advice}") from error

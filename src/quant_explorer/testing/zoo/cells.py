@@ -242,7 +242,7 @@ def _explain_wrong(cell: Cell, spec: QuantSpec) -> str | None:
     least = HALF_DB
     if spec.precision == "int8":
         least = LEAST_DB if cell.simulated_db is None else max(LEAST_DB, cell.simulated_db - MARGIN_DB)
-    return f"{cell.db:.1f} dB where {least:.1f} are expected" if cell.db < least else None
+    return f"{cell.db:.1f} dB where {least:.1f} are expected" if not cell.db >= least else None
 
 
 def _explain_macs(cell: Cell, spec: QuantSpec) -> str | None:

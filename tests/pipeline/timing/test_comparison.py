@@ -10,11 +10,9 @@ import pytest
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.measurement import twin_key
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Record, Study
-from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.timing import comparison
 from quant_explorer.pipeline.timing.rounds import time_variants
 from quant_explorer.pipeline.worker.process import Worker
 from quant_explorer.stats.contrasts import FEWEST_PASSES
@@ -71,14 +69,14 @@ def test_each_pass_times_everything_and_the_twin_between_blocks_of_the_baseline(
 def test_everything_is_opened_afresh_in_each_round(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     processes: list[int] = []
 
-    def watched(
-        artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: MeasurementProtocol
-    ) -> Worker:
-        worker = open_worker(artifact, runtime, folder, protocol)
+    open_worker = Experiment.open_worker
+
+    def watched(self: Experiment, artifact: Artifact, runtime: Runtime) -> Worker:
+        worker = open_worker(self, artifact, runtime)
         processes.append(worker.pid)
         return worker
 
-    monkeypatch.setattr(comparison, "open_worker", watched)
+    monkeypatch.setattr(Experiment, "open_worker", watched)
     timed(run, [fp32(run), int8(run)])
     # Three rounds of two variants and the twin, each process for both batch sizes.
     assert len(processes) == len(set(processes)) == 9
@@ -101,7 +99,7 @@ def test_a_second_time_nothing_is_timed_and_no_worker_started(
     def refuse(*_: object) -> Worker:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(comparison, "open_worker", refuse)
+    monkeypatch.setattr(Experiment, "open_worker", refuse)
     assert timed(run, both)[1] == ()
     assert run.study.read_bytes() == before
 
@@ -156,7 +154,7 @@ def test_a_killed_timing_goes_on_and_repeats_no_round(
     both = [fp32(run), int8(run)]
     killed = Killing(run.study, records_left=recorded)
     with pytest.raises(Killed):
-        time_variants(both[0], both[1:], SUBJECT, run, killed, THREE_ROUNDS)
+        time_variants(both[0], both[1:], Experiment(SUBJECT, run, THREE_ROUNDS), killed)
     before = run.study.read_bytes()
     assert len(Study.load(run.study).records) == recorded
     # Half a record, as a kill while writing leaves it.

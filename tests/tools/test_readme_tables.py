@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.errors import StudyError
-from quant_explorer.report.readme import insert_table, marks
 from quant_explorer.report.render import load_results
+from readme_tables import insert_table, marks
 
 ROOT = Path(__file__).parents[2]
 SHOWN = ("results/cifar10-jpeg", "results/cifar10-sweep/seed-0")
@@ -29,9 +29,11 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
     assert written.endswith(f"\n{end}\nbelow\n")
     assert "old figures" not in written
     shown = {one.name for one in results.variants if f"| {one.name} |" in written}
-    best = {one.name for one in results.variants if one.frontier.on_frontier}
-    assert shown == {results.variants[0].name, *best}
-    assert f"{len([one for one in results.variants if one.status == 'ok']) - len(shown)} more" in written
+    choices = {one.name for one in results.variants if one.name == one.frontier.group}
+    assert shown == {results.variants[0].name, *choices, *results.answers[0].names[:1]}
+    rest = len([one for one in results.variants if one.status == "ok"]) - len(shown)
+    assert f"More measured: {rest}, " in written
+    assert "Ship " in written
 
 
 def test_a_document_without_marks_is_refused() -> None:

@@ -29,7 +29,6 @@ from quant_explorer.pipeline.doctor.int8_speed import (
     measure_int8_speed,
 )
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
-from quant_explorer.runtimes import RUNTIMES
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +54,12 @@ class Fact:
     why: str = ""
 
 
-def examine() -> tuple[Fact, ...]:
-    """Return what was found on this machine."""
-    return tuple(_facts())
+def examine(runtimes: Mapping[str, type[Runtime]]) -> tuple[Fact, ...]:
+    """Return what was found on this machine, and which of `runtimes` are available."""
+    return tuple(_facts(runtimes))
 
 
-def _facts() -> Iterator[Fact]:
+def _facts(runtimes: Mapping[str, type[Runtime]]) -> Iterator[Fact]:
     yield Fact("CPU", cpu_model())
     yield Fact("instruction sets", ", ".join(instruction_sets()) or "none known")
     yield Fact("cores", str(available_cores()), explain_quota() or "hardware threads this process may use")
@@ -70,7 +69,7 @@ def _facts() -> Iterator[Fact]:
     yield Fact("memory", f"{format_mb(total_bytes())} MB", available)
     for package in _PACKAGES:
         yield Fact(f"version of {package}", installed_version(package) or "not installed")
-    for name, runtime in RUNTIMES.items():
+    for name, runtime in runtimes.items():
         reason = runtime().unavailable()
         yield Fact(f"runtime {name}", "not available" if reason else "available", reason or "")
     yield from _engines()

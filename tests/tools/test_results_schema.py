@@ -7,13 +7,13 @@ import jsonschema
 import pytest
 
 from quant_explorer.report.render import encode_results
-from quant_explorer.report.schema import SCHEMA_PATH, schema_json
 from quant_explorer.testing.replay import Scene
+from results_schema import SCHEMA_PATH, schema_json
 from tests.analysis.replayed import BROKEN, ORDINARY, ranked
 
 
 def test_the_committed_schema_is_current() -> None:
-    assert SCHEMA_PATH.read_bytes() == schema_json(), "run: python -m quant_explorer.report.schema"
+    assert SCHEMA_PATH.read_bytes() == schema_json(), "make schema"
 
 
 @pytest.mark.parametrize("scene", [Scene(), Scene(trained=False), Scene(rounds=0)])

@@ -1,4 +1,4 @@
-"""Puts tables of committed results into a document: `python -m quant_explorer.report.readme`.
+"""Puts tables of committed results into a document: `python tools/readme_tables.py DOCUMENT RESULTS...`.
 
 Each table stands between two comments that name the folder of its results, so that a test can tell when it is
 not current.

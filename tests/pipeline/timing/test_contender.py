@@ -19,11 +19,9 @@ from quant_explorer.core.measurement import (
     Status,
     twin_key,
 )
-from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
-from quant_explorer.pipeline.measure import open_worker
+from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.pipeline.timing import comparison
 from quant_explorer.pipeline.timing import contender as contender_module
 from quant_explorer.pipeline.timing.contender import Contender, group_by_memory, workers_that_fit
 from quant_explorer.pipeline.worker.process import Worker
@@ -139,14 +137,14 @@ def assassinated(
     """Time contenders while an assassin is about."""
     assassin = Assassin(victim, rounds, [])
 
-    def watched(
-        artifact: Artifact, runtime: Runtime, folder: RunFolder, protocol: MeasurementProtocol
-    ) -> Worker:
-        worker = open_worker(artifact, runtime, folder, protocol)
+    open_worker = Experiment.open_worker
+
+    def watched(self: Experiment, artifact: Artifact, runtime: Runtime) -> Worker:
+        worker = open_worker(self, artifact, runtime)
         assassin.watch(worker)
         return worker
 
-    monkeypatch.setattr(comparison, "open_worker", watched)
+    monkeypatch.setattr(Experiment, "open_worker", watched)
     subject = replace(SUBJECT, progress=Watching(assassin))
     found = timed(run, contenders, TWO_ROUNDS, subject)
     assert assassin.struck

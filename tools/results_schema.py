@@ -1,4 +1,4 @@
-"""The JSON Schema of the results document, committed beside this file as `full_results.schema.json`."""
+"""Writes the JSON Schema of the results documents: `python tools/results_schema.py`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from pathlib import Path
 
 import msgspec
 
+import quant_explorer.report
 from quant_explorer.analysis.results import Results
 from quant_explorer.core.artifact import write_atomically
 
-SCHEMA_PATH = Path(__file__).with_name("full_results.schema.json")
+# In the package, so that whoever reads results documents has it with the program that wrote them.
+SCHEMA_PATH = Path(quant_explorer.report.__file__).with_name("full_results.schema.json")
 
 
 def schema_json() -> bytes:
-    """Return the JSON Schema of `full_results.json` and `multi_results.json`."""
+    """Return the schema as indented JSON with a final newline."""
     schema = msgspec.json.encode(msgspec.json.schema(Results, schema_hook=_path_schema), order="sorted")
     return msgspec.json.format(schema, indent=2) + b"\n"
 
@@ -24,10 +26,5 @@ def _path_schema(kind: type) -> dict[str, str]:
     raise NotImplementedError(kind)
 
 
-def write_schema() -> None:
-    """Bring the committed schema up to date: `python -m quant_explorer.report.schema`."""
-    write_atomically(SCHEMA_PATH, schema_json())
-
-
 if __name__ == "__main__":
-    write_schema()
+    write_atomically(SCHEMA_PATH, schema_json())

@@ -8,9 +8,9 @@ from quant_explorer.core.errors import SettingsError, UnsupportedError, WorkerEr
 from quant_explorer.core.progress import Silent
 from quant_explorer.machine.memory import ResidentMemory
 from quant_explorer.machine.topology import available_cores
-from quant_explorer.pipeline.doctor import report as doctor
+from quant_explorer.pipeline.doctor import diagnosis
+from quant_explorer.pipeline.doctor.diagnosis import Fact, describe_peaks, examine, expect_int8
 from quant_explorer.pipeline.doctor.int8_speed import Int8Speed
-from quant_explorer.pipeline.doctor.report import Fact, describe_peaks, examine, expect_int8
 from quant_explorer.stats.intervals import Interval
 from quant_explorer.testing.fake_runtime import FakeRuntime
 
@@ -24,7 +24,7 @@ PEAKS = Peaks(
 
 
 def facts() -> dict[str, Fact]:
-    return {fact.what: fact for fact in examine()}
+    return {fact.what: fact for fact in examine({"fake": FakeRuntime})}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def facts() -> dict[str, Fact]:
 def test_arithmetic_follows_from_the_instruction_sets(
     monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], int8: str, bf16: str, fp16: str
 ) -> None:
-    monkeypatch.setattr(doctor, "instruction_sets", lambda: sets)
+    monkeypatch.setattr(diagnosis, "instruction_sets", lambda: sets)
     found = facts()
     assert found["instruction sets"].finding == ", ".join(sets)
     assert found["INT8 dot products"].finding == int8
@@ -74,7 +74,7 @@ def expected(monkeypatch: pytest.MonkeyPatch, found: Int8Speed | Exception) -> F
             raise found
         return found
 
-    monkeypatch.setattr(doctor, "measure_int8_speed", measure)
+    monkeypatch.setattr(diagnosis, "measure_int8_speed", measure)
     measurement, fact = expect_int8({"fake": FakeRuntime}, 1, Silent())
     assert "one small network" in measurement.finding
     assert "1 pinned core(s)" in measurement.why
@@ -131,10 +131,10 @@ def test_more_threads_than_cores_are_an_error_and_no_row() -> None:
 
 
 def test_a_limit_of_a_container_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "memory_limit_bytes", lambda: 2_000_000_000)
-    monkeypatch.setattr(doctor, "total_bytes", lambda: 2_000_000_000)
-    monkeypatch.setattr(doctor, "available_bytes", lambda: 500_000_000)
-    monkeypatch.setattr(doctor, "explain_quota", lambda: "the quota leaves one")
+    monkeypatch.setattr(diagnosis, "memory_limit_bytes", lambda: 2_000_000_000)
+    monkeypatch.setattr(diagnosis, "total_bytes", lambda: 2_000_000_000)
+    monkeypatch.setattr(diagnosis, "available_bytes", lambda: 500_000_000)
+    monkeypatch.setattr(diagnosis, "explain_quota", lambda: "the quota leaves one")
     found = facts()
     assert found["memory"].finding == "2,000.0 MB"
     assert found["memory"].why == "500.0 MB available, the limit of a control group"

@@ -1,0 +1,50 @@
+"""Two runs beside each other, as a table and in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from quant_explorer.analysis.comparison import Comparison, RunComparison
+from quant_explorer.report.columns import MISSING, Table, signed, with_interval
+from quant_explorer.report.decision import listed
+
+_HEADINGS = ("variant", "model", "size_ratio", "speed_ratio", "speed", "acc_diff_pp", "images")
+
+
+def comparison_table(found: RunComparison) -> Table:
+    """Return a row for every variant that both runs measured."""
+    numeric = (False, False, True, True, False, True, True)
+    return Table("B compared with A", _HEADINGS, numeric, tuple(_row(one) for one in found.variants))
+
+
+def describe_comparison(found: RunComparison) -> Iterator[str]:
+    """Yield how the environments differ, the verdicts, why figures do not compare, and what is alone."""
+    if found.environments:
+        yield f"Other environments, A there and B here: {found.environments}."
+    speeds = _counted(one.speed for one in found.variants)
+    yield f"Speed of B: {speeds}. Accuracy of B: {_counted(one.quality for one in found.variants)}."
+    for reason in dict.fromkeys(reason for one in found.variants for reason in one.reasons.values()):
+        names = [one.name for one in found.variants if reason in one.reasons.values()]
+        yield f"Not comparable for {listed(names)}: {reason}."
+    for run, alone in (("A", found.only_in_a), ("B", found.only_in_b)):
+        if alone:
+            yield f"Measured in {run} alone: {listed(alone)}."
+
+
+def _row(one: Comparison) -> tuple[str, ...]:
+    return (
+        one.name,
+        one.model,
+        MISSING if one.size_ratio is None else f"{one.size_ratio:.3f}",
+        MISSING if one.speed_ratio is None else with_interval(one.speed_ratio, one.speed_ci, "{:.3f}".format),
+        one.speed,
+        one.quality
+        if one.diff_pp is None
+        else f"{with_interval(one.diff_pp, one.diff_ci_pp, signed)} {one.quality}",
+        f"{one.images:,}",
+    )
+
+
+def _counted(verdicts: Iterable[str]) -> str:
+    return ", ".join(f"{verdict} {count}" for verdict, count in Counter(verdicts).most_common())
