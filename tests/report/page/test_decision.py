@@ -72,7 +72,7 @@ def as_asked(budgets: Budgets, batch: int, minimize: Cost) -> dict[str, object]:
 def test_the_page_decides_as_the_command_line(tmp_path: Path, browser: Browser, scene: Scene) -> None:
     study = varied(tmp_path, scene)
     results = results_of(study)
-    (evidence,) = gather(study, results.environment.digest, "fp32_baseline", RUN.protocol.batch_sizes)
+    (evidence,) = gather(study, results.environment.digest, RUN.protocol.batch_sizes)
     candidates = Candidates(results.variants, evidence)
     generator = np.random.default_rng(7)
     chosen = set()
@@ -103,7 +103,7 @@ def test_the_page_decides_as_the_command_line(tmp_path: Path, browser: Browser, 
 def test_the_page_compares_as_the_analysis(tmp_path: Path, browser: Browser, rounds: int) -> None:
     study = varied(tmp_path, Scene(rounds=rounds, noise=0.2, drift=0.1))
     results = results_of(study)
-    (evidence,) = gather(study, results.environment.digest, "fp32_baseline", RUN.protocol.batch_sizes)
+    (evidence,) = gather(study, results.environment.digest, RUN.protocol.batch_sizes)
     digests = {one.name: one.digest for one in results.variants}
     compared = 0
     with opened(browser, write(tmp_path, study)) as found:
@@ -117,9 +117,9 @@ def test_the_page_compares_as_the_analysis(tmp_path: Path, browser: Browser, rou
                 assert not expected[1].contains(1.0)
             else:
                 assert ratio is not None
-                assert ratio == pytest.approx(
-                    {"point": expected[0], "low": expected[1].low, "high": expected[1].high}, rel=1e-5
-                )
+                # Without common rounds the faster was compared, and the draws of the inverse are others.
+                exact = {"point": expected[0], "low": expected[1].low, "high": expected[1].high}
+                assert ratio == pytest.approx(exact, rel=1e-5 if expected[0] >= 1 else 0.01)
                 compared += 1
     assert compared > 40
 

@@ -100,8 +100,8 @@ class Rounds:
 
     Arrays are little-endian 32-bit floats in Base64, NaN where nothing was timed: `baseline_ms` has the shape
     (rounds,), `contrasts` the shape (rows, rounds, passes) with log(time / the baseline's).
-    `through_baseline` maps "i,j" to how many times faster row i is than the slower row j, for those that share
-    no round and whose intervals overlap.
+    `through_baseline` maps "i,j" to how many times faster row i is than the slower row j, for those that
+    share no round and whose intervals overlap.
     """
 
     batch: int

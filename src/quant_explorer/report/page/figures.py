@@ -16,8 +16,11 @@ TAIL = Budgets(percentile="p99")
 Found = tuple[str, Figure | str]
 
 
-def find_axes(batches: Sequence[int], *, trained: bool) -> tuple[Axis, ...]:
+def find_axes(
+    variants: Sequence[VariantResult], batches: Sequence[int], *, trained: bool
+) -> tuple[Axis, ...]:
     """Return every axis that the variants of one model may have a figure on; the ranked ones come first."""
+    units = {name: figure.unit for variant in variants for name, figure in variant.metrics.items()}
     ranked, *others = batches
     accuracy = (
         Axis("accuracy", "top-1 accuracy", "%", "maximize")
@@ -45,6 +48,8 @@ def find_axes(batches: Sequence[int], *, trained: bool) -> tuple[Axis, ...]:
         Axis("cold_start", "cold start", "ms", "minimize"),
         Axis("int8", "multiply-accumulates in INT8", "%", "maximize"),
         Axis("energy", "energy of a call", "mJ", "minimize"),
+        # A metric says nothing of its direction; most are costs.
+        *(Axis(f"metric:{name}", name, unit, "minimize") for name, unit in units.items()),
     )
 
 
@@ -74,6 +79,9 @@ def _figures(variant: VariantResult, evidence: Evidence, batches: Sequence[int])
     missing = variant.executed.reasons.get("int8_mac_fraction", "not recorded")
     yield "int8", missing if share is None else Figure(share * 100)
     blocks = evidence.energy(variant.digest)
+    for name, metric in variant.metrics.items():
+        missing = metric.reasons.get("value", "not measured")
+        yield f"metric:{name}", missing if metric.value is None else _scaled(metric.value, metric.ci, 1)
     yield "energy", _scaled(*energy_per_call(blocks), 1e3) if len(blocks) > 1 else "not measured"
 
 

@@ -28,7 +28,7 @@ def make_sheets(study: Study, results: Results, prefix: str = "") -> tuple[Sheet
     everything = (results, *results.others)
     sheets: list[Sheet] = []
     for some in everything:
-        gathered = gather(study, some.environment.digest, "fp32_baseline", some.run.protocol.batch_sizes)
+        gathered = gather(study, some.environment.digest, some.run.protocol.batch_sizes)
         for evidence in gathered:
             where = (_name_environment(some.environment, everything),) if results.others else ()
             title = ", ".join(filter(None, (prefix, evidence.model, *where)))
@@ -64,7 +64,9 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         certainty=tuple(_certainty(results, evidence.model)),
         picks=describe_picks(results, evidence.model),
         distrust=results.distrust,
-        axes=tuple(axis for axis in find_axes(batches, trained=evidence.trained) if axis.key in used),
+        axes=tuple(
+            axis for axis in find_axes(measured, batches, trained=evidence.trained) if axis.key in used
+        ),
         ranked=("size", f"p50:{run.ranked_batch}", "accuracy"),
         batches=batches,
         rows=rows,
