@@ -226,7 +226,8 @@ def _median_of_passes(contrasts: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.full(len(contrasts), np.nan)
     ordered, rounds = np.sort(contrasts, axis=1), np.arange(len(contrasts))
     counts = (~np.isnan(contrasts)).sum(axis=1)
-    return (ordered[rounds, np.maximum(counts - 1, 0) // 2] + ordered[rounds, counts // 2]) / 2
+    lower, upper = ordered[rounds, np.maximum(counts - 1, 0) // 2], ordered[rounds, counts // 2]
+    return np.asarray((lower + upper) / 2)
 
 
 def _tail(

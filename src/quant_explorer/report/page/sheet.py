@@ -54,6 +54,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
     rows = tuple(
         _make_row(variant, evidence, measurements[variant.digest], batches, classes) for variant in measured
     )
+    axes = find_axes(measured, batches, trained=evidence.trained)
     used = {key for row in rows for key in row.figures}
     timed = [batch for batch in batches if evidence.baseline and evidence.timings[batch].rounds]
     most = max((len(evidence.timings[batch].rounds) for batch in timed), default=0)
