@@ -65,9 +65,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         certainty=tuple(_certainty(results, evidence.model)),
         picks=describe_picks(results, evidence.model),
         distrust=results.distrust,
-        axes=tuple(
-            axis for axis in find_axes(measured, batches, trained=evidence.trained) if axis.key in used
-        ),
+        axes=tuple(axis for axis in axes if axis.key in used),
         ranked=("size", f"p50:{run.ranked_batch}", "accuracy"),
         batches=batches,
         rows=rows,
