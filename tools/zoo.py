@@ -82,7 +82,7 @@ def publish(cells: Sequence[Cell]) -> int:
         print(f"worse than published: {cell.line()}")
     known = {name: number for number, name in enumerate([*ZOO, *FAMILIES])}
     # Durations and counts differ from run to run, and nobody compares them.
-    stripped = [replace(cell, seconds=0.0, macs={}, float_macs=0, error=None) for cell in cells]
+    stripped = [replace(cell, seconds=0.0, macs={}, float_macs=0) for cell in cells]
     merged = {cell.key: cell for cell in (*before, *stripped) if cell.specimen in known}
     ordered = sorted(merged.values(), key=lambda cell: (known[cell.specimen], cell.runtime, cell.config))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)

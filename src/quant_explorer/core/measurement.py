@@ -99,11 +99,13 @@ class Executed:
     """Multiply-accumulates of one image by the precision they ran in, from what was executed.
 
     `macs` maps a precision ("fp32", "bf16", "fp16", "int8") to a count. `kernels` names what ran
-    (operators or kernels) with their counts of calls.
+    (operators or kernels) with their counts of calls. `in_float` are the operators that multiplied in float
+    beside others in INT8, with their layers where the runtime knows them, those of most work first.
     """
 
     macs: dict[str, int]
     kernels: dict[str, int]
+    in_float: tuple[str, ...] = ()
 
     def fraction(self, precision: str) -> float:
         """Share of the multiply-accumulates in `precision`; 0.0 for a model without any."""

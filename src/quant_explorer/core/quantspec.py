@@ -11,6 +11,10 @@ Granularity = Literal["per_tensor", "per_channel"]
 Observer = Literal["histogram", "minmax"]
 Target = Literal["native", "portable"]
 
+# A constant beyond it that is added to scores, or put in their place, is a mask of attention: a softmax makes
+# 0 of it, and one INT8 scale for mask and scores would make one value of all scores.
+MASKED: Final = 1e4
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores
@@ -24,6 +24,7 @@ from quant_explorer.pipeline.worker.process import Worker
 
 # Of the multiply-accumulates of a static INT8 variant; the gate of `gate-size` is stricter.
 LEAST_STATIC_INT8_FRACTION = 0.5
+_NAMED = 3
 
 
 def measure(
@@ -55,7 +56,7 @@ def measure(
                 # After the memory: a deployment would not do it, and it imports a great deal.
                 executed = worker.executed(subject.batch(1))
                 found = replace(found, executed=executed)
-                check_precision(artifact, executed)
+                check_precision(artifact.manifest.spec, executed)
                 helpers = [
                     partial(experiment.open_worker, artifact, runtime, cores)
                     for cores in idle_cores(experiment.protocol.threads)
@@ -82,19 +83,24 @@ def status_of(error: BuildError | WorkerError) -> Status:
     return Status.DIED if isinstance(error, WorkerDiedError) else Status.FAILED
 
 
-def check_precision(artifact: Artifact, executed: Executed) -> None:
-    """Raise BuildError when an artifact that is named INT8 ran in float."""
-    spec = artifact.manifest.spec
+def check_precision(spec: QuantSpec, executed: Executed) -> None:
+    """Raise BuildError when files that are named INT8 ran in float, with the operators that did."""
     if spec.precision != "int8":
         return
     fraction = executed.fraction("int8")
     least = LEAST_STATIC_INT8_FRACTION if spec.activations == "static" else 0.0
     if fraction <= least:
         ran = ", ".join(f"{name} {executed.fraction(name):.1%}" for name in executed.macs) or "nothing"
+        floats = f": {_some(executed.in_float)}" if executed.in_float else ""
         raise BuildError(
-            f"named INT8, but its multiply-accumulates ran in {ran} "
-            f"(more than {least:.0%} in int8 is required)"
+            f"named INT8, but its multiply-accumulates ran in {ran}{floats} "
+            f"(more than {least:.0%} in int8 is required); choose FP32, or a runtime with INT8 for that"
         )
+
+
+def _some(operators: Sequence[str]) -> str:
+    more = f" and {len(operators) - _NAMED} more" if len(operators) > _NAMED else ""
+    return f"{', '.join(operators[:_NAMED])}{more} in float"
 
 
 def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:

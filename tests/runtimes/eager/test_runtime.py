@@ -13,13 +13,10 @@ import torch
 import torchvision
 from torch import nn
 
-from quant_explorer.core.artifact import SCHEMA_VERSION, Artifact, Manifest, list_files, write_manifest
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.dataset import InputSpec
 from quant_explorer.core.errors import BuildError, SettingsError, UnsupportedError
 from quant_explorer.core.measurement import Executed
 from quant_explorer.core.quantspec import Granularity, QuantSpec
-from quant_explorer.core.recipe import Provenance, Recipe
 from quant_explorer.pipeline.measure import check_precision
 from quant_explorer.runtimes.eager.runtime import Eager, select_engine
 from quant_explorer.testing.conformance_runtime import SPECS
@@ -259,30 +256,14 @@ def test_every_engine_is_used_named_and_right(engine: str, granularity: Granular
         torch.backends.quantized.engine = before
 
 
-def claim(folder: Path, spec: QuantSpec) -> Artifact:
-    """A manifest that says `spec`, whatever the files are."""
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        digest="0" * 16,
-        recipe=Recipe("static_int8_per_channel", (), "eager"),
-        provenance=Provenance("toy", "", ""),
-        spec=spec,
-        input=InputSpec((3, 16, 16), (0.0,) * 3, (1.0,) * 3),
-        classes=("a", "b", "c", "d"),
-        files=list_files(folder),
-    )
-    write_manifest(folder, manifest)
-    return Artifact.load(folder)
-
-
 @pytest.mark.parametrize("claimed", ["dynamic_int8", "static_int8_per_tensor", "static_int8_per_channel"])
 def test_named_int8_but_float_is_caught(claimed: str, tmp_path: Path) -> None:
     batches = toy_batches()
     Eager().lower(Candidate(toy_model(), SPECS["fp32"]), batches, tmp_path)
     executed = Eager().open(tmp_path).executed(batches[0])
     with pytest.raises(BuildError, match=r"named INT8, but its multiply-accumulates ran in fp32 100\.0%"):
-        check_precision(claim(tmp_path, SPECS[claimed]), executed)
-    check_precision(claim(tmp_path, SPECS["fp32"]), executed)
+        check_precision(SPECS[claimed], executed)
+    check_precision(SPECS["fp32"], executed)
 
 
 def test_dynamic_weights_do_not_make_a_static_variant(tmp_path: Path) -> None:
@@ -290,9 +271,9 @@ def test_dynamic_weights_do_not_make_a_static_variant(tmp_path: Path) -> None:
     batches = toy_batches()
     Eager().lower(Candidate(toy_model(), SPECS["dynamic_int8"]), batches, tmp_path)
     executed = Eager().open(tmp_path).executed(batches[0])
-    check_precision(claim(tmp_path, SPECS["dynamic_int8"]), executed)
+    check_precision(SPECS["dynamic_int8"], executed)
     with pytest.raises(BuildError, match="named INT8"):
-        check_precision(claim(tmp_path, SPECS["static_int8_per_channel"]), executed)
+        check_precision(SPECS["static_int8_per_channel"], executed)
 
 
 @pytest.mark.parametrize("spec", SPECS)

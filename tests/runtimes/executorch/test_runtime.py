@@ -82,6 +82,19 @@ class TestUnsupported:
         with pytest.raises(UnsupportedError, match="no layer named head"):
             lower_for_one(Candidate(toy_model(), spec), tmp_path)
 
+    @pytest.mark.parametrize(
+        ("spec", "reason"),
+        [
+            (QuantSpec(), "does not run it .*convolution"),
+            (QuantSpec("int8", "static"), r"no INT8 kernel for aten\.convolution.*\[2, 1, 3, 3, 3\]"),
+        ],
+    )
+    def test_a_layer_that_no_kernel_takes(self, spec: QuantSpec, reason: str, tmp_path: Path) -> None:
+        model = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 3, padding=1), nn.Flatten())
+        with pytest.raises(UnsupportedError, match=reason):
+            lower_for_one(Candidate(model.eval(), spec), tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_operator_without_a_kernel(self, tmp_path: Path) -> None:
         class Determinant(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -117,6 +117,13 @@ class TestUnsupported:
         candidate = Candidate(toy_model(), QuantSpec("bf16", float_layers=("9",)))
         assert "no layer can be left in float" in str(Inductor().unsupported(candidate))
 
+    @pytest.mark.parametrize(("channels", "named"), [(1, True), (2, False)])
+    def test_three_dimensions_of_one_channel_are_refused(self, channels: int, named: bool) -> None:
+        model = torch.nn.Sequential(torch.nn.Conv3d(channels, 2, 3))
+        assert (
+            "one input channel (0)" in str(Inductor().unsupported(Candidate(model, SPECS["fp32"])))
+        ) == named
+
     def test_portable_code_is_for_x86_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("platform.machine", lambda: "aarch64")
         candidate = Candidate(toy_model(), QuantSpec(target="portable"))

@@ -40,6 +40,21 @@ class Block(nn.Module):
         return out
 
 
+class Tokens(nn.Module):
+    """A parameter for each image, and a pool whose size is a list of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d([4])  # type: ignore[arg-type]  # PyTorch takes it
+        self.token = nn.Parameter(torch.ones(1, 3, 1))
+        self.head = nn.Linear(3 * 17, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        token = self.token.expand(x.shape[0], -1, -1)
+        logits: torch.Tensor = self.head(torch.cat([token, self.pool(x).flatten(2)], 2).flatten(1))
+        return logits
+
+
 class Branch(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1)[:, :4] if x.sum() > 0 else x.flatten(1)[:, 4:8]
@@ -79,6 +94,13 @@ def test_computes_what_the_model_computes_for_any_number_of_images(exported: byt
         np.testing.assert_allclose(
             logits, expected[:count], rtol=0, atol=1e-5 * float(np.abs(expected).max())
         )
+
+
+def test_sizes_of_the_batch_and_of_lists_are_exported() -> None:
+    model = Tokens().eval()
+    session = onnxruntime.InferenceSession(export_onnx(model, BATCH))
+    (logits,) = session.run(None, {"images": BATCH[:3]})
+    np.testing.assert_allclose(logits, float_logits(model, BATCH[:3]), rtol=1e-4, atol=1e-5)
 
 
 def test_nodes_are_named_after_layers_and_batch_norms_are_folded(exported: bytes) -> None:

@@ -172,6 +172,11 @@ PRODUCTS: dict[str, tuple[list[onnx.NodeProto], tuple[onnx.TensorProto, ...], di
         ),
         {"fp32": 8 * 5 * 12 * 7},
     ),
+    "einsum": (
+        [helper.make_node("Einsum", ["x", "w"], ["y"], "/Einsum[nchw.wk-nchk]", equation="nchw,wk->nchk")],
+        (weight(12, 7),),
+        {"fp32": 8 * 12 * 12 * 7},
+    ),
     "INT8 with ranges of the batch": (
         [
             helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),

@@ -21,7 +21,7 @@ from torch import nn
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.host import packages
-from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
+from quant_explorer.core.quantspec import ActivationRange, Granularity, Observer, QuantSpec
 from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
 from quant_explorer.runtimes.onnx_graph import export as onnx_export
 from quant_explorer.runtimes.onnxruntime import saturation as onnx_saturation
@@ -302,6 +302,43 @@ def test_shared_linear_weights_are_refused_where_the_quantizer_gets_them_wrong(t
     lower(model, STATIC, tmp_path, batches)
     expected = float_logits(model, batches[0])
     error = OnnxRuntime().open(tmp_path).run(batches[0]) - expected
+    assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 20
+
+
+class Masked(nn.Module):
+    """Attention of pixels to those before them."""
+
+    def __init__(self, masked: float) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(16, 16), nn.Linear(48, 4)
+        self.mask: torch.Tensor
+        self.register_buffer("mask", torch.full((3, 3), masked).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(x.flatten(2))
+        scores = tokens @ tokens.transpose(1, 2) + self.mask
+        logits: torch.Tensor = self.head((scores.softmax(-1) @ tokens).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("masked", [-1e9, torch.finfo(torch.float32).min, -torch.inf])
+@pytest.mark.parametrize("observer", ["histogram", "minmax"])
+def test_a_mask_leaves_the_scores_their_values(masked: float, observer: Observer, tmp_path: Path) -> None:
+    model, batches = Masked(masked).eval(), toy_batches((3, 4, 4))
+    lower(model, dataclasses.replace(STATIC, observer=observer), tmp_path, batches)
+    expected = float_logits(model, batches[0])
+    error = OnnxRuntime().open(tmp_path).run(batches[0]) - expected
+    assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 20
+
+
+def test_grouped_transposed_convolutions_stay_float(tmp_path: Path) -> None:
+    """Per channel, ONNX Runtime's quantizer takes the channels of one group for all of them."""
+    model = nn.Sequential(nn.ConvTranspose2d(4, 8, 2, stride=2, groups=2), nn.Flatten(), nn.Linear(512, 4))
+    batches = toy_batches((4, 4, 4))
+    lower(model.eval(), QuantSpec("int8", "static", "per_channel", "minmax"), tmp_path, batches)
+    session = OnnxRuntime().open(tmp_path)
+    assert session.executed(batches[0]).in_float == ("ConvTranspose of layer '0'",)
+    error = session.run(batches[0]) - (expected := float_logits(model, batches[0]))
     assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 20
 
 

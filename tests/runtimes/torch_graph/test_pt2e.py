@@ -61,6 +61,29 @@ def test_quantizing_leaves_program_and_model_untouched() -> None:
         )
 
 
+class Scaled(nn.Module):
+    """A number for each token, as in an RMS norm: quantizers compare its size with 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = images.flatten(2)
+        scaled = tokens * tokens.pow(2).mean(-1, keepdim=True).rsqrt()
+        outputs: torch.Tensor = self.layer(scaled)
+        return outputs.flatten(1)
+
+
+def test_quantizing_leaves_the_number_of_images_free() -> None:
+    model, batches = Scaled().eval(), toy_batches((3, 4, 4), size=5)
+    program = pt2e.export(model, (3, 4, 4))
+    graph = pt2e.quantize(program, batches, quantizer())
+    for size in (2, 5):
+        images = torch.from_numpy(batches[0][:size])
+        assert graph(images).shape == pt2e.graph_of(program)(images).shape == (size, 48)
+
+
 def test_observers_see_every_batch() -> None:
     """The largest value is in the last batch; without it, the input's range would be a tenth."""
     small, large = toy_batches(count=2)

@@ -46,19 +46,25 @@ class Expectation:
     @functools.cached_property
     def expected(self) -> Mapping[str, Batch]:
         """The logits (n, classes) of the float model for each kind of images."""
+        return {kind: self.float_logits(images) for kind, images in self._images.items()}
+
+    def float_logits(self, images: Batch) -> Batch:
+        """Return the logits (n, classes) of the float model for images (n, channels, height, width)."""
         import torch
 
         with torch.inference_mode():
-            return {
-                kind: self._candidate.model(torch.from_numpy(images.copy())).flatten(1).numpy()
-                for kind, images in self._images.items()
-            }
+            logits: Batch = self._candidate.model(torch.from_numpy(images.copy())).flatten(1).numpy()
+        return logits
+
+    def simulate(self, images: Batch, grid: Grid) -> tuple[Batch, ...]:
+        """Return the logits that each simulation of what was asked for leaves of images, see `Simulation`."""
+        return tuple(logits.reshape(len(logits), -1) for logits in self._simulation.run(images, grid))
 
     def check(self, run: Callable[[Batch], Batch], grid: Grid) -> tuple[Fidelity, ...]:
         """Return how near to the float model `run` computes, for each kind of images; nothing for FP32.
 
         Raises FidelityError with the figures when it is much further away than the simulation of the
-        precision that was asked for.
+        precision that was asked for, UnsupportedError when that leaves no numbers.
         """
         precision = self._candidate.spec.precision
         found: list[Fidelity] = []
@@ -75,10 +81,7 @@ class Expectation:
         return tuple(found)
 
     def _simulate(self, grid: Grid) -> Mapping[str, tuple[Batch, ...]]:
-        return {
-            kind: tuple(logits.reshape(len(logits), -1) for logits in self._simulation.run(images, grid))
-            for kind, images in self._images.items()
-        }
+        return {kind: self.simulate(images, grid) for kind, images in self._images.items()}
 
     @functools.cached_property
     def _simulation(self) -> Simulation:

@@ -134,6 +134,7 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
             programs, partitioner=[XnnpackPartitioner()], compile_config=get_xnnpack_edge_compile_config()
         )
         outside = _outside_xnnpack(edge, method_name(sizes[0]))
+        _refuse_unfused(edge, method_name(sizes[0]))
         # The caller's memory for the images: the runtime would copy them to its own before each call.
         planning = MemoryPlanningPass(alloc_graph_input=False)
         config = get_xnnpack_executorch_backend_config()
@@ -143,7 +144,9 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
         raise UnsupportedError(
             f"XNNPACK does not take {', '.join(sorted(missing))}, and ExecuTorch's wheel has no kernel for it"
         )
-    return Lowered(bytes(program.buffer), outside)
+    data = bytes(program.buffer)
+    _try(data, torch.zeros(sizes[0], *shape), method_name(sizes[0]), outside)
+    return Lowered(data, outside)
 
 
 def method_name(size: int) -> str:
@@ -163,6 +166,33 @@ def _outside_xnnpack(edge: EdgeProgramManager, method: str) -> tuple[str, ...]:
         return ("XNNPACK runs the whole graph",)
     named = ", ".join(f"{name} x {times}" if times > 1 else name for name, times in sorted(calls.items()))
     return (f"not taken by XNNPACK, run by ExecuTorch's portable kernels: {named}",)
+
+
+def _refuse_unfused(edge: EdgeProgramManager, method: str) -> None:
+    """Raise UnsupportedError for INT8 weights whose layer XNNPACK does not take: nothing else reads them."""
+    for node in edge.exported_program(method).graph.nodes:
+        if node.op == "call_function" and node.target.__name__.endswith("dequantize_per_channel.default"):
+            operators = ", ".join(sorted({str(user.target.__name__) for user in node.users}))
+            raise UnsupportedError(
+                f"XNNPACK has no INT8 kernel for {operators} with weights of shape {list(_sizes(node))}, and "
+                "ExecuTorch has no other; keep that layer in float, or choose another runtime"
+            )
+
+
+def _sizes(node: torch.fx.Node) -> Sequence[int]:
+    sizes: Sequence[int] = node.meta["val"].shape
+    return sizes
+
+
+def _try(data: bytes, images: torch.Tensor, method: str, outside: Sequence[str]) -> None:
+    """Run the program once: ExecuTorch's own kernels find out then what they do not take."""
+    try:
+        _C._load_for_executorch_from_buffer(data).run_method(method, (images,))
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"ExecuTorch lowers the model but does not run it ({'; '.join(outside)}); write these operators "
+            "otherwise, or choose another runtime"
+        ) from error
 
 
 def _kernels(program: ExecutorchProgramManager) -> set[str]:

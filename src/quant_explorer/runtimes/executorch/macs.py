@@ -54,16 +54,21 @@ def count_macs(file: Path, methods: Sequence[str], batch: Batch) -> Executed:
     program = deserialize_pte_binary(file.read_bytes()).program
     plans = {plan.name: plan for plan in program.execution_plan}
     macs: Counter[str] = Counter()
+    in_float: Counter[str] = Counter()
     for method in methods:
-        for precision, count in _layers(program, plans[method]):
+        for operator, precision, count in _layers(program, plans[method]):
             macs[precision] += count
+            if precision != "int8":
+                in_float[operator] += count
     return Executed(
         macs={precision: total // len(batch) for precision, total in sorted(macs.items())},
         kernels=dict(sorted(_profile(file, methods, batch).items())),
+        in_float=tuple(name for name, _ in in_float.most_common()) if macs["int8"] else (),
     )
 
 
-def _layers(program: Program, plan: ExecutionPlan) -> Iterator[tuple[str, int]]:
+def _layers(program: Program, plan: ExecutionPlan) -> Iterator[tuple[str, str, int]]:
+    """Yield operator, precision and count of each product."""
     for chain in plan.chains:
         for instruction in chain.instructions:
             call = instruction.instr_args
@@ -75,7 +80,7 @@ def _layers(program: Program, plan: ExecutionPlan) -> Iterator[tuple[str, int]]:
                 yield from _xnnpack_layers(graph)
 
 
-def _aten_layer(plan: ExecutionPlan, call: KernelCall) -> Iterator[tuple[str, int]]:
+def _aten_layer(plan: ExecutionPlan, call: KernelCall) -> Iterator[tuple[str, str, int]]:
     name = plan.operators[call.op_index].name
     arguments = [plan.values[index].val for index in call.args]
     tensors = [value for value in arguments if isinstance(value, Tensor)]
@@ -84,10 +89,10 @@ def _aten_layer(plan: ExecutionPlan, call: KernelCall) -> Iterator[tuple[str, in
         transposed = isinstance(arguments[6], Bool) and arguments[6].bool_val
         # Each weight of a filter meets every output, or every input of a transposed convolution.
         met = inputs if transposed else output
-        yield _aten_precision(inputs), math.prod(met.sizes) * math.prod(weight.sizes[1:])
+        yield name, _aten_precision(inputs), math.prod(met.sizes) * math.prod(weight.sizes[1:])
     elif name in _ATEN_PRODUCTS:
         factor = tensors[_ATEN_PRODUCTS[name]]
-        yield _aten_precision(factor), math.prod(tensors[-1].sizes) * factor.sizes[-1]
+        yield name, _aten_precision(factor), math.prod(tensors[-1].sizes) * factor.sizes[-1]
 
 
 def _aten_precision(tensor: Tensor) -> str:
@@ -146,7 +151,7 @@ def _read_graph(delegate: bytes) -> _Graph:
     return msgspec.json.decode(re.sub(rb":\s*[+-]?(inf|nan)\b", b": null", text), type=_Graph)
 
 
-def _xnnpack_layers(graph: _Graph) -> Iterator[tuple[str, int]]:
+def _xnnpack_layers(graph: _Graph) -> Iterator[tuple[str, str, int]]:
     values = [value.xvalue_union.tensor_value or value.xvalue_union for value in graph.xvalues]
     tensors = {value.id_out: value for value in values}
     for node in graph.xnodes:
@@ -162,7 +167,8 @@ def _xnnpack_layers(graph: _Graph) -> Iterator[tuple[str, int]]:
             case _:
                 continue
         datatype = tensors[layer.input1_id].datatype
-        yield _XNNPACK_PRECISIONS.get(datatype, datatype), count
+        operator = node.xnode_union_type.removeprefix("XNN")
+        yield operator, _XNNPACK_PRECISIONS.get(datatype, datatype), count
 
 
 def _profile(file: Path, methods: Sequence[str], batch: Batch) -> Counter[str]:

@@ -31,7 +31,7 @@ class ExecuTorch:
 
     batch_sizes: str = "1,8,32"
     name: ClassVar[str] = "executorch"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def unavailable(self) -> str | None:
         """It needs ExecuTorch's wheel, which has XNNPACK in it, and torchao to quantize."""

@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import BuildError, explain
+from quant_explorer.core.errors import BuildError, UnsupportedError, explain
 from quant_explorer.core.host.architecture import is_x86
 from quant_explorer.core.quantspec import Grid, QuantSpec, Target
 from quant_explorer.runtimes.inductor import cpp_compiler
@@ -67,11 +67,28 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> tuple[Exporte
         return pt2e.export(cast, shape), (*notes, _REPACKED, *([emulation] if emulation else []))
     quantizer, quantizer_notes = _quantizer(spec)
     if spec.activations == "static":
-        for layer in _miscompiled(model):
-            quantizer.set_module_name_qconfig(layer, None)
-            quantizer_notes += (f"{layer} stays in float: {_ONE_CHANNEL}",)
-    graph = pt2e.quantize(pt2e.export(model, shape), calibration, quantizer)
+        quantizer_notes += tuple(f"{layer} stays in float: {_ONE_CHANNEL}" for layer in _one_channel(model))
+    graph = pt2e.quantize(pt2e.export(model, shape), calibration, quantizer, _is_miscompiled)
+    pt2e.fix_sizes(graph, calibration[0])
+    _straighten_inputs(graph)
     return pt2e.export(graph, shape), (*notes, *quantizer_notes)
+
+
+def _straighten_inputs(graph: torch.fx.GraphModule) -> None:
+    """Copy the inputs of linear layers whose memory is transposed, as behind attention.
+
+    PyTorch spells such a layer as a product of batches, for which torchao's passes fail.
+    """
+    for node in list(graph.graph.nodes):
+        source = node.args[0] if node.target is torch.ops.aten.linear.default else None
+        if not isinstance(source, torch.fx.Node) or source.meta["val"].is_contiguous():
+            continue
+        with graph.graph.inserting_before(node):
+            straight = graph.graph.call_function(
+                torch.ops.aten.clone.default, (source,), {"memory_format": torch.contiguous_format}
+            )
+        node.replace_input_with(source, straight)
+    graph.recompile()
 
 
 _REPACKED = (
@@ -83,8 +100,26 @@ _REPACKED = (
 _ONE_CHANNEL = "AOTInductor compiles an INT8 convolution of one input channel to something else"
 
 
-def _miscompiled(model: nn.Module) -> list[str]:
-    """Return the names of the convolutions of one input channel; depthwise ones are right."""
+# Places among the arguments of conv2d and max_pool2d.
+_GROUPS, _CEIL_MODE = 6, 5
+
+
+def _is_miscompiled(node: torch.fx.Node) -> bool:
+    """Say whether it is a convolution of one input channel, or a max pool that rounds its size up.
+
+    Depthwise convolutions are right. Of such a pool, torchao's passes compute the size rounded down.
+    """
+    if node.target is torch.ops.aten.max_pool2d.default:
+        return len(node.args) > _CEIL_MODE and bool(node.args[_CEIL_MODE])
+    if node.target is not torch.ops.aten.conv2d.default:
+        return False
+    weight = node.args[1]
+    assert isinstance(weight, torch.fx.Node)
+    groups = node.args[_GROUPS] if len(node.args) > _GROUPS else 1
+    return bool(groups == 1 and weight.meta["val"].shape[1] == 1)
+
+
+def _one_channel(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
@@ -185,6 +220,12 @@ def compile_package(
                 aoti_compile_and_package(program, package_path=str(whole), inductor_configs=configs)
         except InductorError as error:
             raise BuildError(f"Inductor cannot compile the model: {_summarize(explain(error))}") from error
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # What passes over graphs raise for one that they were not written for.
+            reason = explain(error).partition("\n")[0]
+            raise UnsupportedError(
+                f"Inductor cannot compile the exported graph ({reason}); choose another runtime, or FP32"
+            ) from error
         _leave_out_sources(whole, path)
 
 

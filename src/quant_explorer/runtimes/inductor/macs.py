@@ -39,12 +39,18 @@ def count_macs(run: Callable[[Batch], object], batch: Batch, *, total: int, prec
     with _captured_stdout() as log, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
         run(batch)
         logged, kernels = parse(_read(log))
+    in_float = [kernel.split()[0].removeprefix("onednn.") for kernel in kernels if " int8 " not in kernel]
     macs = Counter({name: count // len(batch) for name, count in logged.items()})
     rest = total - macs.total()
     if rest > 0:
         macs[precision] += rest
         kernels[OTHERS] += 1
-    return Executed(macs=dict(sorted(macs.items())), kernels=dict(sorted(kernels.items())))
+        in_float.append("what oneDNN does not compute, products of activations for instance")
+    return Executed(
+        macs=dict(sorted(macs.items())),
+        kernels=dict(sorted(kernels.items())),
+        in_float=tuple(dict.fromkeys(in_float)) if macs["int8"] else (),
+    )
 
 
 def parse(log: str) -> tuple[Counter[str], Counter[str]]:

@@ -43,7 +43,7 @@ class Inductor:
     """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
 
     name: ClassVar[str] = "inductor"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
@@ -67,6 +67,9 @@ class Inductor:
         spec = candidate.spec
         if spec.target == "portable" and not is_x86():
             return "inductor compiles portably for x86-64 only; on this machine choose the native target"
+        miscompiled = _explain_miscompiled(candidate)
+        if miscompiled is not None:
+            return miscompiled
         if spec.precision == "int8":
             return _explain_granularity(spec)
         if spec.precision == "fp32":
@@ -137,6 +140,23 @@ class InductorSession:
         return count_macs(
             self.run, batch, total=int(written[MACS_KEY]), precision=written[FLOAT_PRECISION_KEY]
         )
+
+
+def _explain_miscompiled(candidate: Candidate) -> str | None:
+    """Name the layers that come out as something else in any precision (seen in PyTorch 2.14)."""
+    from torch import nn
+
+    layers = [
+        name
+        for name, module in candidate.model.named_modules()
+        if isinstance(module, nn.Conv3d) and module.in_channels == 1
+    ]
+    if not layers:
+        return None
+    return (
+        f"AOTInductor makes something else of 3-d convolutions with one input channel ({', '.join(layers)}); "
+        "choose another runtime"
+    )
 
 
 def _explain_granularity(spec: QuantSpec) -> str | None:

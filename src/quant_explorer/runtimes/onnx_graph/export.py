@@ -43,7 +43,8 @@ def export_onnx(model: nn.Module, example: Batch) -> bytes:
     """Return `model` as one serialized ONNX file without external data, for any number of images.
 
     The input is `images`, float32 (n, channels, height, width), the output `logits`. A node's name is
-    that of the layer it belongs to, a slash and the operator, so that `nodes_of_layers` finds it. The
+    that of the layer it belongs to, a slash and the operator, so that `nodes_of_layers` finds it; an einsum's
+    ends with its indices. The
     bytes depend on the model and the versions of torch, onnx, onnx-ir and onnxscript only. A module is
     exported once, however many configurations start from it. Raises UnsupportedError when it cannot be.
     """
@@ -96,6 +97,7 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
     assert program is not None
     exported = program.model_proto
     _name_nodes(exported.graph, {name for name, _ in model.named_modules()})
+    _complete_sizes(exported.graph)
     _strip(exported)
     return exported
 
@@ -109,9 +111,15 @@ def _name_nodes(graph: onnx.GraphProto, layers: set[str]) -> None:
     weights = {item.name for item in graph.initializer}
     numbers: Counter[str] = Counter()
     for node in graph.node:
-        name = f"{_layer_of(node, weights, layers)}/{node.op_type}"
+        name = f"{_layer_of(node, weights, layers)}/{node.op_type}{_indices(node)}"
         numbers[name] += 1
         node.name = name if numbers[name] == 1 else f"{name}_{numbers[name]}"
+
+
+def _indices(node: onnx.NodeProto) -> str:
+    """Return the indices of an einsum, `[ij.jk-ik]`, which are all that says what it multiplies."""
+    equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "")
+    return f"[{equation.replace(' ', '').replace(',', '.').replace('->', '-')}]" if equation else ""
 
 
 def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:
@@ -126,8 +134,19 @@ def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:
     for item in node.metadata_props:
         if item.key == _NAME_SCOPES:
             scopes: list[str] = literal_eval(item.value)
-            return next(scope for scope in reversed(scopes) if scope in layers)
+            # What computes the number of images is in no layer.
+            return next((scope for scope in reversed(scopes) if scope in layers), "")
     return ""
+
+
+def _complete_sizes(graph: onnx.GraphProto) -> None:
+    """Give pools a size for each axis: the exporter writes one that is a list of one number as it is."""
+    for node in graph.node:
+        sizes = {attribute.name: attribute.ints for attribute in node.attribute}
+        axes = len(sizes.get("pads", ())) // 2
+        for name in ("kernel_shape", "strides", "dilations"):
+            if axes > 1 and len(sizes.get(name, ())) == 1:
+                sizes[name].extend(list(sizes[name]) * (axes - 1))
 
 
 def _strip(exported: onnx.ModelProto) -> None:

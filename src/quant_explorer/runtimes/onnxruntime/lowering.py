@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.host.architecture import is_arm
 from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
 from quant_explorer.runtimes.onnxruntime.calibration import CalibrationImages
+from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
 from quant_explorer.runtimes.saturation import exact_by
 
@@ -54,13 +56,13 @@ def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
-        graph = _prepare(exported, prepared)
+        model = _prepare(exported, prepared)
         reason = explain_reduced_range(spec.target)
         reduced = reason is not None
         if spec.activations == "dynamic":
-            notes = _quantize_linear(graph, candidate, prepared, quantized, reduced=reduced)
+            notes = _quantize_linear(model.graph, candidate, prepared, quantized, reduced=reduced)
         else:
-            notes = _quantize(graph, spec, calibration, prepared, quantized, reduced=reduced)
+            notes = _quantize(model, spec, calibration, prepared, quantized, reduced=reduced)
         return Converted(
             data=_serialize(onnx.load(quantized)),
             notes=(*notes, reason) if reason else notes,
@@ -88,7 +90,7 @@ def _halve(model: onnx.ModelProto, spec: QuantSpec) -> Converted:
     return Converted(_serialize(half), tuple(notes))
 
 
-def _prepare(exported: bytes, path: Path) -> onnx.GraphProto:
+def _prepare(exported: bytes, path: Path) -> onnx.ModelProto:
     """Write the graph to `path` with shapes, and simplified, as the quantizers want it.
 
     Functions such as HardSwish are spelled out as nodes without names; the one that gives the function's
@@ -105,7 +107,7 @@ def _prepare(exported: bytes, path: Path) -> onnx.GraphProto:
         if not node.name and name not in taken:
             node.name = name
     onnx.save(model, path)
-    return model.graph
+    return model
 
 
 def _quantize_linear(
@@ -140,7 +142,7 @@ def _refuse_shared_weights(graph: onnx.GraphProto) -> None:
 
 
 def _quantize(
-    graph: onnx.GraphProto,
+    model: onnx.ModelProto,
     spec: QuantSpec,
     calibration: Sequence[Batch],
     prepared: Path,
@@ -148,22 +150,27 @@ def _quantize(
     *,
     reduced: bool,
 ) -> tuple[str, ...]:
+    graph = model.graph
     percentile = spec.observer == "histogram"
     arm = is_arm() and spec.target == "native"
     activations = QuantType.QInt8 if arm else QuantType.QUInt8
-    quantize_static(
-        prepared,
-        quantized,
-        CalibrationImages(calibration),
-        activation_type=activations,
-        weight_type=QuantType.QInt8,
-        per_channel=spec.granularity == "per_channel",
-        reduce_range=reduced,
-        nodes_to_exclude=list(nodes_of_layers(graph, spec.float_layers)),
-        calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
-        # Whatever the method, the stride is how many of the reader's items are held at a time.
-        extra_options={"CalibStridedMinMax": 1, "CalibTensorRangeSymmetric": False},
-    )
+    transposed = _grouped_transposed(graph) if spec.granularity == "per_channel" else ()
+    masked = limit_masks(model.graph)
+    onnx.save(model, prepared)
+    with _explain_failure():
+        quantize_static(
+            prepared,
+            quantized,
+            CalibrationImages(calibration),
+            activation_type=activations,
+            weight_type=QuantType.QInt8,
+            per_channel=spec.granularity == "per_channel",
+            reduce_range=reduced,
+            nodes_to_exclude=[*nodes_of_layers(graph, spec.float_layers), *transposed, *masked],
+            calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
+            # Whatever the method, the stride is how many of the reader's items are held at a time.
+            extra_options={"CalibStridedMinMax": 1, "CalibTensorRangeSymmetric": False},
+        )
     notes = [
         f"quantize_static, QDQ: {activations.name[1:]} activations, Int8 weights with scale max|w| / "
         f"{64 if reduced else 127}, ranges by "
@@ -171,4 +178,31 @@ def _quantize(
     ]
     if spec.activation_ranges:
         notes.append("activation ranges are calibrated; those learned in training are not used")
+    if transposed:
+        notes.append(f"in float, as the quantizer takes groups for channels: {', '.join(transposed)}")
+    if masked:
+        notes.append(f"in float, as a mask of attention has no INT8 scale: {', '.join(masked)}")
     return tuple(notes)
+
+
+def _grouped_transposed(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Return the nodes that the quantizer gives as many scales as a group has channels, and fails over."""
+    return tuple(
+        node.name
+        for node in graph.node
+        if node.op_type == "ConvTranspose"
+        and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+    )
+
+
+@contextmanager
+def _explain_failure() -> Iterator[None]:
+    """Turn what the vendor's quantizer raises for a graph that it was not written for into a reason."""
+    try:
+        yield
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = explain(error).partition("\n")[0]
+        raise UnsupportedError(
+            f"ONNX Runtime's quantizer fails on the exported graph ({reason}); keep the layers it is about "
+            "in float, or choose another runtime"
+        ) from error

@@ -66,19 +66,26 @@ def count_macs(model: Path, feed: Mapping[str, Batch], options: Callable[[], Ses
     countable = options()
     countable.add_session_config_entry("session.disable_prepacking", "1")
     macs: Counter[str] = Counter()
-    for node in _profile(model, feed, countable, keep_layout=True):
-        precision, count = _macs(node)
+    in_float: Counter[str] = Counter()
+    for event in _profile(model, feed, countable, keep_layout=True):
+        name = event.name.removesuffix(_KERNEL)
+        einsum = event.args.op_name == "Einsum"
+        precision, count = _einsum_macs(event.args, name) if einsum else _macs(event.args)
         macs[precision] += count
+        if precision != "int8" and count:
+            layer, _, operator = name.rpartition("/")
+            in_float[f"{operator} of layer {layer!r}" if layer else operator] += count
     images = len(next(iter(feed.values())))
     return Executed(
         macs={precision: total // images for precision, total in sorted(macs.items()) if total},
-        kernels=dict(sorted(Counter(node.op_name for node in as_run).items())),
+        kernels=dict(sorted(Counter(event.args.op_name for event in as_run).items())),
+        in_float=tuple(name for name, _ in in_float.most_common()) if macs["int8"] else (),
     )
 
 
 def _profile(
     model: Path, feed: Mapping[str, Batch], options: SessionOptions, *, keep_layout: bool
-) -> list[_Arguments]:
+) -> list[_Event]:
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -90,7 +97,7 @@ def _profile(
         )
         session.run(None, feed)
         events = msgspec.json.decode(Path(session.end_profiling()).read_bytes(), type=list[_Event])
-    return [event.args for event in events if event.cat == "Node" and event.name.endswith(_KERNEL)]
+    return [event for event in events if event.cat == "Node" and event.name.endswith(_KERNEL)]
 
 
 def _macs(node: _Arguments) -> tuple[str, int]:
@@ -107,6 +114,22 @@ def _macs(node: _Arguments) -> tuple[str, int]:
     # Each weight of a filter meets every output, or every input of a transposed convolution.
     met = first if node.op_name == "ConvTranspose" else output
     return precision, met.size * math.prod(second.shape[1:])
+
+
+def _einsum_macs(node: _Arguments, name: str) -> tuple[str, int]:
+    """Return the count of a product: each combination of the indices is one multiply-accumulate."""
+    tensors = _tensors(node.input_type_shape)
+    # As the exporter names it: `layer/Einsum[ij.jk-ik]`, followed by a number or not.
+    operands = name.partition("[")[2].partition("-")[0].split(".")
+    ranks = [len(tensor.shape) for tensor in tensors]
+    if len(ranks) != 2 or [len(operand) for operand in operands] != ranks:
+        return "", 0
+    sizes = {
+        index: size
+        for indices, tensor in zip(operands, tensors, strict=True)
+        for index, size in zip(indices, tensor.shape, strict=True)
+    }
+    return _PRECISIONS.get(tensors[1].kind, tensors[1].kind), math.prod(sizes.values())
 
 
 def _tensors(listed: tuple[dict[str, tuple[int, ...]], ...]) -> list[_Tensor]:

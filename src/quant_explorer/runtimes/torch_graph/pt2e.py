@@ -8,16 +8,19 @@ https://docs.pytorch.org/ao/stable/tutorials_source/pt2e_quant_ptq.html.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.runtimes.torch_graph.rewriting import rewrite
 from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:
@@ -49,19 +52,27 @@ def export(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
 
 
 def quantize(
-    program: ExportedProgram, calibration: Sequence[Batch], quantizer: Quantizer
+    program: ExportedProgram,
+    calibration: Sequence[Batch],
+    quantizer: Quantizer,
+    keep_float: Callable[[torch.fx.Node], bool] = lambda _: False,
 ) -> torch.fx.GraphModule:
     """Fold batch norms, observe `calibration` where `quantizer` asks for it, and insert quantization.
 
-    `program` is left untouched. Raises UnsupportedError when PT2E cannot prepare the graph, or when
-    folding changes what it computes.
+    `program` is left untouched; operators of which `keep_float` says so stay in float. Raises
+    UnsupportedError when PT2E cannot prepare the graph, or when folding changes what it computes.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    with torch.no_grad(), explain_refusal("PyTorch cannot quantize the exported graph", QUANTIZE_ADVICE):
+    from quant_explorer.runtimes.torch_graph.masks import SelectiveQuantizer
+
+    refused = "PyTorch cannot quantize the exported graph"
+    with torch.no_grad(), explain_refusal(refused, QUANTIZE_ADVICE, IndexError, KeyError):
         graph = graph_of(program)
+        rewrite(graph)
+        fix_sizes(graph, calibration[0])
         _tell_calls_apart(graph)
-        prepared = prepare_pt2e(graph, quantizer)
+        prepared = prepare_pt2e(graph, SelectiveQuantizer(quantizer, keep_float))
         _check_folding(prepared, program, calibration[0])
         for batch in calibration[1:]:
             prepared(torch.from_numpy(batch))
@@ -90,6 +101,16 @@ def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
     graph = program.module(check_guards=False)
     assert isinstance(graph, torch.fx.GraphModule)
     return graph
+
+
+def fix_sizes(graph: torch.fx.GraphModule, batch: Batch) -> None:
+    """Note the sizes for this batch on the nodes, in place of those for any number of images.
+
+    A quantizer that compares sizes would fix the number of images, in the exported program as well: its
+    graphs share the symbols. The quantized graph is exported again.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    FakeTensorProp(graph, mode).propagate(torch.from_numpy(batch))
 
 
 def _tell_calls_apart(graph: torch.fx.GraphModule) -> None:

@@ -7,24 +7,27 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import torch
-from torch import nn
-
-from quant_explorer.core.contracts import Batch, Candidate, Runtime, Workbench
-from quant_explorer.core.errors import QuantExplorerError, UnsupportedError, require_supported
-from quant_explorer.core.measurement import Executed
+from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime, Workbench
+from quant_explorer.core.errors import (
+    BuildError,
+    FidelityError,
+    QuantExplorerError,
+    UnsupportedError,
+    WorkerError,
+    require_supported,
+)
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step
 from quant_explorer.machine.topology import measuring_cores
-from quant_explorer.metrics.fidelity import FP32_TOLERANCE, sqnr_db
-from quant_explorer.pipeline.measure import LEAST_STATIC_INT8_FRACTION
+from quant_explorer.metrics.fidelity import UNIFORM, Fidelity, check_fp32, compare_with_simulation, sqnr_db
+from quant_explorer.pipeline.building.expectation import Expectation
+from quant_explorer.pipeline.measure import check_precision
 from quant_explorer.pipeline.worker.messages import Loading, Opening
 from quant_explorer.pipeline.worker.process import Worker, runtime_path
 from quant_explorer.runtimes import RUNTIMES
@@ -32,7 +35,6 @@ from quant_explorer.runtimes.torch_graph.macs import count_macs
 from quant_explorer.techniques import create_step, create_technique
 from quant_explorer.testing.toys import ToyTraining
 from quant_explorer.testing.zoo import Specimen
-from quant_explorer.testing.zoo.simulation import simulate
 
 CONFIGS: Final[Mapping[str, tuple[Step, ...]]] = {
     "fp32": (),
@@ -48,11 +50,8 @@ OPTIONS: Final = {"executorch": {"batch_sizes": "1"}}
 TIMEOUT_S: Final = 120.0
 IMAGES: Final = 16
 CALIBRATION: Final = tuple(range(4, 8))
-# A bit less on CPUs whose kernels overflow with 8, and 3 dB because a right lowering rounds elsewhere.
-MARGIN_DB: Final = 9.0
-# Of the check of a lowering; what INT8 itself takes so badly is not the runtime's fault.
-LEAST_DB: Final = 2.0
-HALF_DB: Final = 35.0
+# Images that the check of a lowering does not see.
+OTHERS: Final = "images that are not calibrated on"
 MACS_TOLERANCE: Final = 0.05
 LONGEST_REASON: Final = 400
 # Lines, addresses, files and calls of a library, mangled names, an error's class in front.
@@ -81,7 +80,6 @@ class Cell:
     verdict: Verdict
     db: float | None = None
     simulated_db: float | None = None
-    error: float | None = None
     macs: dict[str, int] = field(default_factory=dict)
     float_macs: int = 0
     reason: str = ""
@@ -122,23 +120,12 @@ class Subject:
     """A specimen's model and images, which all its cells share."""
 
     def __init__(self, specimen: Specimen) -> None:
-        """Build the model, and compute its logits in float."""
+        """Build the model, and count what it multiplies."""
         self.specimen = specimen
         self.model = specimen.model()
         self.calibration = tuple(specimen.images(8, seed=seed) for seed in CALIBRATION)
         self.images = specimen.images(IMAGES, seed=3)
-        self.expected = float_logits(self.model, self.images)
-        self._simulated: dict[tuple[str, str], float | None] = {}
         self.macs = sum(count_macs(self.model, self.images[:1]).macs.values())
-
-    def simulated_db(self, spec: QuantSpec) -> float | None:
-        """Return the decibels that the asked-for rounding allows; None where it divides by zero."""
-        key = (spec.activations, spec.granularity)
-        if key not in self._simulated:
-            simulated = simulate(self.model, spec, self.calibration, self.images)
-            finite = bool(np.isfinite(simulated).all())
-            self._simulated[key] = sqnr_db(simulated, self.expected) if finite else None
-        return self._simulated[key]
 
     def candidate(self, config: str) -> Candidate:
         """Apply the configuration's techniques; quantization-aware training takes no step."""
@@ -167,14 +154,15 @@ class Openers:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, opening: Opening, images: Batch) -> tuple[Batch, Executed]:
-        """Open files and return logits for `images`, and what ran."""
+    @contextmanager
+    def open(self, opening: Opening, image: Batch) -> Iterator[Worker]:
+        """Open files; a worker that fails with them is ended."""
         worker = self._worker or self._start()
         worker.assign(opening)
         try:
-            worker.open(images[:1])
-            return worker.run(images), worker.executed(images[:1])
-        except QuantExplorerError:
+            worker.open(image)
+            yield worker
+        except WorkerError:
             self._stack.close()
             self._worker = None
             raise
@@ -193,8 +181,7 @@ def examine(subject: Subject, config: str, openers: Openers) -> Cell:
         try:
             cell = _lower_and_judge(blank, subject, openers, Path(folder))
         except UnsupportedError as error:
-            verdict = Verdict.CRASH if is_dump(str(error)) else Verdict.REFUSED
-            cell = replace(blank, verdict=verdict, reason=str(error))
+            cell = replace(blank, verdict=_refusal(error), reason=str(error))
         except QuantExplorerError as error:
             cell = replace(blank, reason=f"{type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - one that escapes is what is looked for
@@ -211,60 +198,57 @@ def _lower_and_judge(cell: Cell, subject: Subject, openers: Openers, folder: Pat
     candidate = subject.candidate(cell.config)
     require_supported(runtime.unsupported(candidate))
     lowering = runtime.lower(candidate, subject.calibration, folder)
-    logits, executed = openers.run(Opening(lowering.options, str(folder)), subject.images)
-    if logits.shape != subject.expected.shape:
-        return replace(cell, verdict=Verdict.WRONG, reason=f"logits are {logits.shape}")
-    db = sqnr_db(logits, subject.expected)
-    error = float(np.abs(logits - subject.expected).max() / np.abs(subject.expected).max())
-    spec = candidate.spec
-    simulated = subject.simulated_db(spec) if spec.precision == "int8" else None
+    expectation = Expectation(candidate, subject.calibration)
+    with openers.open(Opening(lowering.options, str(folder)), subject.images[:1]) as worker:
+        try:
+            expectation.check(worker.run, lowering.grid)
+            found = _check_others(
+                worker.run(subject.images), subject.images, expectation, candidate, lowering
+            )
+        except FidelityError as error:
+            return replace(cell, verdict=Verdict.WRONG, reason=str(error))
+        executed = worker.executed(subject.images[:1])
     measured = replace(
         cell,
-        db=db,
-        error=error,
-        simulated_db=simulated,
+        verdict=Verdict.RIGHT,
+        db=found.files_db,
+        simulated_db=found.simulated_db if candidate.spec.precision != "fp32" else None,
         macs=executed.macs,
         float_macs=subject.macs,
     )
-    reason = _explain_wrong(measured, spec) or _explain_macs(measured, spec)
-    if reason is None:
-        return replace(measured, verdict=Verdict.RIGHT)
-    return replace(measured, verdict=Verdict.WRONG, reason=reason)
+    try:
+        check_precision(candidate.spec, executed)
+    except BuildError as error:
+        return replace(measured, verdict=_refusal(error), reason=str(error))
+    counted = sum(executed.macs.values())
+    if abs(counted - subject.macs) > MACS_TOLERANCE * subject.macs:
+        reason = f"{counted} multiply-accumulates are counted, the float model has {subject.macs}"
+        return replace(measured, verdict=Verdict.WRONG, reason=reason)
+    return measured
 
 
-def _explain_wrong(cell: Cell, spec: QuantSpec) -> str | None:
-    """Say why the outputs are wrong, or return None."""
-    if spec.precision == "fp32":
-        wrong = cell.error is None or not cell.error <= FP32_TOLERANCE
-        return f"off by {cell.error:.2g} of the largest logit" if wrong else None
-    if cell.db is None:
-        return None if cell.error == 0 else "no signal"
-    least = HALF_DB
-    if spec.precision == "int8":
-        least = LEAST_DB if cell.simulated_db is None else max(LEAST_DB, cell.simulated_db - MARGIN_DB)
-    return f"{cell.db:.1f} dB where {least:.1f} are expected" if not cell.db >= least else None
+def _check_others(
+    logits: Batch, images: Batch, expectation: Expectation, candidate: Candidate, lowering: Lowering
+) -> Fidelity:
+    """Compare logits for images that the product's check has not seen, with the product's own figures.
+
+    Raises FidelityError when they are wrong, and the check has let them pass.
+    """
+    expected = expectation.float_logits(images)
+    try:
+        if candidate.spec.precision == "fp32":
+            check_fp32(logits, expected)
+            return Fidelity(OTHERS, sqnr_db(logits, expected), None)
+        simulated = expectation.simulate(images, lowering.grid)
+        return compare_with_simulation(logits, expected, simulated, OTHERS, UNIFORM)
+    except FidelityError as error:
+        raise FidelityError(f"the check of the lowering lets it pass, but {error}") from error
 
 
-def _explain_macs(cell: Cell, spec: QuantSpec) -> str | None:
-    """Say why the executed precision is not that of the name, or return None."""
-    counted = sum(cell.macs.values())
-    if abs(counted - cell.float_macs) > MACS_TOLERANCE * cell.float_macs:
-        return f"{counted} multiply-accumulates are counted, the float model has {cell.float_macs}"
-    if spec.precision == "int8":
-        least = LEAST_STATIC_INT8_FRACTION if spec.activations == "static" else 0.0
-        share = cell.macs.get("int8", 0) / counted
-        if share <= least:
-            return f"named INT8, and {share:.0%} ran in INT8"
-    return None
+def _refusal(error: QuantExplorerError) -> Verdict:
+    return Verdict.CRASH if is_dump(str(error)) else Verdict.REFUSED
 
 
 def is_dump(reason: str) -> bool:
     """Say whether a reason is a library's own words, and not one sentence for a person."""
     return len(reason) > LONGEST_REASON or _DUMP.search(reason) is not None
-
-
-def float_logits(model: nn.Module, images: Batch) -> Batch:
-    """Return what the float model computes."""
-    with torch.no_grad():
-        logits: Batch = model(torch.from_numpy(images)).numpy()
-    return logits

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import BuildError
+from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Granularity, Grid, Precision, QuantSpec
 from quant_explorer.metrics.fidelity import sqnr_db
 from quant_explorer.pipeline.building.simulation import Simulation
@@ -236,3 +236,50 @@ def test_a_forward_pass_that_depends_on_the_images_cannot_be_simulated() -> None
     simulation = Simulation(Candidate(copy.deepcopy(model), STATIC), (LINEAR_IMAGES,))
     with pytest.raises(BuildError, match=r"forward\(\) calls other operators for these images"):
         simulation.run(LINEAR_IMAGES[:4], Grid())
+
+
+class Masked(nn.Module):
+    """Attention of rows to those before them, with a mask from a function of the scores."""
+
+    def __init__(self, mask: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.mask = mask
+        self.head = nn.Linear(48, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = images.flatten(2)
+        weights = self.mask(rows @ rows.transpose(1, 2)).softmax(-1)
+        logits: torch.Tensor = self.head((weights @ rows).flatten(1))
+        return logits
+
+
+LATER = torch.ones(3, 3, dtype=torch.bool).triu(1)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda scores: scores + LATER * -1e9,
+        lambda scores: scores.masked_fill(LATER, -torch.inf),
+        lambda scores: torch.where(LATER, -1e5, scores).view(-1, 3, 3) + 0.5,
+    ],
+)
+def test_masked_scores_are_on_no_grid(mask: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = Masked(mask).eval()
+    for logits in simulated(model, STATIC, LINEAR_IMAGES):
+        found = sqnr_db(logits, float_logits(model, LINEAR_IMAGES))
+        assert found is not None
+        assert found > 20
+
+
+class Quotient(nn.Module):
+    """By a sum of which rounding leaves nothing, beside a far larger value."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        small = images.flatten(1)[:, :4].abs() * 1e-6
+        return images.flatten(1)[:, :4] / torch.cat([small, torch.ones_like(small)], 1)[:, :4]
+
+
+def test_a_denominator_that_is_rounded_to_zero_is_a_reason() -> None:
+    with pytest.raises(UnsupportedError, match=r"operator div.* rounded to 0"):
+        simulated(nn.Sequential(Quotient()), STATIC, LINEAR_IMAGES)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.module_tracker import ModuleTracker
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.quantspec import MASKED, QuantSpec
 
 # Where the two factors of a product stand among an operator's arguments; the rest is a bias.
 PRODUCTS = {"convolution": (0, 1), "addmm": (1, 2), "mm": (0, 1), "bmm": (0, 1), "baddbmm": (1, 2)}
@@ -26,6 +26,8 @@ _SUMS = (*PRODUCTS, *BATCH_NORMS, "add", "add_")
 _RELUS = ("relu", "relu_")
 # What gives values of its input again, on whose grid they stay.
 _MOVES = ("clone", "_unsafe_view", "max_pool2d_with_indices", "constant_pad_nd", "pixel_shuffle", "copy_")
+# What puts a mask of attention on values.
+_MASKING = ("add", "add_", "sub", "where", "masked_fill", "masked_fill_")
 # Operators whose constants are quantized as activations are; others have parameters, which stay float.
 _ARITHMETIC = ("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "cat")
 
@@ -34,11 +36,13 @@ _ARITHMETIC = ("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_
 class Value:
     """What a call of an operator gave: the number of the call in the forward pass, and the operator.
 
-    The images have number 0; parameters, and what is computed from them alone, are constants.
+    The images have number 0; parameters, and what is computed from them alone, are constants. `masked` ones
+    have a mask of attention in them, which leaves them no useful scale: they stay float.
     """
 
     call: int
     operator: str
+    masked: bool = False
 
     @property
     def constant(self) -> bool:
@@ -109,7 +113,7 @@ class Following(TorchDispatchMode):
         self._calls += 1
         tensors = _tensors((args, kwargs))
         operands = [self.value(tensor) for tensor in tensors]
-        made = Value(self._calls, name)
+        made = Value(self._calls, name, masked=self._masks(name, args, tensors))
         if all(value.constant for value in operands):
             made = CONSTANT
         elif func.is_view or name in _MOVES:
@@ -121,6 +125,18 @@ class Following(TorchDispatchMode):
         for tensor in _tensors(result):
             self._values[_storage(tensor)] = made
         return result
+
+    def _masks(self, name: str, args: Sequence[object], tensors: Sequence[torch.Tensor]) -> bool:
+        if name not in _MASKING:
+            return False
+        numbers = [abs(number) for number in args if isinstance(number, int | float)]
+        for tensor in tensors:
+            value = self.value(tensor)
+            if value.masked:
+                return True
+            if value.constant and tensor.is_floating_point() and tensor.numel():
+                numbers.append(float(tensor.abs().max()))
+        return any(number >= MASKED for number in numbers)
 
     def _stays_float(self) -> bool:
         modules = {name.partition(".")[2] for name in self._tracker.parents}

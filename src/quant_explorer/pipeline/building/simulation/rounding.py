@@ -50,6 +50,8 @@ class Rounding(Following):
         super().__init__(model, spec)
         self.sharing = sharing
         self._grid, self._ranges = grid, ranges
+        # The first operator that gave a number that is none, as a division by what was rounded to 0 does.
+        self.overflowed: str | None = None
         self._raw: tuple[torch.Tensor, int | None] | None = None
         self._product: _Product | None = None
 
@@ -57,6 +59,8 @@ class Rounding(Following):
         """Round it; raises BuildError for a value that has no range."""
         if self._spec.precision in _DTYPES:
             return tensor.to(_DTYPES[self._spec.precision]).float()
+        if value.masked:
+            return tensor
         if value.constant or self._spec.activations == "dynamic":
             return Range.of(tensor).round(tensor, self._grid.activation_levels)
         if value not in self._ranges:
@@ -79,6 +83,9 @@ class Rounding(Following):
         if name in BATCH_NORMS and self._spec.granularity == "per_tensor":
             args = (self._folded(args), *args[1:])
         output = func(*args, **kwargs)
+        if self.overflowed is None and isinstance(output, torch.Tensor) and _is_beyond(output):
+            layer = max(self._tracker.parents, key=len).partition(".")[2]
+            self.overflowed = f"operator {name}" + (f" of layer {layer!r}" if layer else "")
         if name in PRODUCTS:
             self._product = _Product(func, args, kwargs, output, *self._raw) if self._raw else None
         self._raw = None
@@ -107,3 +114,8 @@ class Rounding(Following):
         # 127.5 levels are -128 to 127, 127 are -127 to 127.
         below, above = int(self._grid.weight_levels + 0.5), int(self._grid.weight_levels)
         return ((exact / scale).round().clamp(-below, above) * scale).float()
+
+
+def _is_beyond(tensor: torch.Tensor) -> bool:
+    # A mask is minus infinity.
+    return tensor.is_floating_point() and not bool((tensor < torch.inf).all())

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from quant_explorer.core.contracts import Batch, Candidate
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Grid, QuantSpec
 from quant_explorer.pipeline.building.simulation.activation_range import Observed, Range
 from quant_explorer.pipeline.building.simulation.following import Following, Value
@@ -55,15 +56,25 @@ class Simulation:
         They are several for static INT8, as runtimes differ: ranges by minimum and maximum, of least squared
         error where the observer is "histogram", and learned ones where there are any; pools on the grid of
         their input or on their own. The model is left untouched. Raises BuildError when forward() calls other
-        operators for other images.
+        operators for other images, UnsupportedError when none of them gives numbers.
         """
         if self._spec.activations != "static":
-            return (Rounding(self._model, self._spec, grid, {}).run(images),)
-        return tuple(
-            Rounding(self._model, self._spec, grid, ranges, *sharing).run(images)
-            for ranges in self._ranges(grid.activation_levels)
-            for sharing in ((), _SHARING)
-        )
+            roundings = [Rounding(self._model, self._spec, grid, {})]
+        else:
+            roundings = [
+                Rounding(self._model, self._spec, grid, ranges, *sharing)
+                for ranges in self._ranges(grid.activation_levels)
+                for sharing in ((), _SHARING)
+            ]
+        logits = [rounding.run(images) for rounding in roundings]
+        pairs = zip(roundings, logits, strict=True)
+        finite = tuple(found for rounding, found in pairs if rounding.overflowed is None)
+        if not finite:
+            raise UnsupportedError(
+                f"in {self._spec.precision} the model gives no numbers: {roundings[0].overflowed} is "
+                "the first that gives none, as a division by what is rounded to 0 does; keep it in float"
+            )
+        return finite
 
     def _observe(self, calibration: Sequence[Batch]) -> None:
         names: dict[str, Value] = {}
@@ -101,7 +112,7 @@ class _Observing(Following):
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         """See its range."""
-        if value not in self._seen and not value.constant:
+        if value not in self._seen and not value.constant and not value.masked:
             self._seen.add(value)
             self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)
         return tensor
