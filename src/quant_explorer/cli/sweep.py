@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,8 +176,10 @@ class _Sweep:
         with ConsoleProgress().task("writing tables and plots", None):
             tables = tabulate_sweep(findings, self.plan)
             write_sweep(tables, reproducibility, self.config.run_dir)
-            sheets = [sheet for some in self.sheets.values() for sheet in some]
-            page = write_page(findings[0].results, sheets, self.config.run_dir)
+            results = findings[0].results
+            choices = describe_choices(tables.summary, results)
+            sheets = [sheet for some in self.sheets.values() for sheet in _with_choices(some, choices)]
+            page = write_page(results, sheets, self.config.run_dir)
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
@@ -185,8 +187,7 @@ class _Sweep:
             show(one.results, everything=everything)
         for sentence in describe_sweep(tables):
             say(f"- {sentence}")
-        results = findings[0].results
-        conclude(results, page, describe_choices(tables.summary, results))
+        conclude(results, page, choices)
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:
@@ -214,3 +215,9 @@ class _Sweep:
         write_report(results, run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)
         self.sheets[seed] = make_sheets(study, results, f"seed {seed}" if len(self.seeds) > 1 else "")
+
+
+def _with_choices(sheets: tuple[Sheet, ...], choices: Sequence[str]) -> tuple[Sheet, ...]:
+    """Put what the budgets pick on the sheet of the environment that they were held in, the first."""
+    first, *others = sheets
+    return dataclasses.replace(first, choices=tuple(choices)), *others

@@ -116,8 +116,9 @@ class Rounds:
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
-    `answer`, `certainty`, `picks` and `distrust` are sentences; `conditions` and `settings` are names with
-    values. `ranked` are the axes of the frontier. `margin_pp` and the shares are what decides a tie.
+    `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
+    of a sweep picks; `conditions` and `settings` are names with values. `ranked` are the axes of the
+    frontier. `margin_pp` and the shares are what decides a tie.
     """
 
     title: str
@@ -140,6 +141,7 @@ class Sheet:
     epsilon_size: float
     conditions: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
+    choices: tuple[str, ...] = ()
 
     @property
     def runtimes(self) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ def _certainty(results: Results, model: str) -> Iterator[str]:
             f"{chosen.frontier.probability:.0%} of joint resamplings of rounds and images."
         )
     if chosen is not None and chosen.scored_images:
-        yield f"Its accuracy rests on {format_count(chosen.scored_images, 'image')}."
+        yield f"Its accuracy was found on {format_count(chosen.scored_images, 'image')}."
     resolutions = [
         check.resolution
         for check in results.aa
