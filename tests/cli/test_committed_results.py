@@ -28,6 +28,7 @@ def test_a_report_of_the_observations_is_the_committed_one(tmp_path: Path, name:
         shutil.copy(source / file, tmp_path / file)
     assert run_command(app, ["report", "--run-dir", str(tmp_path)]) == 0
     assert (tmp_path / "report" / name).read_text() == (COMMITTED / name).read_text()
+    assert (tmp_path / "report" / "index.html").stat().st_size < 6_000_000
     document = "multi_results.json" if name.startswith("multi") else "full_results.json"
     again, committed = (load_results(folder / document) for folder in (tmp_path / "report", COMMITTED))
     assert_alike(to_builtins(again.variants), to_builtins(committed.variants))
@@ -50,6 +51,9 @@ def test_the_tables_of_a_sweep_s_observations_are_the_committed_ones(
         path.unlink()
     assert run_command(app, ["sweep", "--config", f"results/{SWEPT.name}/sweep.yaml", "--report-only"]) == 0
     assert {path.name for path in again.glob("*.csv")} == committed.keys()
+    page = (again / "index.html").read_text()
+    assert page.count("Within the budgets of the sweep") == 1  # Those on more threads were held against none.
+    assert page.count('role="tabpanel"') == 2
     for name, text in committed.items():
         assert_alike(list(csv.reader((again / name).open())), list(csv.reader(text.splitlines())))
     assert_alike(json.loads((again / "summary.json").read_bytes()), json.loads(summary))

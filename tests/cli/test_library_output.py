@@ -48,7 +48,11 @@ def test_only_figures_and_messages_reach_the_terminal(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert "fp32_baseline" in done.stdout
     # The answer comes last, then where to read on and what to distrust.
-    parts = ("Pareto table", "\nNothing to ship: none of those", "\nReport: run/report\nDistrust: ")
+    parts = (
+        "Pareto table",
+        "\nNothing to ship: none of those",
+        "\nReport: run/report/index.html\nDistrust: ",
+    )
     places = [done.stdout.index(part) for part in parts]
     assert places == sorted(places)
     assert "NOISE" not in done.stdout + done.stderr

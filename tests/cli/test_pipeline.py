@@ -119,6 +119,7 @@ def test_report_renders_the_recorded_study_again(copied: Place, invoke: Invoke) 
     assert (run / "report" / "full_results.json").read_bytes() == report
     assert printed.encode() == report
     assert {path.name for path in (run / "report").iterdir()} == {
+        "index.html",
         "full_results.json",
         "pareto.md",
         "pareto.png",

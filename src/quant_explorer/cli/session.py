@@ -186,15 +186,17 @@ def write_and_show(
 ) -> Results:
     """Write the report of a run and print it, or its figures as JSON; `given` may hold decision rules."""
     from quant_explorer.analysis.rank import summarize
-    from quant_explorer.report.render import encode_results, write_report
+    from quant_explorer.report.page.sheet import make_sheets
+    from quant_explorer.report.render import encode_results, write_page, write_report
 
     results = summarize(study, run_info(study, wanted, merge(DecisionRules(), given)))
     write_report(results, run.report, multi=multi)
+    page = write_page(results, make_sheets(study, results), run.report)
     if shown.as_json:
         output.file.write(encode_results(results).decode())
     else:
         show(results, everything=shown.everything)
-        conclude(results, run.report, describe_answers(results))
+        conclude(results, page, describe_answers(results))
     return results
 
 

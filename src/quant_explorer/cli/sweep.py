@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
+    from quant_explorer.report.page.content import Sheet
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
@@ -100,6 +101,7 @@ class _Sweep:
             fine_tune=config.fine_tune,
         )
         self.findings: dict[int, SeedFindings] = {}
+        self.sheets: dict[int, tuple[Sheet, ...]] = {}
 
     def run(self, seed: int) -> Outcome:
         """Take one seed to its end."""
@@ -160,6 +162,7 @@ class _Sweep:
         from quant_explorer.cli.console import ConsoleProgress, output
         from quant_explorer.cli.session import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
+        from quant_explorer.report.render import write_page
         from quant_explorer.report.sweep.files import write_sweep
         from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 
@@ -173,6 +176,10 @@ class _Sweep:
         with ConsoleProgress().task("writing tables and plots", None):
             tables = tabulate_sweep(findings, self.plan)
             write_sweep(tables, reproducibility, self.config.run_dir)
+            results = findings[0].results
+            choices = describe_choices(tables.summary, results)
+            sheets = [sheet for some in self.sheets.values() for sheet in _with_choices(some, choices)]
+            page = write_page(results, sheets, self.config.run_dir)
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
@@ -180,8 +187,7 @@ class _Sweep:
             show(one.results, everything=everything)
         for sentence in describe_sweep(tables):
             say(f"- {sentence}")
-        results = findings[0].results
-        conclude(results, self.config.run_dir, describe_choices(tables.summary, results))
+        conclude(results, page, choices)
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Session]:
@@ -202,8 +208,16 @@ class _Sweep:
         from quant_explorer.analysis.rank import summarize
         from quant_explorer.analysis.sweep.findings import examine_seed
         from quant_explorer.cli.session import run_info
+        from quant_explorer.report.page.sheet import make_sheets
         from quant_explorer.report.render import write_report
 
         results = summarize(study, run_info(study, described, self.plan.rules))
         write_report(results, run.report, multi=False)
         self.findings[seed] = examine_seed(seed, study, results, self.plan)
+        self.sheets[seed] = make_sheets(study, results, f"seed {seed}" if len(self.seeds) > 1 else "")
+
+
+def _with_choices(sheets: tuple[Sheet, ...], choices: Sequence[str]) -> tuple[Sheet, ...]:
+    """Put what the budgets pick on the sheet of the environment that they were held in, the first."""
+    first, *others = sheets
+    return dataclasses.replace(first, choices=tuple(choices)), *others

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,11 @@ from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.settings.declaration import decode_path
 from quant_explorer.report.markdown import render_multi_pareto, render_pareto
+from quant_explorer.report.page.content import Sheet
+from quant_explorer.report.page.render import render_page
 from quant_explorer.report.plot import draw_pareto
+
+PAGE = "index.html"
 
 
 class _Header(msgspec.Struct):
@@ -34,6 +38,15 @@ def write_report(results: Results, folder: Path, *, multi: bool) -> None:
         "multi_pareto.png" if multi else "pareto.png": draw_pareto(results),
     }
     write_files(folder, files)
+
+
+def write_page(results: Results, sheets: Sequence[Sheet], folder: Path) -> Path:
+    """Write `index.html` to `folder`, with a tab for each sheet, and return where it is.
+
+    `results` are those of the run, or of a sweep's first seed. Raises StorageError when it cannot be written.
+    """
+    write_files(folder, {PAGE: render_page(results, sheets)})
+    return folder / PAGE
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
