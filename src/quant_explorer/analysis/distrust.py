@@ -13,7 +13,7 @@ from quant_explorer.core.units import format_count
 
 BASELINE = "fp32_baseline@eager"
 FEW_ROUNDS = 10
-MOST_NAMED = 8
+MOST_NAMED = 4
 
 
 def list_distrust(
@@ -86,29 +86,29 @@ def _twins(aa: Sequence[TwinCheck]) -> Iterator[str]:
         if check.separable and check.ratio is not None and check.ratio_ci is not None:
             interval = f"{check.ratio:.3f} [{check.ratio_ci.low:.3f}, {check.ratio_ci.high:.3f}]"
             yield (
-                f"{_comparison(check)}: the machine was too noisy for this comparison. The baseline and its "
+                f"{_name(check, aa)}: the machine was too noisy for this comparison. The baseline and its "
                 f"A/A twin, the same files opened twice, came out different ({interval} over "
                 f"{format_count(check.rounds, 'round')}), so latency differences of that order mean nothing."
             )
         elif check.too_noisy:
             yield (
-                f"{_comparison(check)}: the machine was too noisy for this comparison. Other work took over "
+                f"{_name(check, aa)}: the machine was too noisy for this comparison. Other work took over "
                 f"{DISTURBING_SHARE:.0%} of the measuring cores in {check.disturbed_rounds} of "
                 f"{format_count(check.rounds, 'round')}."
             )
     for check in aa:
         if check.separable is None:
             reason = check.reasons.get("ratio", "not timed")
-            yield f"{_comparison(check)}: there is no A/A control ({reason})."
-    resolved = [
-        f"{_percent(check.resolution)} ({_comparison(check)})"
-        for check in checked
-        if check.resolution is not None
-    ]
+            yield f"{_name(check, aa)}: there is no A/A control ({reason})."
+    resolved = sorted(
+        (check.resolution, _name(check, aa)) for check in checked if check.resolution is not None
+    )
     if resolved:
+        ends = dict.fromkeys((resolved[0], resolved[-1]))
+        span = " to ".join(f"{_percent(resolution)} ({name})" for resolution, name in ends)
         yield (
-            f"The machine resolves differences of {_listed(resolved)}: the half width of the baseline's "
-            "interval against its A/A twin, the same files opened twice. Smaller ones are not shown."
+            f"The machine resolves differences of {span}: the half width of the baseline's interval against "
+            "its A/A twin, the same files opened twice. Smaller ones are not shown."
         )
 
 
@@ -116,15 +116,23 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
-def _comparison(check: TwinCheck) -> str:
-    return f"{check.model}, batch {check.batch_size}, group {check.group}"
+def _name(check: TwinCheck, aa: Sequence[TwinCheck]) -> str:
+    """Name a comparison by model and batch size, and by its group where there are several."""
+    groups = {one.group for one in aa if (one.model, one.batch_size) == (check.model, check.batch_size)}
+    group = f", group {check.group[:6]}" if len(groups) > 1 else ""
+    return f"{check.model}, batch {check.batch_size}{group}"
 
 
 def _failures(variants: Sequence[VariantResult]) -> Iterator[str]:
-    failed = [variant for variant in variants if variant.status is not Status.OK]
+    failed: dict[str, list[str]] = {}
+    for variant in variants:
+        if variant.status is not Status.OK:
+            failed.setdefault(variant.status.predicate, []).append(label(variant))
     if failed:
-        names = _listed(f"{label(variant)} {variant.status.predicate}" for variant in failed)
-        yield f"Not everything was measured: {names}. The reasons are below."
+        kinds = "; ".join(
+            f"{predicate.removeprefix('is ')}: {_listed(names)}" for predicate, names in failed.items()
+        )
+        yield f"Not everything was measured; {kinds}. The report has the reasons."
 
 
 def _unranked(variants: Sequence[VariantResult]) -> Iterator[str]:
@@ -134,14 +142,19 @@ def _unranked(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 
 def _ends(aa: Sequence[TwinCheck]) -> Iterator[str]:
+    why = {
+        "time_limit": "stopped by the time limit",
+        "rounds": "stopped at the allowed number of rounds",
+    }
+    ends: dict[str, list[str]] = {}
     for check in aa:
-        why = {
-            "time_limit": "stopped by the time limit",
-            "rounds": "stopped at the allowed number of rounds",
-        }
         if check.stopped_by != "precision":
             stopped = why.get(check.stopped_by or "", "did not run to an end")
-            yield f"{_comparison(check)}: timing {stopped} after {format_count(check.rounds, 'round')}."
+            ends.setdefault(stopped, []).append(
+                f"{_name(check, aa)} after {format_count(check.rounds, 'round')}"
+            )
+    for stopped, names in ends.items():
+        yield f"Timing {stopped}: {_listed(names, '; ')}."
 
 
 def _wide(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
@@ -232,8 +245,7 @@ def _promotion(variants: Sequence[VariantResult]) -> Iterator[str]:
         yield f"{_listed(named)}: asked for {precision}, computed in {ran_in}."
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str], separator: str = ", ") -> str:
     listed = list(names)
-    if len(listed) <= MOST_NAMED:
-        return ", ".join(listed)
-    return f"{', '.join(listed[:MOST_NAMED])} and {len(listed) - MOST_NAMED} more"
+    rest = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    return separator.join(listed[:MOST_NAMED]) + rest
