@@ -24,7 +24,8 @@ def test_list_names_all_that_is_registered(invoke: Invoke) -> None:
     for kind, names in registered.items():
         assert [row["name"] for row in rows if row["kind"] == kind] == names
     models = [row["name"] for row in rows if row["kind"] == "model"]
-    assert models == [*MODELS, "path/to/file.py:function"]
+    own = ["path/to/file.py:function", "package.module:function", "torchvision:NAME", "timm:NAME"]
+    assert models == [*MODELS, *own]
 
 
 def test_list_is_a_table_without_json(invoke: Invoke) -> None:

@@ -272,14 +272,23 @@ def test_masked_scores_are_on_no_grid(mask: Callable[[torch.Tensor], torch.Tenso
         assert found > 20
 
 
-class Quotient(nn.Module):
-    """By a sum of which rounding leaves nothing, beside a far larger value."""
+class OfSmall(nn.Module):
+    """A function of a value of which rounding leaves nothing, beside a far larger one."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        small = images.flatten(1)[:, :4].abs() * 1e-6
-        return images.flatten(1)[:, :4] / torch.cat([small, torch.ones_like(small)], 1)[:, :4]
+        small = 1e-6 * (1 + images.flatten(1)[:, :4].abs())
+        return self.function(torch.cat([small, torch.ones_like(small)], 1)[:, :4])
 
 
-def test_a_denominator_that_is_rounded_to_zero_is_a_reason() -> None:
-    with pytest.raises(UnsupportedError, match=r"operator div.* rounded to 0"):
-        simulated(nn.Sequential(Quotient()), STATIC, LINEAR_IMAGES)
+def test_denominators_are_on_no_grid() -> None:
+    for logits in simulated(OfSmall(lambda small: 1 / small).eval(), STATIC, LINEAR_IMAGES):
+        assert np.isfinite(logits).all()
+
+
+def test_what_gives_no_numbers_is_refused_with_its_operator() -> None:
+    with pytest.raises(UnsupportedError, match=r"operator rsqrt.* the first that gives none"):
+        simulated(OfSmall(torch.rsqrt).eval(), STATIC, LINEAR_IMAGES)

@@ -30,6 +30,9 @@ _MOVES = ("clone", "_unsafe_view", "max_pool2d_with_indices", "constant_pad_nd",
 _MASKING = ("add", "add_", "sub", "where", "masked_fill", "masked_fill_")
 # Operators whose constants are quantized as activations are; others have parameters, which stay float.
 _ARITHMETIC = ("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "cat")
+# Where the divisor stands, which stays float: rounded to 0 it divides by zero. Where a runtime rounds it all
+# the same, its files have to be as near as without.
+_DIVISORS = {"div": 1, "div_": 1, "reciprocal": 0}
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,10 @@ class Following(TorchDispatchMode):
         if self.value(first).operator in fused:
             return args
 
+        divisor = args[_DIVISORS[name]] if name in _DIVISORS else None
+
         def read(operand: object) -> object:
-            if not isinstance(operand, torch.Tensor) or operand.dtype != torch.float32:
+            if operand is divisor or not isinstance(operand, torch.Tensor) or operand.dtype != torch.float32:
                 return operand
             value = self.value(operand)
             if value.constant and name not in _ARITHMETIC:
