@@ -14,8 +14,8 @@ def test_the_resolution_is_that_which_was_measured() -> None:
     low, high = (f"{100 * end:.1f} %" for end in own["false_alarm_rate_ci"])
     text = " ".join((ROOT / "docs" / "methodology.md").read_text().split())
     quoted = [
-        f"{found['comparisons']} comparisons of {found['rounds']} rounds with {found['variants']} variants on "
-        f"{len(found['runtimes'])} runtimes "
+        f"{found['comparisons']} comparisons of {found['rounds']} rounds with {found['variants']} variants",
+        f"on {len(found['runtimes'])} runtimes",
         f"({found['cpu']}, {found['seconds_a_comparison']:.0f} s each)",
         f"{own['false_alarms']} of {own['pairs']} pairs were false alarms ({low} to {high})",
         *(f"{name} in {own['detected'][name]}" for name in ("2%", "5%", "10%")),
