@@ -44,7 +44,7 @@ format: $(INSTALLED) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Training beside a plain loop, A/A false alarms, Session overhead, the page (quiet machine!)
+bench: $(INSTALLED) ## Training beside a plain loop, resolution, session overhead, the page (quiet machine!)
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/resolution.py
 	$(BIN)/python benchmarks/session_overhead.py

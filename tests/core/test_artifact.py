@@ -22,7 +22,7 @@ from quant_explorer.core.artifact import (
     write_atomically,
     write_manifest,
 )
-from quant_explorer.core.dataset import InputSpec
+from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import FileSize
 from quant_explorer.core.quantspec import QuantSpec

@@ -12,7 +12,7 @@ from quant_explorer.core.difference import (
     find_differences,
     find_least_differences,
 )
-from quant_explorer.core.measurement import Environment
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.recipe import Provenance, Recipe, Step
 
 HERE = Environment("here", "cpu", ("avx2",), 2, 8_000_000_000, 1, "Linux", "3.11", {"torch": "2.14"}, 1)

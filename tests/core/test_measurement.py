@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from quant_explorer.core.measurement import Environment, Executed, Status, twin_key
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Executed, Status, twin_key
 from quant_explorer.core.quantspec import Precision
 
 

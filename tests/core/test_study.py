@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.errors import StorageError, StudyError
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import (
     Block,
-    Environment,
     Executed,
     FileSize,
     Measurement,

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from quant_explorer.core.dataset import InputSpec, Interpolation
+from quant_explorer.core.data.dataset import InputSpec, Interpolation
 from quant_explorer.datasets.framing import frame
 
 SPEC = InputSpec((3, 24, 20), (), ())

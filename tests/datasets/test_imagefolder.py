@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.datasets.folder import default_loader
 
-from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import DataOptions, find_dataset, load_dataset

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import quant_explorer.datasets
-from quant_explorer.core.dataset import Dataset
+from quant_explorer.core.data.dataset import Dataset
 from quant_explorer.core.errors import SettingsError, UnknownNameError
 from quant_explorer.datasets import SOURCES, load_dataset
 from tests.datasets.image_trees import Recorder, two_classes

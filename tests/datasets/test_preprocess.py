@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quant_explorer.core.dataset import Dataset, Images, InputSpec
+from quant_explorer.core.data.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.datasets import input_spec, prepare
 from quant_explorer.datasets.framing import frame

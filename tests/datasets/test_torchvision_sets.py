@@ -14,7 +14,7 @@ import pytest
 import torchvision.datasets
 from torchvision.datasets import utils
 
-from quant_explorer.core.dataset import Dataset
+from quant_explorer.core.data.dataset import Dataset
 from quant_explorer.core.errors import DataError, StorageError
 from quant_explorer.datasets import load_dataset
 from tests.datasets.image_trees import Recorder

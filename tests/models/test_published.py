@@ -1,8 +1,8 @@
 import pytest
 import torchvision.models
 
+from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import ModelError, UnknownNameError
-from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.models import load_model
 from quant_explorer.models.published import TorchvisionByName, parse_published, preprocessing_of_timm
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import ModelError, UnknownNameError
-from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.models import LoadedModel, load_model, parameter_digest
 
 SOUND = """

@@ -16,7 +16,8 @@ import pytest
 
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.errors import StorageError
-from quant_explorer.core.measurement import Environment, Measurement, ReportSplit, Status
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Measurement, ReportSplit, Status
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from quant_explorer.core.contracts import Teacher
-from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import DataError, SettingsError, UnknownNameError, UnsupportedError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
-from quant_explorer.core.dataset import Dataset
-from quant_explorer.core.measurement import Environment
+from quant_explorer.core.data.dataset import Dataset
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.progress import Progress, Silent, Task
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from quant_explorer.analysis.comparison import Comparison, RunComparison
+from quant_explorer.analysis.decide.comparison import Comparison, RunComparison
 from quant_explorer.report.comparison import comparison_table, describe_comparison
 from quant_explorer.stats.intervals import Interval
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from quant_explorer.analysis.decision import Decision, Obstacle, Rejection
+from quant_explorer.analysis.decide.decision import Decision, Obstacle, Rejection
 from quant_explorer.core.settings.plan import Budgets
 from quant_explorer.report.decision import describe_budgets, describe_decision
 

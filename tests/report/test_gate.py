@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from quant_explorer.analysis.regression import Check
+from quant_explorer.analysis.decide.regression import Check
 from quant_explorer.report.gate import gate_markdown, junit_xml, summarize_gate
 
 CHECKS = (

@@ -8,10 +8,11 @@ from quant_explorer.analysis.latency import DISTURBING_SHARE
 from quant_explorer.analysis.results import Latency, RunInfo, TwinCheck, VariantResult
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.host.architecture import HALF_PRECISIONS
-from quant_explorer.core.measurement import Environment, Status
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Status
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.units import format_count
 
-BASELINE = "fp32_baseline@eager"
 FEW_ROUNDS = 10
 MOST_NAMED = 4
 

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quant_explorer.analysis.accuracy import ranked_values
-from quant_explorer.analysis.answer import find_answer
-from quant_explorer.analysis.decision import Candidates
+from quant_explorer.analysis.decide.answer import find_answer
+from quant_explorer.analysis.decide.decision import Candidates
+from quant_explorer.analysis.decide.groups import find_groups
+from quant_explorer.analysis.decide.picks import pick
 from quant_explorer.analysis.distrust import list_distrust
 from quant_explorer.analysis.evidence import Evidence, gather
-from quant_explorer.analysis.groups import find_groups
 from quant_explorer.analysis.latency import check_twins
-from quant_explorer.analysis.picks import pick
 from quant_explorer.analysis.place import RankedVariant, default_objectives, find_places
 from quant_explorer.analysis.results import SCHEMA_VERSION, Answer, Place, Results, RunInfo, VariantResult
 from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
-from quant_explorer.core.measurement import Environment, Measurement, Status
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.core.study import Study
 from quant_explorer.stats.frontier import Objective
 from quant_explorer.stats.intervals import CONFIDENCE

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quant_explorer.core.measurement import Environment, FileSize, Status
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import FileSize, Status
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.stats.frontier import Objective

@@ -23,7 +23,7 @@ def command(run_a: Path, run_b: Path, as_json: bool) -> int:
     """
     import msgspec
 
-    from quant_explorer.analysis.comparison import Recorded, compare_runs
+    from quant_explorer.analysis.decide.comparison import Recorded, compare_runs
     from quant_explorer.analysis.rank import gather_candidates, order_environments
     from quant_explorer.cli.session import recall, say
     from quant_explorer.report.comparison import comparison_table, describe_comparison

@@ -64,7 +64,7 @@ def command(
     Size, executed precision, accuracy and the rules of gate-size do not depend on the machine. Exit 1 on a
     regression, 2 when a file cannot be read or there is nothing to compare.
     """
-    from quant_explorer.analysis.regression import Limits, gate
+    from quant_explorer.analysis.decide.regression import Limits, gate
     from quant_explorer.cli.console import output
     from quant_explorer.cli.session import print_figures, say
     from quant_explorer.core.artifact import write_atomically

@@ -22,7 +22,7 @@ def command(results: Path, models: tuple[str, ...], as_json: bool) -> int:
     Exit 1 when a cell is missing, is over 50 % of its model's FP32 size, or ran less than 0.9 of its
     multiply-accumulates in INT8; exit 2 when the file cannot be read.
     """
-    from quant_explorer.analysis.gate import gate_size
+    from quant_explorer.analysis.decide.gate import gate_size
     from quant_explorer.cli.session import print_figures
     from quant_explorer.report.render import load_results
 

@@ -81,7 +81,7 @@ def command(
     """
     import msgspec
 
-    from quant_explorer.analysis.decision import decide
+    from quant_explorer.analysis.decide.decision import decide
     from quant_explorer.analysis.rank import gather_candidates
     from quant_explorer.cli.session import recall
     from quant_explorer.core.settings.plan import Budgets

@@ -8,7 +8,7 @@ import click
 
 from quant_explorer.cli.options import json_option, run_options, runtime_option
 from quant_explorer.cli.quantize import build_configs
-from quant_explorer.core.recipe import BASELINE_RUNTIME
+from quant_explorer.core.recipe import BASELINE_RUNTIME, CONTROL_CONFIG
 from quant_explorer.core.settings.declaration import Value
 
 
@@ -18,4 +18,4 @@ from quant_explorer.core.settings.declaration import Value
 @json_option
 def command(run_dir: Path | None, runtimes: tuple[str, ...], as_json: bool, **given: Value) -> int:
     """Fine-tune with fake quantization, and in FP32 for as long as its control; build both."""
-    return build_configs(run_dir, ("qat_int8", "fp32_finetune"), runtimes, given, as_json=as_json)
+    return build_configs(run_dir, ("qat_int8", CONTROL_CONFIG), runtimes, given, as_json=as_json)

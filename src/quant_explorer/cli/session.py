@@ -12,7 +12,7 @@ import msgspec
 
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, output
 from quant_explorer.cli.options import MULTI, resolve
-from quant_explorer.core.measurement import Environment
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.settings.declaration import Value, merge
 from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.core.study import Study

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from quant_explorer.core.dataset import InputSpec
+from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import StorageError, StudyError, explain
 from quant_explorer.core.measurement import FileSize
 from quant_explorer.core.quantspec import QuantSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from quant_explorer.core.measurement import Environment
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.recipe import Provenance, Recipe, Step
 
 UNEXPLAINED = "what is here does not say how it was made"

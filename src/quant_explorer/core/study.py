@@ -12,9 +12,9 @@ import msgspec
 from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.errors import StorageError, StudyError, explain
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import (
     Block,
-    Environment,
     Measurement,
     ReportSplit,
     Round,

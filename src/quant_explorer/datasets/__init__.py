@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from quant_explorer.core.dataset import Dataset, Images, InputSpec
+from quant_explorer.core.data.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.dataset import InputSpec
+from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
 from quant_explorer.datasets.framing import frame

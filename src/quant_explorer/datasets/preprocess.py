@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.data.dataset import Dataset, InputSpec
+from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import DataError
-from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.datasets.framing import frame
 
 # Luma of ITU-R BT.601, which Pillow's convert("L") uses too.

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.core.dataset import InputSpec
+from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.progress import Progress
 
 

@@ -7,8 +7,8 @@ import os
 import platform
 from collections.abc import Iterable
 
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.host.packages import installed_version, own_version
-from quant_explorer.core.measurement import Environment
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
 from quant_explorer.machine.memory import total_bytes

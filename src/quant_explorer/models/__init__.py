@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quant_explorer.core.data.preprocessing import Preprocessing, merged
 from quant_explorer.core.errors import ModelError
-from quant_explorer.core.preprocessing import Preprocessing, merged
 from quant_explorer.core.registry import Registry
 from quant_explorer.models.architecture import Architecture, Labelled, Particular, Shape
 from quant_explorer.models.checks import check_model, check_output, initialize_lazy

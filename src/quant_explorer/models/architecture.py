@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from quant_explorer.core.preprocessing import Preprocessing
+from quant_explorer.core.data.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn

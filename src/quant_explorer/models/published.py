@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import ModelError, UnknownNameError, explain
-from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.core.registry import unknown_name_message
 from quant_explorer.models.architecture import Shape
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
+from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import ModelError, SettingsError, explain
-from quant_explorer.core.preprocessing import Preprocessing
 from quant_explorer.models.architecture import Shape
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import numpy as np
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Runtime
+from quant_explorer.core.data.preprocessing import describe
 from quant_explorer.core.errors import (
     QuantExplorerError,
     StorageError,
@@ -22,8 +23,8 @@ from quant_explorer.core.errors import (
     WorkerError,
     explain,
 )
-from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
-from quant_explorer.core.preprocessing import describe
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.measurement import (
-    Environment,
-)
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import Recipe, Step, canonical_step, digest_of
 from quant_explorer.core.study import Study

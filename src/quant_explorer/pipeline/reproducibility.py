@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import quant_explorer
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.host.packages import installed_distributions
-from quant_explorer.core.measurement import Environment
 from quant_explorer.core.settings.plan import Reproducibility, SweepPlan
 
 

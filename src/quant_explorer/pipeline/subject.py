@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
-from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.data.dataset import Dataset, InputSpec
+from quant_explorer.core.data.preprocessing import Preprocessing, describe, resolve
 from quant_explorer.core.difference import Facts, describe_changes
 from quant_explorer.core.errors import DataError, SettingsError
 from quant_explorer.core.measurement import ReportSplit
-from quant_explorer.core.preprocessing import Preprocessing, describe, resolve
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.settings.groups import CALIBRATION_BATCH, Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from quant_explorer.analysis.comparison import Comparison, RunComparison
+from quant_explorer.analysis.decide.comparison import Comparison, RunComparison
 from quant_explorer.report.columns import MISSING, Table, signed, with_interval
 from quant_explorer.report.decision import listed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quant_explorer.analysis.decision import Decision, Obstacle
+from quant_explorer.analysis.decide.decision import Decision, Obstacle
 from quant_explorer.core.settings.plan import Budgets
 from quant_explorer.core.units import format_count
 

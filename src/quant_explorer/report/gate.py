@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from quant_explorer.analysis.regression import Check
+from quant_explorer.analysis.decide.regression import Check
 from quant_explorer.core.units import format_count
 from quant_explorer.report.columns import Table
 from quant_explorer.report.markdown import markdown_table

@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 from torch import fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchao.quantization.pt2e import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
@@ -26,10 +26,9 @@ from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.techniques.neutral_quantizer import BATCH_NORM, NeutralQuantizer
 from quant_explorer.techniques.qat import FakeQuantized
-from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
+from quant_explorer.tracing.capture import capture
+from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
-# PyTorch concludes from fewer images what does not hold for more.
-_EXAMPLE_BATCH = 16
 # Folding a batch norm only rounds differently; a graph that was folded wrongly is far off.
 _TOLERANCE = 1e-3
 
@@ -52,7 +51,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
         # The exported graph does not count batches.
         if isinstance(norm, _BatchNorm) and norm.momentum is None:
             raise UnsupportedError(f"the batch norm {name!r} averages over all batches (momentum=None)")
-    program = _export(copy.deepcopy(model).eval(), calibration[0].shape[1:])
+    program = capture(copy.deepcopy(model).eval(), calibration[0].shape[1:])
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
     settings = {str(node.args[_RUNNING_MEAN]): node.args[_MOMENTUM:] for node in _norms(graph)}
@@ -91,12 +90,6 @@ class SwitchedGraph(nn.Module):
                 node.update_arg(_MODES[node.target], mode)
         self.graph.recompile()
         return self
-
-
-def _export(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
-    example = torch.zeros(_EXAMPLE_BATCH, *shape)
-    with explain_refusal(*CAPTURING):
-        return torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
 
 
 def _norms(graph: fx.GraphModule) -> Iterator[fx.Node]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import (
     Block,
     Conditions,
-    Environment,
     Executed,
     FileSize,
     Measurement,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher
-from quant_explorer.core.dataset import Dataset, Images
+from quant_explorer.core.data.dataset import Dataset, Images
 from quant_explorer.core.recipe import digest_of
 
 if TYPE_CHECKING:

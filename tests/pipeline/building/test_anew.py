@@ -11,7 +11,8 @@ import pytest
 
 import quant_explorer
 from quant_explorer.core.artifact import MANIFEST
-from quant_explorer.core.measurement import Environment, Measurement
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Measurement
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.explore import Outcome, Until

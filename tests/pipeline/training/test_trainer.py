@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from quant_explorer.core.contracts import Teacher
-from quant_explorer.core.dataset import Dataset, Images
+from quant_explorer.core.data.dataset import Dataset, Images
 from quant_explorer.core.errors import StorageError, TrainingError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.core.settings.groups import Augment

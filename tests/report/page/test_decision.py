@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from quant_explorer.analysis.decision import Candidates, decide
+from quant_explorer.analysis.decide.decision import Candidates, decide
 from quant_explorer.analysis.evidence import gather
 from quant_explorer.core.settings.plan import Budgets, Cost, Percentile
 from quant_explorer.report.page.sheet import make_sheets

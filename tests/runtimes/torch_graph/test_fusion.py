@@ -97,6 +97,7 @@ FOLDED = {
     "linear": lambda: sequence(nn.Flatten(), nn.Linear(768, 4), nn.BatchNorm1d(4)),
     "norm of two": SharedNorm,
     "shared": Shared,
+    "read elsewhere": Read,
 }
 KEPT = {
     "used elsewhere": Branched,

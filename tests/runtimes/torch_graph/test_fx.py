@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Granularity, QuantSpec
+from quant_explorer.metrics.fidelity import sqnr_db
 from quant_explorer.runtimes.eager.runtime import Eager, select_engine
 from quant_explorer.runtimes.torch_graph import engine as torch_engine
 from quant_explorer.runtimes.torch_graph import fx
-from quant_explorer.testing.reference import Affine
+from quant_explorer.testing.reference import Affine, float_logits
 from quant_explorer.testing.toys import toy_batches, toy_linear_model, toy_model
 
 ENGINE = select_engine("")
@@ -231,10 +232,17 @@ class TestRefusals:
         with pytest.raises(UnsupportedError, match=r"cannot be traced .*move it out of forward\(\)"):
             Eager().lower(Candidate(kind().eval(), spec), toy_batches(), tmp_path)
 
-    def test_a_layer_called_twice_in_the_same_way_is_fine(self, spec: QuantSpec, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", [CalledTwiceAlike, CalledTwice, Read])
+    def test_a_layer_whose_weights_are_used_twice_is_right(
+        self, kind: type[Small], spec: QuantSpec, tmp_path: Path
+    ) -> None:
         torch.manual_seed(0)
-        Eager().lower(Candidate(CalledTwiceAlike().eval(), spec), toy_batches(), tmp_path)
-        assert Eager().open(tmp_path).run(toy_batches()[0]).shape == (8, 4)
+        model = kind().eval()
+        Eager().lower(Candidate(model, spec), toy_batches(), tmp_path)
+        found = Eager().open(tmp_path).run(toy_batches()[0])
+        decibels = sqnr_db(found, float_logits(model, toy_batches()[0]))
+        assert decibels is not None
+        assert decibels > 25
 
 
 def test_float_layers_stay_in_float(tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from quant_explorer.analysis.hardware.layer_roof import roof_of_layer
 from quant_explorer.core.cost.records import FloatModel
 from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks, ridge_macs_per_byte
-from quant_explorer.core.measurement import (
-    Environment,
-)
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.settings.plan import SweepPlan
 
 

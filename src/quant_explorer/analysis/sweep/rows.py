@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quant_explorer.analysis.budgets import judge
+from quant_explorer.analysis.decide.budgets import judge
 from quant_explorer.analysis.hardware.energy import energy_per_call, energy_proxy_j
 from quant_explorer.analysis.hardware.layer_roof import roof_of_layer
 from quant_explorer.analysis.hardware.scaling import ClockEstimate, compute_share, estimate_at_clock

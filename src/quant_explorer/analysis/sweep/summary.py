@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quant_explorer.analysis.decision import Candidates, Decision, decide
+from quant_explorer.analysis.decide.decision import Candidates, Decision, decide
 from quant_explorer.analysis.sweep.deployment import Deployment, describe_deployment
 from quant_explorer.analysis.sweep.findings import SeedFindings
 from quant_explorer.core.cost.roofline import Peaks

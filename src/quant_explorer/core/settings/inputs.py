@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from quant_explorer.core.dataset import Interpolation
-from quant_explorer.core.preprocessing import Preprocessing, parse_image_size
+from quant_explorer.core.data.dataset import Interpolation
+from quant_explorer.core.data.preprocessing import Preprocessing, parse_image_size
 from quant_explorer.core.settings.declaration import setting
 
 ClassOrder = Literal["name", "number"]

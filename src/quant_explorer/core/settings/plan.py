@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quant_explorer.core.measurement import Environment
+from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.settings.groups import DecisionRules
 

@@ -17,7 +17,8 @@ from quant_explorer.core.difference import (
     find_least_differences,
 )
 from quant_explorer.core.errors import StudyError
-from quant_explorer.core.measurement import Environment, Measurement, Status, Variant
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Measurement, Status, Variant
 from quant_explorer.core.recipe import Provenance, Recipe, Step
 from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count

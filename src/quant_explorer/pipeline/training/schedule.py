@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from quant_explorer.core.dataset import Dataset, InputSpec
+from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.difference import Facts
 from quant_explorer.core.host.architecture import has_arithmetic
 from quant_explorer.core.host.packages import installed_version

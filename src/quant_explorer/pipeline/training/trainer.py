@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Teacher
-from quant_explorer.core.dataset import Dataset, Images, InputSpec
+from quant_explorer.core.data.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.settings.groups import Augment

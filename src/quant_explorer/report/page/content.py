@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from quant_explorer.core.recipe import BASELINE_CONFIG
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -163,7 +165,7 @@ class Sheet:
 
     def fp32_of(self, row: Row) -> Row | None:
         """The FP32 baseline of a row's own runtime."""
-        return next((some for some in self.rows if some.name == f"fp32_baseline@{row.runtime}"), None)
+        return next((some for some in self.rows if some.name == f"{BASELINE_CONFIG}@{row.runtime}"), None)
 
     @property
     def costs(self) -> tuple[str, ...]:

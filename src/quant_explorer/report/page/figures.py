@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quant_explorer.analysis.budgets import latency_at, memory_at
+from quant_explorer.analysis.decide.budgets import latency_at, memory_at
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.analysis.hardware.energy import energy_per_call
 from quant_explorer.analysis.results import Latency, VariantResult

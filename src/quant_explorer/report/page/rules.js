@@ -1,5 +1,5 @@
 "use strict";
-// The rules are those of analysis/budgets.py, analysis/decision.py and analysis/latency.py, on the same data;
+// The rules are those of analysis/decide/budgets.py, analysis/decide/decision.py and analysis/latency.py, on the same data;
 // tests/report/page/test_decision.py holds both together.
 
 const page = JSON.parse(document.getElementById("data").textContent);

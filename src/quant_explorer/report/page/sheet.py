@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import facts_of_environment
-from quant_explorer.core.measurement import Environment, Measurement, Status
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.core.settings.declaration import declared_of
 from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count

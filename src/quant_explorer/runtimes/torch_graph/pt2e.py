@@ -15,23 +15,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.runtimes.torch_graph.rewriting import rewrite
-from quant_explorer.tracing.reasons import CAPTURING, QUANTIZE_ADVICE, explain_refusal
+from quant_explorer.tracing.capture import capture
+from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig, Quantizer
 
 # Folding a batch norm only rounds differently; a graph that was folded wrongly is far off.
 FOLDING_TOLERANCE = 1e-3
-
-# PyTorch chooses the kernel of a convolution by whether there are 16 images or more (ConvParams::use_mkldnn),
-# and what the compiler concludes from fewer would be the largest batch that the compiled model takes.
-_EXAMPLE_BATCH = 16
 
 _exports: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], ExportedProgram]] = WeakKeyDictionary()
 
@@ -45,9 +42,8 @@ def export(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
     programs = _exports.setdefault(model, {})
     key = tuple(shape)
     if key not in programs:
-        example = torch.zeros(_EXAMPLE_BATCH, *key)
-        with torch.no_grad(), explain_refusal(*CAPTURING):
-            programs[key] = torch.export.export(model, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+        with torch.no_grad():
+            programs[key] = capture(model, key)
     return programs[key]
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch._ops import OpOverload
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.module_tracker import ModuleTracker
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.quantspec import MASKED, QuantSpec
+from quant_explorer.tracing.attention import attention_as_products
 
 # Where the two factors of a product stand among an operator's arguments; the rest is a bias.
 PRODUCTS = {"convolution": (0, 1), "addmm": (1, 2), "mm": (0, 1), "bmm": (0, 1), "baddbmm": (1, 2)}
@@ -95,7 +94,7 @@ class Following(TorchDispatchMode):
         # A copy, because forward() may write to what it is given.
         images = torch.from_numpy(batch).clone()
         self._values[_storage(images)] = IMAGES
-        with torch.inference_mode(mode=False), torch.no_grad(), _without_fused_attention():
+        with torch.inference_mode(mode=False), torch.no_grad(), attention_as_products():
             with self._tracker, self:
                 output = (call or self._model)(images)
             assert isinstance(output, torch.Tensor)
@@ -198,18 +197,6 @@ def _channel_axis(name: str, args: Sequence[object], position: int) -> int | Non
     factor = args[position]
     assert isinstance(factor, torch.Tensor)
     return factor.dim() - (2 if position == PRODUCTS[name][0] else 1)
-
-
-@contextmanager
-def _without_fused_attention() -> Iterator[None]:
-    """Let attention be called as the products and the softmax that it is made of."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _tensors(nested: object) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from quant_explorer.analysis.budgets import Excess, judge, latency_at, memory_at
+from quant_explorer.analysis.decide.budgets import Excess, judge, latency_at, memory_at
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.analysis.hardware.energy import energy_per_call
 from quant_explorer.analysis.results import VariantResult

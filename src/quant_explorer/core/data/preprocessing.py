@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
-from quant_explorer.core.dataset import InputSpec, Interpolation
+from quant_explorer.core.data.dataset import InputSpec, Interpolation
 from quant_explorer.core.errors import SettingsError
 
 Source = Literal["option", "model", "data"]

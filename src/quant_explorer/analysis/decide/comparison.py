@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_explorer.analysis.decision import Candidates
+from quant_explorer.analysis.decide.decision import Candidates
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.analysis.results import Reasons, VariantResult
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.errors import StudyError
-from quant_explorer.core.measurement import Environment, Status
+from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.measurement import Status
 from quant_explorer.core.settings.groups import DecisionRules
 from quant_explorer.stats.intervals import FEWEST_FOR_QUOTIENT, Interval, quotient_interval
 from quant_explorer.stats.paired import compare_paired

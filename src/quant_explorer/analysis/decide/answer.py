@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quant_explorer.analysis.decision import Candidates, Decision, decide
+from quant_explorer.analysis.decide.decision import Candidates, Decision, decide
 from quant_explorer.analysis.results import Answer, RunInfo, VariantResult
-from quant_explorer.core.recipe import BASELINE_CONFIG
+from quant_explorer.core.recipe import BASELINE_CONFIG, CONTROL_CONFIG
 from quant_explorer.core.settings.plan import Budgets
 
 # Neither is compressed; the second is the control of what was fine-tuned.
-UNCOMPRESSED = (BASELINE_CONFIG, "fp32_finetune")
+UNCOMPRESSED = (BASELINE_CONFIG, CONTROL_CONFIG)
 
 
 def find_answer(candidates: Candidates, run: RunInfo) -> Answer:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.analysis.gate import gate_size
+from quant_explorer.analysis.decide.gate import gate_size
 from quant_explorer.core.measurement import Status
 from quant_explorer.testing.replay import Played
 from tests.analysis.replayed import ranked

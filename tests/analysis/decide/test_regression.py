@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.analysis.regression import Check, Limits, gate
+from quant_explorer.analysis.decide.regression import Check, Limits, gate
 from quant_explorer.analysis.results import Results
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Status

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.analysis.comparison import Comparison, Recorded, RunComparison, compare_runs
+from quant_explorer.analysis.decide.comparison import Comparison, Recorded, RunComparison, compare_runs
 from quant_explorer.analysis.rank import gather_candidates, order_environments
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.settings.groups import DecisionRules

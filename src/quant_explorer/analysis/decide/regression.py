@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from quant_explorer.analysis.gate import STATIC, gate_size
+from quant_explorer.analysis.decide.gate import STATIC, gate_size
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.errors import StudyError

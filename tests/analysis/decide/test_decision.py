@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.analysis.budgets import memory_at
-from quant_explorer.analysis.decision import Candidates, Decision, decide
+from quant_explorer.analysis.decide.budgets import memory_at
+from quant_explorer.analysis.decide.decision import Candidates, Decision, decide
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.settings.plan import Budgets, Cost
 from quant_explorer.testing.replay import Played, Scene

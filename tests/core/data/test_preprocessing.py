@@ -1,8 +1,8 @@
 import pytest
 
-from quant_explorer.core.dataset import InputSpec
+from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import SettingsError
-from quant_explorer.core.preprocessing import Preprocessing, describe, parse_image_size, resolve
+from quant_explorer.core.data.preprocessing import Preprocessing, describe, parse_image_size, resolve
 from quant_explorer.core.recipe import digest_of
 
 DATA = Preprocessing((40, 30), None, None, "bilinear", True, 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 1.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_explorer.core.dataset import Dataset, Images
+from quant_explorer.core.data.dataset import Dataset, Images
 
 PIXELS = np.arange(6 * 2 * 3 * 1, dtype=np.uint8).reshape(6, 2, 3, 1)
 
