@@ -75,15 +75,17 @@ def log_nearest(timings: Timings, key: str, reference: str) -> NDArray[np.float6
 def log_within_pass(timings: Timings, key: str, reference: str) -> NDArray[np.float64]:
     """Median over passes of the log ratio of two blocks of the same pass."""
     ratios = []
-    for one in timings.rounds:
-        passes = [{block.key: np.log(np.median(block.calls_ns)) for block in blocks} for blocks in one.passes]
+    for round_ in timings.rounds:
+        passes = [
+            {block.key: np.log(np.median(block.calls_ns)) for block in blocks} for blocks in round_.passes
+        ]
         ratios.append(float(np.median([logs[key] - logs[reference] for logs in passes])))
     return np.array(ratios)
 
 
 def log_all_of_a_round(timings: Timings, key: str, reference: str) -> NDArray[np.float64]:
     """Log ratio of the medians of all calls of a round."""
-    medians = [[np.median(one.calls_ns(name)) for name in (key, reference)] for one in timings.rounds]
+    medians = [[np.median(round_.calls_ns(name)) for name in (key, reference)] for round_ in timings.rounds]
     return np.array([float(np.log(own / other)) for own, other in medians])
 
 
@@ -152,7 +154,7 @@ def main() -> None:
                 problems = time_variants(pairs[0], pairs[1:], replace(experiment, subject=seeded), study)
             assert not problems, problems
             rounds = study.rounds("here", 1)
-            seconds.append(sum((one.opening_s or 0) + (one.timing_s or 0) for one in rounds))
+            seconds.append(sum((round_.opening_s or 0) + (round_.timing_s or 0) for round_ in rounds))
             noisy += judge(rounds, pairs, found)
             print(f"comparison {number + 1} of {arguments.comparisons}: {seconds[-1]:.0f} s", flush=True)
     environment = describe_environment(threads=1, packages=())
@@ -205,7 +207,11 @@ def load(where: str) -> Iterator[None]:
     if where == "none":
         yield
         return
-    chosen = core if where == "same core" else next(one for one in core_numbers() if one != core)
+    chosen = (
+        core
+        if where == "same core"
+        else next(core_number for core_number in core_numbers() if core_number != core)
+    )
     with subprocess.Popen([sys.executable, "-c", _LOAD, str(chosen)]) as process:
         try:
             yield
@@ -215,7 +221,7 @@ def load(where: str) -> Iterator[None]:
 
 def judge(rounds: Sequence[Round], pairs: Sequence[Contender], found: dict[str, Found]) -> bool:
     """Add what each scheme finds of the pairs, and return whether the report would say "too noisy"."""
-    digests = [one.digest for one in pairs]
+    digests = [pair.digest for pair in pairs]
     timings = collect_timings(rounds, digests[0], digests)
     for digest in digests[::2]:
         for name, scheme in SCHEMES.items():

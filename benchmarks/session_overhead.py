@@ -129,12 +129,12 @@ def documented_call(name: str, folder: Path) -> Callable[[Batch], object]:
     block = text.split(f"\n## {name}\n")[1].split("```python\n")[1].split("```")[0]
     statements = ast.parse(block).body
     uses = [
-        any(isinstance(node, ast.Name) and node.id == "images" for node in ast.walk(one))
-        for one in statements
+        any(isinstance(node, ast.Name) and node.id == "images" for node in ast.walk(statement))
+        for statement in statements
     ]
     first = uses.index(True)
-    opening = "\n".join(ast.unparse(one) for one in statements[:first])
-    calling = "\n".join(ast.unparse(one) for one in statements[first:])
+    opening = "\n".join(ast.unparse(statement) for statement in statements[:first])
+    calling = "\n".join(ast.unparse(statement) for statement in statements[first:])
     source = f"def call(images):\n{textwrap.indent(calling, '    ')}\n    return logits"
     namespace: dict[str, Callable[[Batch], object]] = {}
     sys.path.insert(0, str(folder))

@@ -22,7 +22,7 @@ def rounds(durations: Sequence[Mapping[str, tuple[int, ...]]], group: str = "all
 def test_point_is_the_median_of_the_rounds_medians() -> None:
     # Pooled, the calls of the first round would outnumber the others: their median is 1 ms.
     calls = [(1_000_000,) * 9, (3_000_000,), (3_000_000,)]
-    timings = collect_timings(rounds([{"base": one} for one in calls]), "base", ["base"])
+    timings = collect_timings(rounds([{"base": call} for call in calls]), "base", ["base"])
     latency = latency_of(timings, "base", None, settled=False)
     assert latency.p50_s == pytest.approx(3e-3)
     assert latency.mean_s == pytest.approx(7e-3 / 3)

@@ -155,7 +155,7 @@ def test_environments_are_never_ranked_together(tmp_path: Path) -> None:
 
 
 def environments(results: Results) -> list[str]:
-    return [one.environment.digest for one in (results, *results.others)]
+    return [other.environment.digest for other in (results, *results.others)]
 
 
 def test_the_environment_begun_last_is_first(tmp_path: Path) -> None:

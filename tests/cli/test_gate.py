@@ -43,7 +43,7 @@ def test_the_limits_are_options(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke(*call)[0] == 1
     code, printed = invoke(*call, "--max-size-growth", "0.1")
     assert code == 0
-    assert {one["verdict"] for one in json.loads(printed)} == {"passed"}
+    assert {load["verdict"] for load in json.loads(printed)} == {"passed"}
 
 
 def test_an_unusable_baseline_is_wrong_input(invoke: Invoke, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_an_unusable_baseline_is_wrong_input(invoke: Invoke, tmp_path: Path) -> 
 
 def test_nothing_in_common_is_no_pass(invoke: Invoke, tmp_path: Path) -> None:
     results = load_results(COMMITTED)
-    renamed = tuple(replace(one, model="other") for one in results.variants)
+    renamed = tuple(replace(variant, model="other") for variant in results.variants)
     (tmp_path / "now.json").write_bytes(encode_results(replace(results, variants=renamed)))
     code, printed = invoke("gate", tmp_path / "now.json", "--baseline", COMMITTED)
     assert code == 2

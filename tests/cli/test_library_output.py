@@ -39,7 +39,7 @@ def test_only_figures_and_messages_reach_the_terminal(place: Place) -> None:
 
     done = place.call("evaluate", "--config", "fp32_baseline", *make, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
-    assert [one["status"] for one in json.loads(done.stdout)["variants"]] == ["ok"]
+    assert [load["status"] for load in json.loads(done.stdout)["variants"]] == ["ok"]
     assert "score fp32_baseline@eager: done" in done.stderr
     assert "NOISE" not in done.stdout + done.stderr
     assert all(f"NOISE {one}\n" in log.read_text() for one in NOISE)

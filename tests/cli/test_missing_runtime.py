@@ -35,11 +35,11 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_list_and_doctor_say_what_to_install(invoke: Invoke) -> None:
     code, printed = invoke("list", "--json")
     assert code == 0
-    (row,) = (one for one in json.loads(printed) if (one["kind"], one["name"]) == ("runtime", "openvino"))
+    (row,) = (load for load in json.loads(printed) if (load["kind"], load["name"]) == ("runtime", "openvino"))
     assert REASON in row["what"]
     code, printed = invoke("doctor", "--quick", "--json")
     assert code == 0
-    (fact,) = (one for one in json.loads(printed) if one["what"] == "runtime openvino")
+    (fact,) = (load for load in json.loads(printed) if load["what"] == "runtime openvino")
     assert REASON in fact["finding"] + fact["why"]
 
 
@@ -55,7 +55,9 @@ def test_the_report_has_it_with_the_reason_and_the_others_are_measured(invoke: I
     assert code == 0
     assert REASON in printed
     report = place.folder / "run" / "report"
-    found = {one["name"]: one for one in json.loads((report / "full_results.json").read_bytes())["variants"]}
+    found = {
+        load["name"]: load for load in json.loads((report / "full_results.json").read_bytes())["variants"]
+    }
     assert {name: one["status"] for name, one in found.items()} == {
         "fp32_baseline@eager": "ok",
         "fp32_baseline@openvino": "unsupported",

@@ -182,7 +182,7 @@ def test_a_changed_artifact_is_found_and_said_how_to_mend(
     copied: Place, invoke: Invoke, results: Results
 ) -> None:
     run = copied.folder / "run"
-    (changed,) = (one for one in results.variants if one.config == "dynamic_int8")
+    (changed,) = (variant for variant in results.variants if variant.config == "dynamic_int8")
     weights = run / "artifacts" / changed.digest / "model.onnx"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     code, printed = invoke("pipeline", *ONNX, "--config", "dynamic_int8", "--run-dir", run)

@@ -53,7 +53,7 @@ def predictions(path: Path) -> dict[str, Predictions | None]:
     """What each variant predicted in the first environment of a study."""
     study = Study.load(path)
     measurements = study.measurements(next(iter(study.environments)))
-    return {one.variant.name: one.predictions for one in measurements.values()}
+    return {measurement.variant.name: measurement.predictions for measurement in measurements.values()}
 
 
 @pytest.fixture(scope="module")

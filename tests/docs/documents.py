@@ -64,7 +64,7 @@ def anchors(document: Path) -> set[str]:
 
 def command_lines(document: Path, program: str) -> Iterator[list[str]]:
     """Yield the arguments of each call of `program` in a fenced or indented block."""
-    fenced = [one.content for one in blocks(document) if one.file is None]
+    fenced = [block.content for block in blocks(document) if block.file is None]
     indented = re.findall(r"^ {4}.*$", prose(document), flags=re.MULTILINE)
     for content in (*fenced, "\n".join(indented)):
         for line in content.replace("\\\n", " ").splitlines():

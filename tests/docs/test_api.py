@@ -21,5 +21,5 @@ def test_the_examples_run_and_the_table_has_the_keys(tmp_path: Path, monkeypatch
         exec(block.content, names)
         made = names.pop("logits", None)
         logits += [made] if isinstance(made, torch.Tensor) else []
-    assert [(tuple(one.shape), one.dtype) for one in logits] == [((8, 10), torch.float32)] * 3
+    assert [(tuple(logit.shape), logit.dtype) for logit in logits] == [((8, 10), torch.float32)] * 3
     assert set(json.loads((tmp_path / "int8.json").read_text())) <= set(code_words(API))

@@ -175,7 +175,7 @@ def check_command(arguments: list[str]) -> None:
     data = context.params.get("data")
     assert data is None or data.partition(":")[0] in SOURCES, data
     models = context.params.get("models") or [context.params.get("model")]
-    assert all(one is None or one in MODELS or ".py:" in one for one in models), models
+    assert all(model is None or model in MODELS or ".py:" in model for model in models), models
 
 
 def command_of(name: str) -> click.Command:

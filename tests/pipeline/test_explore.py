@@ -66,7 +66,7 @@ def statuses(run: RunFolder) -> dict[str, Status]:
 
 
 def reasons(outcome: Outcome) -> dict[str, str]:
-    return {one.variant.config: one.reason or "" for one in outcome.failures}
+    return {failure.variant.config: failure.reason or "" for failure in outcome.failures}
 
 
 def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
@@ -88,8 +88,11 @@ def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
         "static_int8": Status.OK,
     }
     assert statuses(run) == expected
-    assert [one.measurement.variant.config for one in outcome.contenders] == ["fp32_baseline", "static_int8"]
-    assert {one.variant.config: one.status for one in outcome.failures} == {
+    assert [contender.measurement.variant.config for contender in outcome.contenders] == [
+        "fp32_baseline",
+        "static_int8",
+    ]
+    assert {failure.variant.config: failure.status for failure in outcome.failures} == {
         name: status for name, status in expected.items() if status is not Status.OK
     }
     assert all(reason and CHECKED not in reason for reason in reasons(outcome).values())
@@ -137,7 +140,7 @@ def test_what_fails_at_once_fails_when_its_files_are_checked(
         "hang": f"{CHECKED}no answer to Run within 0.2 s; worker ended",
     }
     # Nothing of them is left that could be taken for sound another time.
-    built = {one.digest for one in outcome.contenders}
+    built = {contender.digest for contender in outcome.contenders}
     assert {path.name for path in run.artifacts.iterdir()} == built
 
 
@@ -182,7 +185,9 @@ def test_what_was_recorded_is_not_done_again(run: RunFolder, monkeypatch: pytest
 
     monkeypatch.setattr(experiment_module, "Worker", refuse)
     second = explored(run, FP32, STATIC, until=Until.TIMED)
-    assert [one.measurement for one in second.contenders] == [one.measurement for one in first.contenders]
+    assert [contender.measurement for contender in second.contenders] == [
+        contender.measurement for contender in first.contenders
+    ]
     assert not second.failed
     assert run.study.read_bytes() == before
 
@@ -292,7 +297,7 @@ def test_until_built_starts_one_worker_for_each_that_is_built(
 
     monkeypatch.setattr(experiment_module, "Worker", Counted)
     outcome = explored(run, FP32, STATIC, until=Until.BUILT)
-    assert all((one.artifact.folder / "manifest.json").exists() for one in outcome.contenders)
+    assert all((contender.artifact.folder / "manifest.json").exists() for contender in outcome.contenders)
     assert len(opened) == len(set(opened)) == 2
     explored(run, FP32, STATIC, until=Until.BUILT)
     assert len(opened) == 2

@@ -34,7 +34,7 @@ def test_a_tie_is_never_called_a_gain_or_a_loss(tmp_path: Path) -> None:
     # One image better, one image worse, of 400: both intervals hold 0.
     played = (BASELINE, Played("up", wrong=39, slowness=0.5), Played("down", wrong=41, slowness=0.4))
     results = ranked(tmp_path, played)
-    assert {one.accuracy.verdict for one in results.variants if one.accuracy} == {"tie"}
+    assert {variant.accuracy.verdict for variant in results.variants if variant.accuracy} == {"tie"}
     text = render_pareto(results)
     assert len(re.findall(r"\] tie \|", text)) == 3
     assert not re.search(r"\b(gain|loss|gains|loses|better|worse|lost)\b", text.replace(LEGEND, ""))
@@ -93,7 +93,7 @@ def test_a_note_is_said_once_of_all_it_is_about(tmp_path: Path) -> None:
 
 def test_what_was_done_to_the_images_stands_above_the_table_of_the_model(tmp_path: Path) -> None:
     results = ranked(tmp_path, ORDINARY)
-    prepared = tuple(replace(one, preprocessing="3 channels (model)") for one in results.variants)
+    prepared = tuple(replace(variant, preprocessing="3 channels (model)") for variant in results.variants)
     text = render_pareto(replace(results, variants=prepared))
     assert text.count("Pre-processing: 3 channels (model).") == 1
     assert text.index("Pre-processing") < text.index("| config |")

@@ -40,7 +40,7 @@ def test_other_environments_are_in_the_document(tmp_path: Path) -> None:
     study = play(path, ORDINARY, Scene(environment="two"))
     write_report(summarize(study, RUN, draws=50), tmp_path / "report", multi=False)
     written = load_results(tmp_path / "report" / "full_results.json")
-    assert [one.environment.digest for one in written.others] == ["one"]
+    assert [other.environment.digest for other in written.others] == ["one"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -255,4 +255,4 @@ def test_the_mean_of_changes_covers_where_some_changes_are_expected(
 def test_the_interval_of_a_mean_covers_with_few_values(count: int) -> None:
     rng = np.random.default_rng(12)
     samples = rng.normal(0.81, 0.004, (COMPARISONS, count))
-    assert 0.93 <= coverage([mean_interval(one)[1].contains(0.81) for one in samples]) <= 0.97
+    assert 0.93 <= coverage([mean_interval(sample)[1].contains(0.81) for sample in samples]) <= 0.97

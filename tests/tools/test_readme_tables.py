@@ -28,10 +28,10 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
     assert written.startswith(f"above\n{begin}\n")
     assert written.endswith(f"\n{end}\nbelow\n")
     assert "old figures" not in written
-    shown = {one.name for one in results.variants if f"| {one.name} |" in written}
-    choices = {one.name for one in results.variants if one.name == one.frontier.group}
+    shown = {variant.name for variant in results.variants if f"| {variant.name} |" in written}
+    choices = {variant.name for variant in results.variants if variant.name == variant.frontier.group}
     assert shown == {results.variants[0].name, *choices, *results.answers[0].names[:1]}
-    rest = len([one for one in results.variants if one.status == "ok"]) - len(shown)
+    rest = len([variant for variant in results.variants if variant.status == "ok"]) - len(shown)
     assert f"More measured: {rest}, " in written
     assert "Ship " in written
 

@@ -65,7 +65,9 @@ def test_layers_add_up_to_what_torch_counts_of_the_model() -> None:
     model = load_model("mobilenet_v3_large", weights=None, classes=10, image_shape=(3, 32, 32), seed=0).module
     layers = count_layers(model, (3, 32, 32))
     assert sum(layer.macs for layer in layers) == counted_by_torch(model, (3, 32, 32))
-    assert sum(layer.parameters for layer in layers) == sum(one.numel() for one in model.parameters())
+    assert sum(layer.parameters for layer in layers) == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
 
 
 class Twice(nn.Module):

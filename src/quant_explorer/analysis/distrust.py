@@ -228,7 +228,7 @@ def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
 
 def _emulation(variants: Sequence[VariantResult], environment: Environment) -> Iterator[str]:
     for precision in filter(environment.emulates, HALF_PRECISIONS):
-        names = [label(one) for one in variants if (one.executed.macs or {}).get(precision)]
+        names = [label(variant) for variant in variants if (variant.executed.macs or {}).get(precision)]
         if names:
             yield (
                 f"{_listed(names)}: {environment.cpu} has no {precision} arithmetic: it converts to fp32 and "

@@ -35,7 +35,9 @@ class Evidence:
     @property
     def trained(self) -> bool:
         """Whether the model was trained on the data, so that it has an accuracy."""
-        known = [one.predictions.trained for one in self.measurements if one.predictions]
+        known = [
+            measurement.predictions.trained for measurement in self.measurements if measurement.predictions
+        ]
         return all(known)
 
     @property
@@ -45,14 +47,17 @@ class Evidence:
 
     def fp32_digest(self, runtime: str) -> str | None:
         """The digest of the FP32 baseline of one runtime, None when it was not measured."""
-        for one in self.measurements:
-            if one.variant.config == BASELINE_CONFIG and one.variant.runtime == runtime:
-                return one.variant.digest if one.status is Status.OK else None
+        for measurement in self.measurements:
+            if measurement.variant.config == BASELINE_CONFIG and measurement.variant.runtime == runtime:
+                return measurement.variant.digest if measurement.status is Status.OK else None
         return None
 
     def energy(self, digest: str) -> tuple[EnergyBlock, ...]:
         """The blocks of calls whose energy was counted, of one variant."""
-        return next((one.energy for one in self.measurements if one.variant.digest == digest), ())
+        return next(
+            (measurement.energy for measurement in self.measurements if measurement.variant.digest == digest),
+            (),
+        )
 
     def is_baseline(self, measurement: Measurement) -> bool:
         """Whether `measurement` is the one that all others are compared with."""
@@ -64,7 +69,9 @@ class Evidence:
 
     def split_of(self, digest: str) -> str:
         """The digest of the report split that the variant `digest` was scored on."""
-        return next(one.split for one in self.measurements if one.variant.digest == digest)
+        return next(
+            measurement.split for measurement in self.measurements if measurement.variant.digest == digest
+        )
 
 
 def gather(
@@ -83,8 +90,8 @@ def gather(
     models = dict.fromkeys(model for model, _ in latest)
     timed = [one for one in study.records if isinstance(one, Round) and one.environment == environment]
     rounds = {
-        batch: [one for one in timed if one.batch_size == batch]
-        for batch in sorted({*batch_sizes, *(one.batch_size for one in timed)})
+        batch: [variant for variant in timed if variant.batch_size == batch]
+        for batch in sorted({*batch_sizes, *(variant.batch_size for variant in timed)})
     }
     ends = study.timing_ends(environment)
     return tuple(
@@ -108,7 +115,7 @@ def _join(
 ) -> Evidence:
     model = measurements[0].variant.model
     baseline, no_baseline = _find_baseline(measurements)
-    digests = [one.variant.digest for one in measurements if one.status is Status.OK]
+    digests = [measurement.variant.digest for measurement in measurements if measurement.status is Status.OK]
     compared_with = baseline.variant.digest if baseline else ""
     return Evidence(
         model=model,
@@ -130,11 +137,11 @@ def _without_figures(failed: Measurement) -> Measurement:
 
 
 def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
-    for one in measurements:
-        if one.variant.name == BASELINE:
-            if one.status is Status.OK:
-                return one, ""
-            return None, f"the baseline {BASELINE} {one.status.explain(one.reason)}"
+    for measurement in measurements:
+        if measurement.variant.name == BASELINE:
+            if measurement.status is Status.OK:
+                return measurement, ""
+            return None, f"the baseline {BASELINE} {measurement.status.explain(measurement.reason)}"
     return None, f"the baseline {BASELINE} was not measured"
 
 
@@ -142,12 +149,12 @@ def _score(
     measurements: Sequence[Measurement], splits: dict[str, ReportSplit], baseline: Measurement | None
 ) -> dict[str, Hits]:
     hits: dict[str, Hits] = {}
-    for one in measurements:
-        if one.predictions is None or why_unscored(one, splits) is not None:
+    for measurement in measurements:
+        if measurement.predictions is None or why_unscored(measurement, splits) is not None:
             continue
         # Positions of another split are other images: nothing to compare.
-        shared = baseline.predictions if baseline and baseline.split == one.split else None
-        found = find_hits(one.predictions, splits[one.split], shared)
+        shared = baseline.predictions if baseline and baseline.split == measurement.split else None
+        found = find_hits(measurement.predictions, splits[measurement.split], shared)
         if found is not None:
-            hits[one.variant.digest] = found
+            hits[measurement.variant.digest] = found
     return hits

@@ -45,7 +45,7 @@ class Timings:
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups that were timed, in the order first seen."""
-        return tuple(dict.fromkeys(one.group for one in self.rounds))
+        return tuple(dict.fromkeys(round_.group for round_ in self.rounds))
 
     @property
     def baseline_p50_s(self) -> float:
@@ -74,7 +74,7 @@ class Timings:
 
         As observed, times one factor that brings the median of the rounds to that of `seconds`.
         """
-        timed = [np.array(calls) / 1e9 for one in self.rounds if (calls := one.calls_ns(digest))]
+        timed = [np.array(calls) / 1e9 for round_ in self.rounds if (calls := round_.calls_ns(digest))]
         if not timed:
             return ()
         level = float(np.nanmedian(self.seconds(digest)) / np.median([np.median(calls) for calls in timed]))
@@ -82,7 +82,7 @@ class Timings:
 
     def stopped_early(self, digest: str, group: str) -> bool:
         """Say whether the last round of its group left a variant out."""
-        timed = [digest in one.keys for one in self.rounds if one.group == group]
+        timed = [digest in round_.keys for round_ in self.rounds if round_.group == group]
         return any(timed) and not timed[-1]
 
     def compare(self, digest: str, reference: str) -> tuple[float, Interval] | str:
@@ -108,8 +108,8 @@ def collect_timings(
 ) -> Timings:
     """Gather the rounds of the groups in which any of `digests` was timed; `baseline` is compared with."""
     keys = (*sorted({*digests, baseline}), twin_key(baseline))
-    kept = _current([one for one in rounds if not one.keys.isdisjoint(keys)], keys, baseline)
-    shape = (len(kept), max((len(one.passes) for one in kept), default=0))
+    kept = _current([round_ for round_ in rounds if not round_.keys.isdisjoint(keys)], keys, baseline)
+    shape = (len(kept), max((len(kept_round.passes) for kept_round in kept), default=0))
     contrasts = {key: np.full(shape, np.nan) for key in keys}
     for number, one in enumerate(kept):
         for place, blocks in enumerate(one.passes):
@@ -117,7 +117,7 @@ def collect_timings(
             found = log_contrasts([block.key for block in blocks], medians, baseline)
             for key in contrasts.keys() & found.keys():
                 contrasts[key][number, place] = found[key]
-    baseline_s = np.array([_median_s(one.calls_ns(baseline)) for one in kept])
+    baseline_s = np.array([_median_s(kept_round.calls_ns(baseline)) for kept_round in kept])
     return Timings(baseline, kept, contrasts, baseline_s, confidence)
 
 
@@ -168,7 +168,7 @@ def check_twins(
     ratios = np.exp(-timings.log_ratios(twin_key(timings.baseline), timings.baseline))
     checks = []
     for group in timings.groups:
-        inside = np.array([one.group == group for one in timings.rounds])
+        inside = np.array([round_.group == group for round_ in timings.rounds])
         both = inside & np.isfinite(ratios)
         stops = [end.stopped_by for end in ends if (end.group, end.batch_size) == (group, batch_size)]
         reasons = {} if stops else {"stopped_by": "the rounds did not reach their end"}
@@ -179,10 +179,10 @@ def check_twins(
         else:
             reasons |= dict.fromkeys(("ratio", "ratio_ci", "separable"), _too_few(int(both.sum())))
         disturbed = sum(
-            one.group == group
-            and one.conditions is not None
-            and one.conditions.taken_share > DISTURBING_SHARE
-            for one in timings.rounds
+            round_.group == group
+            and round_.conditions is not None
+            and round_.conditions.taken_share > DISTURBING_SHARE
+            for round_ in timings.rounds
         )
         checks.append(
             TwinCheck(
@@ -209,11 +209,11 @@ def _current(rounds: Sequence[Round], keys: Sequence[str], baseline: str) -> tup
     """
     of_baseline = {baseline, twin_key(baseline)}
     timed: dict[str, set[str]] = {}
-    for one in rounds:
-        timed.setdefault(one.group, set()).update(one.keys)
+    for round_ in rounds:
+        timed.setdefault(round_.group, set()).update(round_.keys)
     others = {*keys} - of_baseline
     gone = {group for group, members in timed.items() if members - of_baseline and members.isdisjoint(others)}
-    return tuple(one for one in rounds if one.group not in gone) or tuple(rounds)
+    return tuple(round_ for round_ in rounds if round_.group not in gone) or tuple(rounds)
 
 
 def _median_s(calls_ns: Sequence[int]) -> float:

@@ -44,12 +44,12 @@ def draw_points(ranked: Sequence[RankedVariant], draws: int, seed: int = SEED) -
 
     Sizes are known exactly; rounds and images are resampled jointly for all.
     """
-    sizes = np.array([one.size_bytes for one in ranked], dtype=np.float64)
+    sizes = np.array([variant.size_bytes for variant in ranked], dtype=np.float64)
     return np.stack(
         [
             np.broadcast_to(sizes, (draws, len(sizes))),
-            draw_latency(np.column_stack([one.round_medians_s for one in ranked]), draws, seed),
-            draw_accuracy(np.stack([one.right for one in ranked]), draws, seed + 1),
+            draw_latency(np.column_stack([variant.round_medians_s for variant in ranked]), draws, seed),
+            draw_accuracy(np.stack([variant.right for variant in ranked]), draws, seed + 1),
         ],
         axis=2,
     )
@@ -61,7 +61,7 @@ def find_places(
     """Rank the variants of one model, with the share of `draws` in which each is on the frontier."""
     if not ranked:
         return ()
-    points = np.array([[one.size_bytes, one.latency_s, one.right.mean()] for one in ranked])
+    points = np.array([[variant.size_bytes, variant.latency_s, variant.right.mean()] for variant in ranked])
     probability = frontier_probability(draw_points(ranked, draws), objectives)
     best, dominators = on_frontier(points, objectives), dominated_by(points, objectives)
     return tuple(

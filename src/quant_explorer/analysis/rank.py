@@ -48,7 +48,7 @@ def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
     unknown = sorted(measured - set(study.environments))
     if unknown:
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
-    latest_first = [one for one in reversed(study.visits) if one.digest in measured]
+    latest_first = [visit for visit in reversed(study.visits) if visit.digest in measured]
     return tuple(sorted(latest_first, key=lambda one: one.threads != run.protocol.threads))
 
 
@@ -67,7 +67,9 @@ def gather_candidates(
 
 
 def _describe(evidence: Evidence, run: RunInfo) -> tuple[VariantResult, ...]:
-    return tuple(describe_variant(evidence, one, run.rules.margin_pp) for one in evidence.measurements)
+    return tuple(
+        describe_variant(evidence, measurement, run.rules.margin_pp) for measurement in evidence.measurements
+    )
 
 
 def _summarize_environment(
@@ -89,7 +91,10 @@ def _summarize_environment(
         placed = tuple(replace(one, frontier=places[one.digest]) for one in described)
         groups = find_groups(placed, evidence, run.ranked_batch, run.rules)
         variants += [
-            replace(one, frontier=replace(one.frontier, group=groups.get(one.digest, ""))) for one in placed
+            replace(
+                placed_row, frontier=replace(placed_row.frontier, group=groups.get(placed_row.digest, ""))
+            )
+            for placed_row in placed
         ]
         answers.append(find_answer(Candidates(placed, evidence), run))
     aa = tuple(
@@ -120,7 +125,9 @@ def _summarize_environment(
 
 
 def _data_notes(study: Study, gathered: Sequence[Evidence]) -> tuple[str, ...]:
-    digests = dict.fromkeys(one.split for evidence in gathered for one in evidence.measurements)
+    digests = dict.fromkeys(
+        measurement.split for evidence in gathered for measurement in evidence.measurements
+    )
     splits = [study.splits[digest] for digest in digests if digest in study.splits]
     return tuple(dict.fromkeys(note for split in splits for note in split.notes))
 

@@ -58,7 +58,7 @@ def describe_variant(
         reasons=reasons,
         precision=measurement.precision,
         preprocessing=measurement.preprocessing,
-        metrics={one.metric: _figure(one) for one in measurement.observations},
+        metrics={observation.metric: _figure(observation) for observation in measurement.observations},
     )
 
 

@@ -28,7 +28,7 @@ def command(results: Path, models: tuple[str, ...], as_json: bool) -> int:
 
     violations = gate_size(load_results(results), models=models or None)
     if as_json or violations:
-        print_figures([asdict(one) for one in violations], as_json=as_json, title="Violations")
+        print_figures([asdict(violation) for violation in violations], as_json=as_json, title="Violations")
     elif not violations:
         output.print("every static INT8 cell is small enough and really ran in INT8")
     return EXIT_FAILED if violations else 0

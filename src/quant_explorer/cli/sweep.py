@@ -167,7 +167,7 @@ class _Sweep:
         from quant_explorer.report.sweep.text import describe_choices, describe_sweep
 
         findings = list(self.findings.values())
-        digests = [one.results.run.data_digest for one in findings]
+        digests = [findings_of_seed.results.run.data_digest for findings_of_seed in findings]
         reproducibility = (
             describe_reproducibility(sys.argv, findings[0].results.environment, digests, self.plan)
             if measured
@@ -183,8 +183,8 @@ class _Sweep:
         if as_json:
             output.file.write((self.config.run_dir / "summary.json").read_text())
             return
-        for one in findings:
-            show(one.results, everything=everything)
+        for findings_of_seed in findings:
+            show(findings_of_seed.results, everything=everything)
         for sentence in describe_sweep(tables):
             say(f"- {sentence}")
         conclude(results, page, choices)

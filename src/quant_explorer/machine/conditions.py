@@ -38,8 +38,8 @@ def read_counters(cores: Iterable[int], pids: Iterable[int], root: Path = ROOT) 
     return Counters(
         clock_ns=time.monotonic_ns(),
         waited_ns=_waited_ns(pids, root),
-        core_ticks=sum(sum(one[:_COUNTED]) for one in ticks) if ticks else None,
-        stolen_ticks=sum(one[_STEAL] for one in ticks) if ticks else None,
+        core_ticks=sum(sum(tick[:_COUNTED]) for tick in ticks) if ticks else None,
+        stolen_ticks=sum(tick[_STEAL] for tick in ticks) if ticks else None,
     )
 
 

@@ -95,7 +95,7 @@ class UserModel:
         if not self.path.is_file():
             raise ModelError(f"--model {self.name}: no file {self.path}")
         folder = self.path.resolve().parent
-        root = next(one for one in (folder, *folder.parents) if not (one / "__init__.py").exists())
+        root = next(parent for parent in (folder, *folder.parents) if not (parent / "__init__.py").exists())
         with _importable(folder, root):
             yield self._from_file(self.path.resolve(), folder, root)
 

@@ -130,7 +130,7 @@ class Exploration:
 
     def _begin(self) -> None:
         """Record where this happens: a report shows first what was begun last."""
-        alike = [one for one in self.study.visits if one.threads == self.environment.threads]
+        alike = [visit for visit in self.study.visits if visit.threads == self.environment.threads]
         if not alike or alike[-1] != self.environment:
             self.study.append(self.environment)
         if self.subject.split not in self.study.records:
@@ -186,11 +186,11 @@ class Exploration:
         """Whether something else of the same name was recorded here after it."""
         variant = measurement.variant
         latest = [
-            one.variant
-            for one in self.study.records
-            if isinstance(one, Measurement)
-            and one.environment == self.environment.digest
-            and (one.variant.model, one.variant.name) == (variant.model, variant.name)
+            record.variant
+            for record in self.study.records
+            if isinstance(record, Measurement)
+            and record.environment == self.environment.digest
+            and (record.variant.model, record.variant.name) == (variant.model, variant.name)
         ]
         return bool(latest) and latest[-1] != variant
 

@@ -130,7 +130,7 @@ def find_missing(found: Measurement, experiment: Experiment) -> str | None:
     sizes = [size for size in _memory_sizes(experiment.protocol) if size not in known]
     if sizes and found.memory_reason is None:
         return f"peak memory at batch {', '.join(map(str, sizes))}"
-    metrics = METRICS.keys() - {one.metric for one in found.observations}
+    metrics = METRICS.keys() - {observation.metric for observation in found.observations}
     if metrics:
         return ", ".join(sorted(metrics))
     predictions = found.predictions

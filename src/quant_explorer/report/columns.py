@@ -90,7 +90,7 @@ def detail_table(results: Results, model: str) -> Table:
     columns.append(
         Column("int8_mac_fraction", lambda one: _optional(one.executed.int8_mac_fraction, "{:.3f}".format))
     )
-    units = {name: figure.unit for one in measured for name, figure in one.metrics.items()}
+    units = {name: figure.unit for variant in measured for name, figure in variant.metrics.items()}
     columns += [Column(f"{name}_{unit}", partial(_metric, name=name)) for name, unit in units.items()]
     return _fill(f"More figures of {model}", columns, measured)
 

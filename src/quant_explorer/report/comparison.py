@@ -15,17 +15,17 @@ _HEADINGS = ("variant", "model", "size_ratio", "speed_ratio", "speed", "acc_diff
 def comparison_table(found: RunComparison) -> Table:
     """Return a row for every variant that both runs measured."""
     numeric = (False, False, True, True, False, True, True)
-    return Table("B compared with A", _HEADINGS, numeric, tuple(_row(one) for one in found.variants))
+    return Table("B compared with A", _HEADINGS, numeric, tuple(_row(variant) for variant in found.variants))
 
 
 def describe_comparison(found: RunComparison) -> Iterator[str]:
     """Yield how the environments differ, the verdicts, why figures do not compare, and what is alone."""
     if found.environments:
         yield f"Other environments, A there and B here: {found.environments}."
-    speeds = _counted(one.speed for one in found.variants)
-    yield f"Speed of B: {speeds}. Accuracy of B: {_counted(one.quality for one in found.variants)}."
-    for reason in dict.fromkeys(reason for one in found.variants for reason in one.reasons.values()):
-        names = [one.name for one in found.variants if reason in one.reasons.values()]
+    speeds = _counted(variant.speed for variant in found.variants)
+    yield f"Speed of B: {speeds}. Accuracy of B: {_counted(variant.quality for variant in found.variants)}."
+    for reason in dict.fromkeys(reason for variant in found.variants for reason in variant.reasons.values()):
+        names = [variant.name for variant in found.variants if reason in variant.reasons.values()]
         yield f"Not comparable for {listed(names)}: {reason}."
     for run, alone in (("A", found.only_in_a), ("B", found.only_in_b)):
         if alone:

@@ -151,7 +151,7 @@ def describe_picks(results: Results, model: str) -> tuple[str, ...]:
     """Return the picks of a model as sentences, with the names that its table uses."""
     variants = [one for one in results.of_model(model) if one.status is Status.OK]
     names = display_names(variants)
-    trained = not any(one.agreement for one in variants)
+    trained = not any(variant.agreement for variant in variants)
     return tuple(describe_pick(pick, names, trained=trained) for pick in results.picks if pick.model == model)
 
 
@@ -179,10 +179,10 @@ def _failures(results: Results, level: str) -> Iterator[str]:
 
 def _notes(results: Results, level: str) -> Iterator[str]:
     names: dict[str, list[str]] = {}
-    for one in results.variants:
-        for note in one.notes:
+    for variant in results.variants:
+        for note in variant.notes:
             names.setdefault(note, []).append(
-                one.name if len(results.models) == 1 else f"{one.name} ({one.model})"
+                variant.name if len(results.models) == 1 else f"{variant.name} ({variant.model})"
             )
     if names:
         yield f"{level} Notes"

@@ -169,7 +169,7 @@ def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np
     for group in dict.fromkeys(one.group for one in played):
         timed = [one for one in played if one.latency and one.status is Status.OK and one.group == group]
         slowness = {baseline.variant.digest: 1.0, twin_key(baseline.variant.digest): scene.twin}
-        slowness |= {one.variant.digest: one.slowness for one in timed if one is not baseline}
+        slowness |= {variant.variant.digest: variant.slowness for variant in timed if variant is not baseline}
         # Each group runs at a speed of its own, so that only ratios to the baseline compare across groups.
         pace = 1.0 if group == baseline.group else 1.5
         for batch in scene.batch_sizes:

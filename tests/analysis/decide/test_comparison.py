@@ -25,7 +25,7 @@ def compared(
 ) -> tuple[RunComparison, Comparison]:
     runs = (recorded(folder / "a", first), recorded(folder / "b", second, scene=scene))
     found = compare_runs(*runs, 1, DecisionRules())
-    return found, next(one for one in found.variants if one.name == "int8@eager")
+    return found, next(variant for variant in found.variants if variant.name == "int8@eager")
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ def test_small_and_really_int8_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size_bytes", "passes"), [(500_000, True), (500_001, False)])
 def test_over_half_of_fp32_fails(tmp_path: Path, size_bytes: int, passes: bool) -> None:
     violations = gate_size(ranked(tmp_path, cells("a", size_bytes=size_bytes)))
-    assert [one.kind for one in violations] == ([] if passes else ["size"])
+    assert [violation.kind for violation in violations] == ([] if passes else ["size"])
 
 
 @pytest.mark.parametrize(("int8_macs", "passes"), [(900, True), (899, False)])
 def test_too_little_int8_fails(tmp_path: Path, int8_macs: int, passes: bool) -> None:
     violations = gate_size(ranked(tmp_path, cells("a", int8_macs=int8_macs)))
-    assert [one.kind for one in violations] == ([] if passes else ["int8_mac_fraction"])
+    assert [violation.kind for violation in violations] == ([] if passes else ["int8_mac_fraction"])
 
 
 def test_a_cell_that_another_model_has_is_expected(tmp_path: Path) -> None:
@@ -70,7 +70,9 @@ def test_a_cell_that_the_runtime_has_for_no_model_is_not_expected(tmp_path: Path
 @pytest.mark.parametrize("status", [Status.BUILD_FAILED, Status.DIED])
 def test_a_cell_that_failed_for_another_model_is_expected(tmp_path: Path, status: Status) -> None:
     violations = gate_size(ranked(tmp_path, (*offered("a", Status.UNSUPPORTED), *offered("b", status))))
-    assert [(one.model, one.cell, one.message.partition(":")[0]) for one in violations] == [
+    assert [
+        (violation.model, violation.cell, violation.message.partition(":")[0]) for violation in violations
+    ] == [
         ("a", "static_int8_per_tensor@eager", "it is not possible"),
         ("b", "static_int8_per_tensor@eager", f"it {status.predicate}"),
     ]

@@ -15,7 +15,7 @@ NOISY = Scene(noise=0.02)
 
 
 def groups(results: Results) -> dict[str, str]:
-    grouped = [one for one in results.variants if one.frontier.group]
+    grouped = [variant for variant in results.variants if variant.frontier.group]
     return {one.config: one.frontier.group.removesuffix("@eager") for one in grouped}
 
 

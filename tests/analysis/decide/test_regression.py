@@ -18,11 +18,11 @@ MANY = tuple(Played(f"variant_{number}", slowness=0.5, wrong=40) for number in r
 
 def failed(results: Results, baseline: Results, limits: Limits | None = None) -> dict[tuple[str, str], str]:
     checks = gate(results, baseline, limits or Limits())
-    return {(one.variant, one.rule): one.message for one in checks if one.verdict == "failed"}
+    return {(check.variant, check.rule): check.message for check in checks if check.verdict == "failed"}
 
 
 def of_rule(checks: tuple[Check, ...], variant: str, rule: str) -> Check:
-    (found,) = [one for one in checks if (one.variant, one.rule) == (variant, rule)]
+    (found,) = [check for check in checks if (check.variant, check.rule) == (variant, rule)]
     return found
 
 

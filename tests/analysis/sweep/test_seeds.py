@@ -48,7 +48,7 @@ def test_mean_deviation_and_interval_are_those_of_student(tmp_path: Path) -> Non
 def test_one_seed_has_a_mean_and_no_interval(tmp_path: Path) -> None:
     (found,) = seeds(tmp_path, 44)
     rows = summarize_seeds(found.rows, [found.ranked], found.results.objectives, 50)
-    assert {(one.top1_sd, one.top1_low, one.latency_p50_s_high) for one in rows} == {(None, None, None)}
+    assert {(row.top1_sd, row.top1_low, row.latency_p50_s_high) for row in rows} == {(None, None, None)}
     assert rows[0].top1_mean == pytest.approx(0.9)
 
 

@@ -33,7 +33,10 @@ def test_what_is_picked_is_described_as_it_would_serve(tmp_path: Path) -> None:
     assert deployment.name == "int8@eager"
     assert deployment.cold_start_s == 0.2
     assert deployment.size_bytes == 250_000
-    assert [(one.threads, one.batch_size) for one in deployment.throughput] == [(1, 1), (1, 8)]
+    assert [(throughput.threads, throughput.batch_size) for throughput in deployment.throughput] == [
+        (1, 1),
+        (1, 8),
+    ]
     single = deployment.single_image_s
     assert list(single)[:4] == ["p5", "p25", "p50", "p75"]
     assert single["p5"] <= single["p25"] <= single["p50"] <= single["p75"]

@@ -44,15 +44,17 @@ def explored(
 
 
 def digests(outcome: Outcome) -> list[str]:
-    return [one.digest for one in outcome.contenders]
+    return [contender.digest for contender in outcome.contenders]
 
 
 def shown(run: RunFolder, environment: Environment = ENVIRONMENT) -> dict[str, str]:
     """What a table has of each name: the latest."""
     records = Study.load(run.study).records
-    measurements = [one for one in records if isinstance(one, Measurement)]
+    measurements = [record for record in records if isinstance(record, Measurement)]
     return {
-        one.variant.name: one.variant.digest for one in measurements if one.environment == environment.digest
+        measurement.variant.name: measurement.variant.digest
+        for measurement in measurements
+        if measurement.environment == environment.digest
     }
 
 
@@ -162,7 +164,9 @@ def test_back_at_an_earlier_version_its_figures_are_shown_again(
         assert list(shown(run).values()) != digests(first)
     again, said = explored(run, FP32, STATIC)
     assert said == []
-    assert [one.measurement for one in again.contenders] == [one.measurement for one in first.contenders]
+    assert [contender.measurement for contender in again.contenders] == [
+        contender.measurement for contender in first.contenders
+    ]
     assert list(shown(run).values()) == digests(first)
     before = run.study.read_bytes()
     explored(run, FP32, STATIC)

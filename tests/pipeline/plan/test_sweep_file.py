@@ -108,7 +108,11 @@ ACTS: dict[str, tuple[object, Callable[[Sweep], object], object]] = {
         lambda sweep: [cell.config for cell in sweep.plan.cells],
         ["fp32_baseline", "bf16", "pruned25_bf16", "pruned50_bf16", "pruned70_bf16"],
     ),
-    "runtimes": (["openvino"], lambda sweep: {one.runtime for one in sweep.recipes}, {"eager", "openvino"}),
+    "runtimes": (
+        ["openvino"],
+        lambda sweep: {recipe.runtime for recipe in sweep.recipes},
+        {"eager", "openvino"},
+    ),
     "calibration_images": (64, lambda sweep: sweep.settings.calibration_images, 64),
     "calibration_batches": (2, lambda sweep: sweep.settings.calibration_images, 64),
     "engine": ("fbgemm", lambda sweep: sweep.recipes[0].options, (("engine", "fbgemm"),)),
@@ -125,7 +129,7 @@ ACTS: dict[str, tuple[object, Callable[[Sweep], object], object]] = {
     "benchmark_warmup": (0, lambda sweep: sweep.protocol.warmup_calls, 0),
     "memory_budgets_mb": (
         [1, 2.5],
-        lambda sweep: [(one.size_bytes, one.memory_bytes) for one in sweep.plan.budgets],
+        lambda sweep: [(budget.size_bytes, budget.memory_bytes) for budget in sweep.plan.budgets],
         [(1e6, 1e6), (2.5e6, 2.5e6)],
     ),
     "active_memory_budget_mb": (4, lambda sweep: sweep.plan.budgets[0].memory_bytes, 4e6),
@@ -147,7 +151,7 @@ REFUSES_OTHERS = {"device"}
 
 
 def parameters(sweep: Sweep, technique: str, name: str) -> set[object]:
-    steps = [step for one in sweep.recipes for step in one.steps if step.technique == technique]
+    steps = [step for recipe in sweep.recipes for step in recipe.steps if step.technique == technique]
     return {dict(step.parameters).get(name) for step in steps}
 
 

@@ -49,11 +49,11 @@ def test_each_pass_times_everything_and_the_twin_between_blocks_of_the_baseline(
     keys = {both[0].digest, both[1].digest, twin_key(both[0].digest)}
     for size in (1, 4):
         rounds = study.rounds(ENVIRONMENT.digest, size)
-        assert [one.number for one in rounds] == [0, 1, 2]
-        assert len({one.group for one in rounds}) == 1
-        for one in rounds:
-            assert len(one.passes) >= FEWEST_PASSES
-            for blocks in one.passes:
+        assert [round_.number for round_ in rounds] == [0, 1, 2]
+        assert len({round_.group for round_ in rounds}) == 1
+        for round_ in rounds:
+            assert len(round_.passes) >= FEWEST_PASSES
+            for blocks in round_.passes:
                 found = [block.key for block in blocks]
                 assert found[0] == found[-1] == both[0].digest
                 assert sorted(found) == sorted([*keys, both[0].digest])
@@ -86,7 +86,7 @@ def test_the_baseline_alone_is_timed_against_its_twin(run: RunFolder, no_process
     base = fp32(run)
     study, _ = timed(run, [base], replace(THREE_ROUNDS, batch_sizes=(1,)))
     keys = {base.digest, twin_key(base.digest)}
-    assert [set(one.keys) for one in study.rounds(ENVIRONMENT.digest, 1)] == [keys] * 3
+    assert [set(round_.keys) for round_ in study.rounds(ENVIRONMENT.digest, 1)] == [keys] * 3
 
 
 def test_a_second_time_nothing_is_timed_and_no_worker_started(
@@ -110,7 +110,7 @@ def test_a_new_variant_is_timed_against_the_baseline_alone(run: RunFolder, no_pr
     timed(run, [base, first], protocol)
     study, _ = timed(run, [base, first, second], protocol)
     rounds = study.rounds(ENVIRONMENT.digest, 1)
-    assert [one.number for one in rounds] == [0, 1, 2, 0, 1, 2]
+    assert [round_.number for round_ in rounds] == [0, 1, 2, 0, 1, 2]
     assert set(rounds[3].keys) == {base.digest, twin_key(base.digest), second.digest}
 
 
@@ -122,8 +122,8 @@ def test_when_more_rounds_are_asked_for_the_first_are_kept(run: RunFolder, no_pr
     study, _ = timed(run, both, replace(protocol, rounds=5))
     assert run.study.read_bytes().startswith(before)
     rounds = study.rounds(ENVIRONMENT.digest, 1)
-    assert [one.number for one in rounds] == [0, 1, 2, 3, 4]
-    assert len({one.group for one in rounds}) == 1
+    assert [round_.number for round_ in rounds] == [0, 1, 2, 3, 4]
+    assert len({round_.group for round_ in rounds}) == 1
     # There are more than were asked for now.
     timed(run, both, replace(protocol, rounds=4))
     assert Study.load(run.study).records == study.records
@@ -164,7 +164,7 @@ def test_a_killed_timing_goes_on_and_repeats_no_round(
     assert problems == ()
     assert run.study.read_bytes().startswith(before)
     for size in (1, 4):
-        numbers = [one.number for one in study.rounds(ENVIRONMENT.digest, size)]
+        numbers = [round_.number for round_ in study.rounds(ENVIRONMENT.digest, size)]
         # All recorded and the end not: one more shows that time is up.
         assert numbers == list(range(4 if recorded == 7 else 3))
     assert [end.batch_size for end in study.timing_ends(ENVIRONMENT.digest)] == [1, 4]

@@ -89,9 +89,11 @@ def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytes
     study, _ = timed(run, [base, *others], protocol)
     rounds = study.rounds(ENVIRONMENT.digest, 1)
     pair = {base.digest, twin_key(base.digest)}
-    assert [set(one.keys) - pair for one in rounds] == [{one.digest} for one in others for _ in range(3)]
-    assert all(pair <= set(one.keys) for one in rounds)
-    assert len({one.group for one in rounds}) == 2
+    assert [set(round_.keys) - pair for round_ in rounds] == [
+        {other.digest} for other in others for _ in range(3)
+    ]
+    assert all(pair <= set(round_.keys) for round_ in rounds)
+    assert len({round_.group for round_ in rounds}) == 2
     assert len(study.timing_ends(ENVIRONMENT.digest)) == 2
 
 
@@ -163,7 +165,7 @@ def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
     assert found.status is Status.DIED
     assert found.reason == f"while it was timed: {died}"
     assert found.files == dies.measurement.files
-    grouped = itertools.groupby(study.rounds(ENVIRONMENT.digest, 1), key=lambda one: one.group)
+    grouped = itertools.groupby(study.rounds(ENVIRONMENT.digest, 1), key=lambda round_: round_.group)
     groups = [list(group) for _, group in grouped]
     # The rounds until then are kept, and those of the others complete.
     assert [len(group) for group in groups] == ([rounds] if rounds else []) + [2]
@@ -199,7 +201,7 @@ def test_without_the_baseline_there_is_nothing_to_compare_with(
     without_processes(monkeypatch, dict.fromkeys(("fp32_baseline", "int8"), STEADY))
     study, problems = timed(run, [base, other], TWO_ROUNDS)
     assert problems == ()
-    assert [one.number for one in study.rounds(ENVIRONMENT.digest, 1)] == [0, 1]
+    assert [round_.number for round_ in study.rounds(ENVIRONMENT.digest, 1)] == [0, 1]
 
 
 def test_every_worker_is_ended(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

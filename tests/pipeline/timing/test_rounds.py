@@ -58,7 +58,7 @@ def test_the_order_is_random_and_seeded(tmp_path: Path, monkeypatch: pytest.Monk
         study, _ = timed(run, both, replace(NO_TIME, rounds=30), toy_subject(seed=seed))
         names = {both[0].digest: "base", both[1].digest: "int8", twin_key(both[0].digest): "twin"}
         rounds = study.rounds(ENVIRONMENT.digest, 1)
-        orders.append([tuple(names[block.key] for block in one.passes[0]) for one in rounds])
+        orders.append([tuple(names[block.key] for block in round_.passes[0]) for round_ in rounds])
     # The baseline is on both sides of the other two.
     assert set(orders[0]) == {("base", "int8", "twin", "base"), ("base", "twin", "int8", "base")}
     assert orders[0] == orders[1] != orders[2]
@@ -155,9 +155,9 @@ def test_a_variant_that_is_surely_beaten_on_every_axis_stops_being_timed(
     study, loser = settling(run, monkeypatch, loser_ns=cycle([1_500_000, 3_000_000]))
     count, end = end_of(study)
     assert (count, end.stopped_by, end.settled) == (6 + ROUNDS_AFTER_PRECISION, "precision", (loser,))
-    timed_in = [loser in one.keys for one in study.rounds(ENVIRONMENT.digest, 1)]
+    timed_in = [loser in round_.keys for round_ in study.rounds(ENVIRONMENT.digest, 1)]
     assert timed_in == [True] * 6 + [False] * ROUNDS_AFTER_PRECISION
-    assert all(len(one.keys) >= 3 for one in study.rounds(ENVIRONMENT.digest, 1))
+    assert all(len(round_.keys) >= 3 for round_ in study.rounds(ENVIRONMENT.digest, 1))
 
 
 @pytest.mark.parametrize("same", [RIGHT, (*WRONG[:20], *RIGHT[20:])], ids=["all", "half"])
@@ -192,4 +192,4 @@ def test_one_axis_left_keeps_it_in(
     )
     count, end = end_of(study)
     assert (count, end.settled) == (6 + ROUNDS_AFTER_PRECISION, ())
-    assert all(loser in one.keys for one in study.rounds(ENVIRONMENT.digest, 1))
+    assert all(loser in round_.keys for round_ in study.rounds(ENVIRONMENT.digest, 1))

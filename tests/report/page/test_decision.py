@@ -104,7 +104,7 @@ def test_the_page_compares_as_the_analysis(tmp_path: Path, browser: Browser, rou
     study = varied(tmp_path, Scene(rounds=rounds, noise=0.2, drift=0.1))
     results = results_of(study)
     (evidence,) = gather(study, results.environment.digest, RUN.protocol.batch_sizes)
-    digests = {one.name: one.digest for one in results.variants}
+    digests = {variant.name: variant.digest for variant in results.variants}
     compared = 0
     with opened(browser, write(tmp_path, study)) as found:
         names: list[str] = found.page.evaluate("page.sheets[0].rows.map(row => row.name)")

@@ -280,7 +280,7 @@ def test_layers_are_found_where_a_function_was_spelled_out(tmp_path: Path) -> No
         expected = float_logits(model, batches[0])
         error = session.run(batches[0]) - expected
         assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 20
-    assert [one.get("QLinearMul", 0) for one in kernels] == [1, 0]
+    assert [kernel.get("QLinearMul", 0) for kernel in kernels] == [1, 0]
 
 
 def test_a_layer_that_is_not_in_the_graph_is_refused(toy: nn.Module, tmp_path: Path) -> None:

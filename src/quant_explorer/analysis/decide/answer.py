@@ -46,7 +46,7 @@ def _compare(candidates: Candidates, plain: VariantResult, compressed: Decision,
         return "no compressed variant was measured"
     if compressed.chosen is None:
         return f"no compressed variant is shown to be {within}: {_explain_none(compressed)}"
-    fastest = next(one for one in candidates.variants if one.name == compressed.chosen)
+    fastest = next(variant for variant in candidates.variants if variant.name == compressed.chosen)
     found = candidates.evidence.timings[run.ranked_batch].compare(fastest.digest, plain.digest)
     if isinstance(found, str):
         return f"no compressed variant {within} compares with it: {found}"

@@ -90,10 +90,10 @@ _Side = tuple[Evidence, VariantResult]
 
 def _by_name(candidates: Sequence[Candidates]) -> dict[tuple[str, str], _Side]:
     return {
-        (one.model, one.name): (found.evidence, one)
+        (variant.model, variant.name): (found.evidence, variant)
         for found in candidates
-        for one in found.variants
-        if one.status is Status.OK
+        for variant in found.variants
+        if variant.status is Status.OK
     }
 
 

@@ -37,7 +37,7 @@ def gate_size(results: Results, *, models: Sequence[str] | None = None) -> tuple
     cells = _expected_cells(results)
     if not cells:
         return (Violation("", f"{STATIC}*", "missing", "the results hold no static INT8 configuration"),)
-    found = {(one.model, one.config, one.runtime): one for one in results.variants}
+    found = {(variant.model, variant.config, variant.runtime): variant for variant in results.variants}
     violations = [
         violation
         for model in (results.models if models is None else models)

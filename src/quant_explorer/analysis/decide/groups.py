@@ -87,7 +87,7 @@ def find_groups(
             and (one.digest, smallest.digest) not in better
             and (smallest.digest, one.digest) not in better
         ]
-        representative = min(equals, key=lambda one: (len(one.steps), one.size.bytes or 0, one.name))
+        representative = min(equals, key=lambda equal: (len(equal.steps), equal.size.bytes or 0, equal.name))
         members = [one for one in left if (one.digest, representative.digest) not in better]
         found |= {member.digest: representative.name for member in members}
         left = [one for one in left if one not in members]

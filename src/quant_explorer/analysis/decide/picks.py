@@ -38,11 +38,11 @@ def _smallest(best: Sequence[VariantResult]) -> tuple[str, ...]:
 def _most_accurate(best: Sequence[VariantResult], evidence: Evidence) -> tuple[str, ...]:
     hits = [evidence.hits[variant.digest] for variant in best]
     common = hits[0].positions
-    for one in hits[1:]:
-        common = np.intersect1d(common, one.positions)
+    for hit in hits[1:]:
+        common = np.intersect1d(common, hit.positions)
     if not len(common):
         return tuple(variant.name for variant in best)
-    return tuple(best[index].name for index in tied_with_best([one.at(common) for one in hits]))
+    return tuple(best[index].name for index in tied_with_best([hit.at(common) for hit in hits]))
 
 
 def _fastest(best: Sequence[VariantResult], timings: Timings, batch: str) -> tuple[str, ...]:

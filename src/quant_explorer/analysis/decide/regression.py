@@ -47,8 +47,8 @@ def gate(results: Results, baseline: Results, limits: Limits) -> tuple[Check, ..
     intervals of all variants hold together, so that many of them are no reason for a false alarm.
     Raises StudyError when the two have no variant in common.
     """
-    now = {(one.model, one.name): one for one in results.variants}
-    before = [one for one in baseline.variants if one.status is Status.OK]
+    now = {(variant.model, variant.name): variant for variant in results.variants}
+    before = [variant for variant in baseline.variants if variant.status is Status.OK]
     if not any((one.model, one.name) in now for one in before):
         raise StudyError("nothing to compare: no variant that the baseline measured is in the results")
     return tuple(
@@ -159,7 +159,7 @@ def _ends(interval: Interval) -> str:
 
 def _hold_sizes(results: Results, baseline: Results) -> Iterator[Check]:
     """The rules of `gate-size`, for what did not violate them before."""
-    if not any(one.config.startswith(STATIC) for one in results.variants):
+    if not any(variant.config.startswith(STATIC) for variant in results.variants):
         return
     known = {(one.model, one.cell, one.kind) for one in gate_size(baseline)}
     fresh = [one for one in gate_size(results) if (one.model, one.cell, one.kind) not in known]

@@ -95,7 +95,7 @@ def sweep_rows(
     seed: int, variants: Iterable[VariantResult], batch: int, largest: int, machine: Machine, plan: SweepPlan
 ) -> tuple[SweepRow, ...]:
     """Return a row for every variant, in the order given; `batch` is the batch size that is ranked."""
-    return tuple(_row(seed, one, batch, largest, machine, plan) for one in variants)
+    return tuple(_row(seed, variant, batch, largest, machine, plan) for variant in variants)
 
 
 def used_precision(variant: VariantResult, cell: Cell | None) -> Precision:

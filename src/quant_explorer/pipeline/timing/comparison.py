@@ -58,7 +58,7 @@ class Comparison:
         study: Study,
     ) -> None:
         self.baseline, self.group = baseline, group
-        self.contenders: Mapping[str, Contender] = {one.digest: one for one in (baseline, *others)}
+        self.contenders: Mapping[str, Contender] = {other.digest: other for other in (baseline, *others)}
         self.experiment, self.study = experiment, study
         self.subject, self.protocol = experiment.subject, experiment.protocol
         self.environment = baseline.measurement.environment

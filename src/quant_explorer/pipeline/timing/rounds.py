@@ -27,7 +27,7 @@ def time_variants(
     """
     problems: list[str] = []
     done = _Done(study, baseline, experiment.protocol)
-    pending = [one for one in others if not done.is_timed(one.digest)]
+    pending = [other for other in others if not done.is_timed(other.digest)]
     if not pending and done.is_timed(baseline.digest):
         return ()
     for members in _groups(baseline, pending, study):
@@ -66,7 +66,7 @@ def _groups(baseline: Contender, pending: Sequence[Contender], study: Study) -> 
 
 
 def _group_of(baseline: Contender, others: Sequence[Contender]) -> TimingGroup:
-    members = tuple(sorted({baseline.digest, *(one.digest for one in others)}))
+    members = tuple(sorted({baseline.digest, *(other.digest for other in others)}))
     return TimingGroup(
         baseline.measurement.environment, baseline.digest, digest_of({"group": list(members)}), members
     )
@@ -120,7 +120,7 @@ class _Done:
         }
 
     def _rounds(self, group: str, batch_size: int) -> list[Round]:
-        return [one for one in self.study.rounds(self.environment, batch_size) if one.group == group]
+        return [round_ for round_ in self.study.rounds(self.environment, batch_size) if round_.group == group]
 
 
 def _suffices(end: TimingEnd, protocol: MeasurementProtocol) -> bool:

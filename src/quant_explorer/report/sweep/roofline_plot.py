@@ -45,7 +45,7 @@ def draw_roofline(rows: Sequence[SweepRow], peaks: Peaks | None, look: Look) -> 
         for row in rows
         if row.macs_per_byte is not None and row.gmacs_per_s is not None
     ]
-    areas = _areas([one.row.pruning for one in placed])
+    areas = _areas([placed_row.row.pruning for placed_row in placed])
     figure, axes = new_figure(9.4, 6.2)
     axes.set_title(
         f"Roofline of the measured machine, {peaks.threads} thread{'s' if peaks.threads > 1 else ''}\n"
@@ -55,27 +55,34 @@ def draw_roofline(rows: Sequence[SweepRow], peaks: Peaks | None, look: Look) -> 
     axes.set_ylabel("10⁹ multiply-accumulates per second (GMAC/s)")
     _set_limits(axes, placed, peaks)
     _draw_roofs(axes, peaks)
-    for one in sorted(placed, key=lambda one: -areas[one.row.pruning]):
+    for one in sorted(placed, key=lambda placed_row: -areas[placed_row.row.pruning]):
         colour = _roof(one.row.precision)[0]
         axes.scatter(
             one.macs_per_byte, one.gmacs_per_s, s=areas[one.row.pruning],
             marker=look.shapes[one.row.runtime], facecolor=(colour, 0.3), edgecolor=colour,
             linewidth=1.1, zorder=3,
         )  # fmt: skip
-    shown = {one.row.runtime for one in placed}
-    precisions = dict.fromkeys(one.row.precision for one in placed)
+    shown = {placed_row.row.runtime for placed_row in placed}
+    precisions = dict.fromkeys(placed_row.row.precision for placed_row in placed)
     draw_legend(
         figure,
         [
             ("roofs", _roof_entries(peaks)),
-            ("precision asked for", [(marker("o", 60, _roof(one)[0]), one or "none") for one in precisions]),
+            (
+                "precision asked for",
+                [(marker("o", 60, _roof(precision)[0]), precision or "none") for precision in precisions],
+            ),
             (
                 "pruning level",
                 [(marker("o", area, "#BBBBBB"), name_level(one)) for one, area in areas.items()],
             ),
             (
                 "runtime",
-                [(marker(look.shapes[one], 60, "#FFFFFF"), one) for one in look.shapes if one in shown],
+                [
+                    (marker(look.shapes[shape], 60, "#FFFFFF"), shape)
+                    for shape in look.shapes
+                    if shape in shown
+                ],
             ),
         ],
     )
@@ -101,8 +108,8 @@ def _set_limits(axes: Axes, placed: Sequence[_Placed], peaks: Peaks) -> None:
 
     highest, lowest = max(peaks.gmacs_per_s.values()), min(peaks.gmacs_per_s.values())
     ridges = [ridge_macs_per_byte(peak, peaks.gb_per_s) for peak in (lowest, highest)]
-    intensities = [*ridges, *(one.macs_per_byte for one in placed)]
-    speeds = [lowest, highest, *(one.gmacs_per_s for one in placed)]
+    intensities = [*ridges, *(placed_row.macs_per_byte for placed_row in placed)]
+    speeds = [lowest, highest, *(placed_row.gmacs_per_s for placed_row in placed)]
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):

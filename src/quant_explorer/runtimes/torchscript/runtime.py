@@ -157,7 +157,7 @@ def has_broadcasts(graph: torch.fx.GraphModule, images: Batch) -> bool:
         shapes = [
             meta.shape for meta in inputs if hasattr(meta, "shape") and len(meta.shape) == _MAP_DIMENSIONS
         ]
-        if any(_is_broadcast(one, other) for one in shapes for other in shapes):
+        if any(_is_broadcast(shape, other) for shape in shapes for other in shapes):
             return True
     return False
 
