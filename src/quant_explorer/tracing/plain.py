@@ -11,6 +11,12 @@ from torch.nn.utils import parametrize
 from quant_explorer.tracing.functional_layers import make_padding_numbers
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def layers_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, nn.Module]:
+    """Return the layers of `model` that are of one of `kinds`, by qualified name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def make_plain(model: nn.Module) -> nn.Module:
