@@ -146,20 +146,8 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
 
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     found = _find_data(settings, progress)
-    loaded = load_model(
-        settings.model,
-        weights=settings.weights,
-        classes=len(found.classes),
-        image_shape=found.image_shape,
-        seed=settings.seed,
-        option=settings.preprocessing,
-        weights_key=settings.weights_key,
-    )
-    for note in loaded.notes:
-        progress.say(note)
+    loaded = _load_model(found, settings, progress)
     dataset, spec = _prepare_data(found, loaded, settings)
-    if problem := explain_unmatched(loaded.module, settings.float_layers):
-        raise SettingsError(problem)
     progress.say(f"Pre-processing: {describe(spec)}")
     subject = Subject(
         model_name=loaded.name,
@@ -176,6 +164,31 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     elif not loaded.trained:
         _settle_batch_norms(subject.model, subject.calibration)
     return dataclasses.replace(subject, weights_digest=parameter_digest(subject.model))
+
+
+def load_float_model(settings: Settings, progress: Progress) -> LoadedModel:
+    """Load the model for the data of a run; no image is decoded and nothing is trained.
+
+    Raises what `load_subject` does for data, model, weights and layers that are to stay in float.
+    """
+    return _load_model(_find_data(settings, progress), settings, progress)
+
+
+def _load_model(found: FoundData, settings: Settings, progress: Progress) -> LoadedModel:
+    loaded = load_model(
+        settings.model,
+        weights=settings.weights,
+        classes=len(found.classes),
+        image_shape=found.image_shape,
+        seed=settings.seed,
+        option=settings.preprocessing,
+        weights_key=settings.weights_key,
+    )
+    for note in loaded.notes:
+        progress.say(note)
+    if problem := explain_unmatched(loaded.module, settings.float_layers):
+        raise SettingsError(problem)
+    return loaded
 
 
 def _find_data(settings: Settings, progress: Progress) -> FoundData:

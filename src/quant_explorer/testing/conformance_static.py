@@ -109,9 +109,7 @@ class StaticConformance:
             assert "VNNI" not in lowering.needs
 
     @pytest.mark.parametrize("layer", ["0", "4", "9"])
-    def test_a_layer_named_in_float_runs_in_float(
-        self, runtime: Runtime, layer: str, tmp_path: Path
-    ) -> None:
+    def test_a_layer_named_in_float_runs_in_float(self, runtime: Runtime, layer: str, tmp_path: Path) -> None:
         """As counted by hand, from what the worker executed; `inspect` promises nothing else of the model."""
         if not self.convolution_macs:
             pytest.skip("the runtime lowers no convolutions")

@@ -26,7 +26,6 @@ from quant_explorer.runtimes.inductor.saturation import explain_reduced_range, s
 from quant_explorer.runtimes.saturation import exact_by
 from quant_explorer.runtimes.torch_graph import half, pt2e
 from quant_explorer.runtimes.torch_graph import macs as torch_macs
-
 from quant_explorer.tracing.plain import TRANSPOSED, layers_of
 
 if TYPE_CHECKING:

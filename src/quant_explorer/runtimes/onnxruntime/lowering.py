@@ -31,7 +31,6 @@ from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
 from quant_explorer.runtimes.saturation import exact_by
 
-
 # Of transposed convolutions that stay in float.
 GROUPS_TAKEN_FOR_CHANNELS = "the quantizer takes groups for channels"
 
