@@ -15,7 +15,7 @@ from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.data.preprocessing import Preprocessing, describe, resolve
 from quant_explorer.core.difference import Facts, describe_changes
-from quant_explorer.core.errors import DataError, SettingsError
+from quant_explorer.core.errors import DataError, ModelError, SettingsError, UnsupportedError, explain
 from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
@@ -33,6 +33,7 @@ from quant_explorer.models import (
     PUBLISHED,
     Labelled,
     LoadedModel,
+    check_training,
     find_architecture,
     load_model,
     load_weights,
@@ -119,8 +120,16 @@ class Subject:
         label: str,
         teacher: Teacher | None = None,
     ) -> None:
+        from torch import fx
+
         from quant_explorer.pipeline.training.trainer import Trainer
 
+        # A graph was traced in evaluation mode, and gives the same in training.
+        if not isinstance(model, fx.GraphModule):
+            try:
+                check_training(model, self.spec.shape, len(self.dataset.classes))
+            except ModelError as error:
+                raise UnsupportedError(explain(error)) from error
         schedule = self._fine_tuning(epochs=epochs, learning_rate=learning_rate)
         settings = self.settings
         trainer = Trainer(
@@ -241,6 +250,7 @@ def _train(subject: Subject, run: RunFolder) -> None:
             f"{dataset.name} has no training images, so {subject.model_name} cannot be trained. Allowed: its "
             "weights (--weights FILE), or images in train/<class>/."
         )
+    check_training(subject.model, spec.shape, len(dataset.classes))
     schedule = Schedule(
         settings.epochs,
         settings.learning_rate,

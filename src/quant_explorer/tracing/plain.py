@@ -47,6 +47,18 @@ def make_plain(model: nn.Module) -> nn.Module:
     return plain
 
 
+def list_computed(model: nn.Module) -> list[str]:
+    """Return the weights of `model` that are computed before each call, by qualified name."""
+    return [
+        f"{layer}.{name}".lstrip(".")
+        for layer, module in model.named_modules()
+        for name in (
+            *(module.parametrizations if parametrize.is_parametrized(module) else ()),  # type: ignore[arg-type]
+            *_hooked(module).values(),
+        )
+    ]
+
+
 def _is_special(model: nn.Module) -> bool:
     return any(
         parametrize.is_parametrized(module)
