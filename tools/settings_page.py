@@ -53,7 +53,11 @@ def settings_page() -> str:
     """Return the page as Markdown."""
     parts = [_INTRODUCTION]
     for title, kind in _SECTIONS.items():
-        rows = [_HEADINGS, (":---",) * len(_HEADINGS), *(_row(one, kind) for one in settings_of(kind))]
+        rows = [
+            _HEADINGS,
+            (":---",) * len(_HEADINGS),
+            *(_row(setting, kind) for setting in settings_of(kind)),
+        ]
         parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
     return "\n".join(parts)
 
@@ -85,13 +89,19 @@ def _default(declared: Setting) -> str:
 def _commands(declared: Setting, kind: type) -> list[str]:
     """Return the commands that take a setting; the grid of a sweep may have its own one of a run's name."""
     in_sweep = sweep_settings()[declared.name].help == declared.help
-    in_runs = kind is not SweepGrid or declared.name not in {one.name for one in settings_of(Settings)}
+    in_runs = kind is not SweepGrid or declared.name not in {
+        setting.name for setting in settings_of(Settings)
+    }
     return [name for name in _takers(declared.name) if (in_sweep if name == "sweep" else in_runs)]
 
 
 def _takers(parameter: str) -> list[str]:
     found = {name: app.get_command(click.Context(app), name) for name in COMMANDS}
-    return [name for name, one in found.items() if one and parameter in {each.name for each in one.params}]
+    return [
+        name
+        for name, command in found.items()
+        if command and parameter in {option.name for option in command.params}
+    ]
 
 
 def _brief(commands: list[str]) -> str:

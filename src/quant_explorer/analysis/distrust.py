@@ -119,7 +119,7 @@ def _percent(share: float) -> str:
 
 def _name(check: TwinCheck, aa: Sequence[TwinCheck]) -> str:
     """Name a comparison by model and batch size, and by its group where there are several."""
-    groups = {one.group for one in aa if (one.model, one.batch_size) == (check.model, check.batch_size)}
+    groups = {twin.group for twin in aa if (twin.model, twin.batch_size) == (check.model, check.batch_size)}
     group = f", group {check.group[:6]}" if len(groups) > 1 else ""
     return f"{check.model}, batch {check.batch_size}{group}"
 
@@ -194,7 +194,7 @@ def _few_rounds(variants: Sequence[VariantResult]) -> Iterator[str]:
 def _subsets(variants: Sequence[VariantResult]) -> Iterator[str]:
     for variant in variants:
         images = variant.scored_images
-        whole = max((one.scored_images for one in variants if one.model == variant.model), default=0)
+        whole = max((other.scored_images for other in variants if other.model == variant.model), default=0)
         if 0 < images < whole:
             yield (
                 f"{label(variant)} was too slow to be scored in full: its accuracy is of {images:,} of "

@@ -82,10 +82,10 @@ def _latency(evidence: Evidence, measurement: Measurement) -> dict[str, Latency]
     digest = measurement.variant.digest
     reference = evidence.fp32_digest(measurement.variant.runtime)
     settled = {
-        (end.batch_size, one)
+        (end.batch_size, settled_digest)
         for end in evidence.ends
-        for one in end.settled
-        if evidence.timings[end.batch_size].stopped_early(one, end.group)
+        for settled_digest in end.settled
+        if evidence.timings[end.batch_size].stopped_early(settled_digest, end.group)
     }
     return {
         str(batch): latency_of(timings, digest, reference, settled=(batch, digest) in settled)

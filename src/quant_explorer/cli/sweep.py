@@ -138,7 +138,7 @@ class _Sweep:
         from quant_explorer.pipeline.explore import Until
 
         decisions = decide_all(list(self.findings.values()), self.plan)
-        names = {BASELINE, *(one.chosen for one in decisions)}
+        names = {BASELINE, *(decision.chosen for decision in decisions)}
         wanted = [recipe for recipe in self.recipes if recipe.name in names]
         counts = [2**power for power in range(1, available_cores().bit_length())]
         if not any(decision.chosen for decision in decisions) or not counts:

@@ -75,7 +75,14 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
     # AveragedModel of torch.optim.swa_utils counts its updates beside the weights.
     state = {name: tensor for name, tensor in state.items() if name != "n_averaged" or name in own}
     while not own & state.keys():
-        prefix = next((one for one in PREFIXES if state and all(name.startswith(one) for name in state)), "")
+        prefix = next(
+            (
+                candidate
+                for candidate in PREFIXES
+                if state and all(name.startswith(candidate) for name in state)
+            ),
+            "",
+        )
         if not prefix:
             break
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}

@@ -126,7 +126,7 @@ def find_missing(found: Measurement, experiment: Experiment) -> str | None:
     Memory at a batch size that it was not measured at, images that a shorter time limit left out, or a metric
     that was not registered then. What was tried with as much time and could not be had is not missing.
     """
-    known = {one.batch_size for one in found.memory}
+    known = {memory.batch_size for memory in found.memory}
     sizes = [size for size in _memory_sizes(experiment.protocol) if size not in known]
     if sizes and found.memory_reason is None:
         return f"peak memory at batch {', '.join(map(str, sizes))}"

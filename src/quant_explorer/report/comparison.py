@@ -32,17 +32,19 @@ def describe_comparison(found: RunComparison) -> Iterator[str]:
             yield f"Measured in {run} alone: {listed(alone)}."
 
 
-def _row(one: Comparison) -> tuple[str, ...]:
+def _row(comparison: Comparison) -> tuple[str, ...]:
     return (
-        one.name,
-        one.model,
-        MISSING if one.size_ratio is None else f"{one.size_ratio:.3f}",
-        MISSING if one.speed_ratio is None else with_interval(one.speed_ratio, one.speed_ci, "{:.3f}".format),
-        one.speed,
-        one.quality
-        if one.diff_pp is None
-        else f"{with_interval(one.diff_pp, one.diff_ci_pp, signed)} {one.quality}",
-        f"{one.images:,}",
+        comparison.name,
+        comparison.model,
+        MISSING if comparison.size_ratio is None else f"{comparison.size_ratio:.3f}",
+        MISSING
+        if comparison.speed_ratio is None
+        else with_interval(comparison.speed_ratio, comparison.speed_ci, "{:.3f}".format),
+        comparison.speed,
+        comparison.quality
+        if comparison.diff_pp is None
+        else f"{with_interval(comparison.diff_pp, comparison.diff_ci_pp, signed)} {comparison.quality}",
+        f"{comparison.images:,}",
     )
 
 

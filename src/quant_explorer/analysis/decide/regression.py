@@ -49,12 +49,14 @@ def gate(results: Results, baseline: Results, limits: Limits) -> tuple[Check, ..
     """
     now = {(variant.model, variant.name): variant for variant in results.variants}
     before = [variant for variant in baseline.variants if variant.status is Status.OK]
-    if not any((one.model, one.name) in now for one in before):
+    if not any((variant.model, variant.name) in now for variant in before):
         raise StudyError("nothing to compare: no variant that the baseline measured is in the results")
     return tuple(
         check
-        for one in before
-        for check in _hold(one, now.get((one.model, one.name)), results, baseline, limits, len(before))
+        for variant in before
+        for check in _hold(
+            variant, now.get((variant.model, variant.name)), results, baseline, limits, len(before)
+        )
     ) + tuple(_hold_sizes(results, baseline))
 
 
@@ -77,7 +79,7 @@ def _hold(
         yield _hold_latency(before, now, results, baseline, limits.slowdown, comparisons)
     if limits.memory_growth is not None:
         batch = str(baseline.run.ranked_batch)
-        peaks = [(one.memory.peak_bytes or {}).get(batch) for one in (before, now)]
+        peaks = [(side.memory.peak_bytes or {}).get(batch) for side in (before, now)]
         yield _hold_growth(before, "peak memory", peaks[0], peaks[1], limits.memory_growth)
 
 
@@ -104,7 +106,7 @@ def _hold_macs(before: VariantResult, now: VariantResult) -> Check:
 def _hold_quality(
     before: VariantResult, now: VariantResult, results: Results, baseline: Results, limits: Limits
 ) -> Check:
-    old, new = (_quality(one) for one in (before, now))
+    old, new = (_quality(side) for side in (before, now))
     if old is None or new is None or old[0] != new[0]:
         return Check(before.model, before.name, "accuracy", "skipped", "not scored in both")
     rule = old[0]
@@ -140,7 +142,7 @@ def _hold_latency(
         found = find_differences(facts_of_environment(there), facts_of_environment(here))
         why = f"measured on another machine ({describe_contrasts(found)})"
         return Check(before.model, before.name, rule, "skipped", why)
-    old, new = (one.latency.get(batch) for one in (before, now))
+    old, new = (side.latency.get(batch) for side in (before, now))
     if not (old and new and old.speedup and new.speedup and old.speedup_ci and new.speedup_ci):
         return Check(before.model, before.name, rule, "skipped", f"no speed-up at batch {batch} in both")
     slowdown = old.speedup / new.speedup
@@ -161,9 +163,15 @@ def _hold_sizes(results: Results, baseline: Results) -> Iterator[Check]:
     """The rules of `gate-size`, for what did not violate them before."""
     if not any(variant.config.startswith(STATIC) for variant in results.variants):
         return
-    known = {(one.model, one.cell, one.kind) for one in gate_size(baseline)}
-    fresh = [one for one in gate_size(results) if (one.model, one.cell, one.kind) not in known]
-    for one in fresh:
-        yield Check(one.model, one.cell, f"gate-size: {one.kind}", "failed", one.message)
+    known = {(violation.model, violation.cell, violation.kind) for violation in gate_size(baseline)}
+    fresh = [
+        violation
+        for violation in gate_size(results)
+        if (violation.model, violation.cell, violation.kind) not in known
+    ]
+    for violation in fresh:
+        yield Check(
+            violation.model, violation.cell, f"gate-size: {violation.kind}", "failed", violation.message
+        )
     if not fresh:
         yield Check("", f"{STATIC}*", "gate-size", "passed", "no violation that the baseline has not")

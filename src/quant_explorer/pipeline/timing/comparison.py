@@ -99,9 +99,9 @@ class Comparison:
             # All are started before the first is asked, so that they load their libraries side by side.
             for key in [*self.contenders, self.twin]:
                 if key in keys:
-                    one = self.contenders.get(key, self.baseline)
+                    contender = self.contenders.get(key, self.baseline)
                     with self._blame(key):
-                        worker = self.experiment.open_worker(one.artifact, one.runtime)
+                        worker = self.experiment.open_worker(contender.artifact, contender.runtime)
                     workers[key] = stack.enter_context(worker)
             for number, (key, worker) in enumerate(workers.items(), start=1):
                 with self._blame(key):

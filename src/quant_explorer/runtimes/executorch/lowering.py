@@ -42,7 +42,9 @@ _SMALLEST_SCALE = 2.0**-12
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
     """The vendor's, without its patterns of batch norms in training: exporting them anew takes 3 s."""
 
-    SUPPORTED_PATTERNS = tuple(one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in one.name)
+    SUPPORTED_PATTERNS = tuple(
+        pattern for pattern in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in pattern.name
+    )
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def native_precisions() -> tuple[str, ...]:
     if not hasattr(torch.cpu, "get_capabilities"):
         return ()
     features = [name for name, there in torch.cpu.get_capabilities().items() if there]
-    return tuple(one.upper() for one in HALF_PRECISIONS if has_arithmetic(one, features))
+    return tuple(precision.upper() for precision in HALF_PRECISIONS if has_arithmetic(precision, features))
 
 
 def cast(
