@@ -14,8 +14,8 @@ from tests.analysis.replayed import BASELINE, ORDINARY, of, ranked
 
 def rounds(durations: Sequence[Mapping[str, tuple[int, ...]]], group: str = "all") -> list[Round]:
     return [
-        Round("env", group, 1, number, (tuple(Block(key, calls) for key, calls in one.items()),))
-        for number, one in enumerate(durations)
+        Round("env", group, 1, number, (tuple(Block(key, calls) for key, calls in calls_by_key.items()),))
+        for number, calls_by_key in enumerate(durations)
     ]
 
 

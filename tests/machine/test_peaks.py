@@ -58,7 +58,7 @@ def test_a_fresh_process_measures_every_roof() -> None:
         ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL"),
     ],
 )
-def test_a_process_that_dies_is_an_error_with_what_it_said(
+def test_a_process_that_dies_is_an_error_with_its_output(
     monkeypatch: pytest.MonkeyPatch, program: str, written: str
 ) -> None:
     monkeypatch.setattr(peaks, "_PROGRAM", program)

@@ -14,7 +14,7 @@ from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 
 @dataclass(frozen=True)
 class _RunInfo1:
-    """What schema 1 said of a run; a subset of 0 was all images, `qat_epochs` those of all fine-tuning."""
+    """What schema 1 records of a run; a subset of 0 was all images, `qat_epochs` those of all fine-tuning."""
 
     data: str
     data_digest: str

@@ -66,7 +66,7 @@ def command(
     """
     from quant_explorer.analysis.decide.regression import Limits, gate
     from quant_explorer.cli.console import output
-    from quant_explorer.cli.session import print_figures, say
+    from quant_explorer.cli.job import print_figures, say
     from quant_explorer.core.artifact import write_atomically
     from quant_explorer.report.gate import findings_table, gate_markdown, junit_xml, summarize_gate
     from quant_explorer.report.render import load_results

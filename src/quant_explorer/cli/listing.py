@@ -12,7 +12,7 @@ from quant_explorer.cli.options import json_option, verbosity_options
 @json_option
 def command(as_json: bool) -> int:
     """List configurations, models, data sets, runtimes, metrics and techniques."""
-    from quant_explorer.cli.session import print_figures
+    from quant_explorer.cli.job import print_figures
     from quant_explorer.datasets import SOURCES
     from quant_explorer.metrics import METRICS
     from quant_explorer.models import MODELS

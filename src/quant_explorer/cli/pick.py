@@ -83,7 +83,7 @@ def command(
 
     from quant_explorer.analysis.decide.decision import decide
     from quant_explorer.analysis.rank import gather_candidates
-    from quant_explorer.cli.session import recall
+    from quant_explorer.cli.job import recall
     from quant_explorer.core.settings.plan import Budgets
     from quant_explorer.report.decision import describe_decision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from quant_explorer.analysis.decide.comparison import Comparison, RunComparison
+from quant_explorer.analysis.decide.comparison import RunComparison, VariantComparison
 from quant_explorer.report.columns import MISSING, Table, signed, with_interval
 from quant_explorer.report.decision import listed
 
@@ -32,7 +32,7 @@ def describe_comparison(found: RunComparison) -> Iterator[str]:
             yield f"Measured in {run} alone: {listed(alone)}."
 
 
-def _row(comparison: Comparison) -> tuple[str, ...]:
+def _row(comparison: VariantComparison) -> tuple[str, ...]:
     return (
         comparison.name,
         comparison.model,

@@ -91,7 +91,9 @@ def test_an_untrained_model_is_held_by_its_agreement(tmp_path: Path) -> None:
 def test_the_size_gate_is_one_of_the_rules_for_what_passed_it_before(tmp_path: Path) -> None:
     static = replace(INT8, config="static_int8_per_tensor", size_bytes=498_000)
     large = replace(static, size_bytes=502_000)
-    before, after = (ranked(tmp_path / name, (BASELINE, one)) for name, one in (("a", static), ("b", large)))
+    before, after = (
+        ranked(tmp_path / name, (BASELINE, gated)) for name, gated in (("a", static), ("b", large))
+    )
     assert list(failed(after, before)) == [("static_int8_per_tensor@eager", "gate-size: size")]
     assert failed(after, after) == {}
 

@@ -103,7 +103,7 @@ Answer = (
 
 
 @dataclass(frozen=True)
-class Failure:
+class RequestFailure:
     """A request that raised inside the worker."""
 
     reason: str

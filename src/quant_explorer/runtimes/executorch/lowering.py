@@ -48,7 +48,7 @@ class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no t
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredProgram:
     """The bytes of a .pte file, and what a reader of the report should know of it."""
 
     program: bytes
@@ -116,7 +116,7 @@ def describe(spec: QuantSpec) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int]) -> Lowered:
+def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int]) -> LoweredProgram:
     """Lower `graph` once for each number of images in `sizes`, in one file that stores equal weights once.
 
     A method for a range of sizes would reserve the memory of the largest for the smallest, and XNNPACK
@@ -148,7 +148,7 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
         )
     data = bytes(program.buffer)
     _try(data, torch.zeros(sizes[0], *shape), method_name(sizes[0]), outside)
-    return Lowered(data, outside)
+    return LoweredProgram(data, outside)
 
 
 def method_name(size: int) -> str:

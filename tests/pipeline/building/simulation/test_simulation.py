@@ -117,9 +117,9 @@ def test_layers_that_stay_float_are_not_rounded() -> None:
     model = toy_model()
     (logits,) = simulated(model, replace(DYNAMIC, float_layers=("9",)), IMAGES[0])
     np.testing.assert_array_equal(logits, float_logits(model, IMAGES[0]))
-    one_layer = toy_linear_model()
-    for logits in simulated(one_layer, replace(STATIC, float_layers=("1",)), LINEAR_IMAGES):
-        exact = float_logits(one_layer, LINEAR_IMAGES)
+    linear = toy_linear_model()
+    for logits in simulated(linear, replace(STATIC, float_layers=("1",)), LINEAR_IMAGES):
+        exact = float_logits(linear, LINEAR_IMAGES)
         half_a_step = Affine.of(exact.astype(np.float64)).scale / 2
         assert np.abs(logits - exact).max() <= half_a_step * (1 + ROUNDING)
 
@@ -187,11 +187,11 @@ def test_it_makes_no_difference_whether_operators_write_in_place() -> None:
     other = Block(in_place=False).eval()
     other.load_state_dict(model.state_dict())
     for spec in (STATIC, DYNAMIC, QuantSpec("bf16")):
-        for one, two in zip(
+        for in_place, plain in zip(
             simulated(model, spec, IMAGES[0]), simulated(other, spec, IMAGES[0]), strict=True
         ):
-            np.testing.assert_array_equal(one, two)
-            quality = sqnr_db(one, float_logits(model, IMAGES[0]))
+            np.testing.assert_array_equal(in_place, plain)
+            quality = sqnr_db(in_place, float_logits(model, IMAGES[0]))
             assert quality is not None
             assert 15 < quality < 70
 
@@ -214,8 +214,8 @@ def test_model_images_and_autograd_are_left_as_they_were(spec: QuantSpec) -> Non
     np.testing.assert_array_equal(images, IMAGES[0])
     with torch.inference_mode():
         inside = simulated(model, spec, images)
-    for one, two in zip(inside, simulated(model, spec, images), strict=True):
-        np.testing.assert_array_equal(one, two)
+    for first, second in zip(inside, simulated(model, spec, images), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 class Chooser(nn.Module):
