@@ -100,7 +100,7 @@ def _explain(what: str, found: Fidelity, allowance: str) -> str:
     )
 
 
-def describe(found: Sequence[Fidelity]) -> str:
+def describe_fidelity(found: Sequence[Fidelity]) -> str:
     """Return the figures of the files, and of the simulation in brackets."""
     kinds = ", ".join(
         f"{_format(item.files_db)} ({_format(item.simulated_db)}) on {item.images}" for item in found

@@ -15,7 +15,7 @@ import numpy as np
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Runtime
-from quant_explorer.core.data.preprocessing import describe
+from quant_explorer.core.data.preprocessing import describe_preprocessing
 from quant_explorer.core.errors import (
     QuantExplorerError,
     StorageError,
@@ -203,7 +203,7 @@ class Exploration:
             split=self.subject.split.digest,
             status=Status.OK,
             steps=tuple(step.describe() for step in recipe.steps),
-            preprocessing=describe(self.subject.spec),
+            preprocessing=describe_preprocessing(self.subject.spec),
         )
 
     def _build(self, recipe: Recipe) -> Contender | Measurement:

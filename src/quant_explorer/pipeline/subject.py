@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.data.dataset import Dataset, InputSpec
-from quant_explorer.core.data.preprocessing import Preprocessing, describe, resolve
+from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, resolve
 from quant_explorer.core.difference import Facts, describe_changes
 from quant_explorer.core.errors import DataError, SettingsError
 from quant_explorer.core.measurement import ReportSplit
@@ -160,7 +160,7 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     dataset, spec = _prepare_data(found, loaded, settings)
     if problem := explain_unmatched(loaded.module, settings.float_layers):
         raise SettingsError(problem)
-    progress.say(f"Pre-processing: {describe(spec)}")
+    progress.say(f"Pre-processing: {describe_preprocessing(spec)}")
     subject = Subject(
         model_name=loaded.name,
         model=loaded.module,

@@ -43,7 +43,7 @@ class Oven:
 
 
 def declared(name: str) -> Setting:
-    return next(setting for setting in settings_of(Oven) if setting.name == name)
+    return next(field for field in settings_of(Oven) if field.name == name)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def declared(name: str) -> Setting:
     ],
 )
 def test_words_derive_from_the_field(name: str, option_name: str, described: str, default: str) -> None:
-    setting = declared(name)
-    assert (setting.option, setting.described, setting.default_text) == (option_name, described, default)
+    field = declared(name)
+    assert (field.option, field.described, field.default_text) == (option_name, described, default)
 
 
 @pytest.mark.parametrize(
@@ -148,17 +148,15 @@ def test_a_field_is_an_option_without_more_words() -> None:
     def bake(**given: object) -> None:
         click.echo(sorted((name, value) for name, value in given.items() if value is not None))
 
-    for setting in settings_of(Oven):
-        bake = option(setting)(bake)
+    for field in settings_of(Oven):
+        bake = option(field)(bake)
     arguments = ["--heat", "60", "--trays", "1,3", "--trays", "3", "--fan", "--book", "b", "--mode", "top"]
     printed = CliRunner().invoke(bake, arguments).output
     assert printed.strip() == str(
         [("book", Path("b")), ("fan", True), ("heat", 60), ("mode", "top"), ("trays", (1, 3))]
     )
     help_text = CliRunner().invoke(bake, ["--help"]).output
-    assert all(
-        setting.help in help_text and setting.default_text in help_text for setting in settings_of(Oven)
-    )
+    assert all(field.help in help_text and field.default_text in help_text for field in settings_of(Oven))
 
 
 def test_what_is_given_replaces_and_what_is_none_or_of_others_does_not() -> None:
@@ -169,7 +167,7 @@ def test_what_is_given_replaces_and_what_is_none_or_of_others_does_not() -> None
 
 def test_values_and_defaults_are_those_of_an_instance() -> None:
     assert values_of(Oven(heat=60))["heat"] == 60
-    assert [setting.default for setting in declared_of(Oven(heat=60))] == [*values_of(Oven(heat=60)).values()]
+    assert [field.default for field in declared_of(Oven(heat=60))] == [*values_of(Oven(heat=60)).values()]
 
 
 def test_a_type_that_no_file_and_no_option_has_cannot_be_declared() -> None:

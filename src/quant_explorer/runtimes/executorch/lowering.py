@@ -101,7 +101,7 @@ def _is_in_none_of(layers: Sequence[str]) -> Callable[[torch.fx.Node], bool]:
     return keep
 
 
-def describe(spec: QuantSpec) -> tuple[str, ...]:
+def describe_spec(spec: QuantSpec) -> tuple[str, ...]:
     """Return what the vendor makes of a spec, as sentences for the report."""
     notes: list[str] = []
     if spec.precision == "fp16":

@@ -114,7 +114,7 @@ def examine_all(
         for specimen, _, config in keys:
             if subject is None or subject.specimen.name != specimen:
                 subject = SpecimenSubject(specimens[specimen])
-            yield examine(subject, config, openers)
+            yield judge_specimen(subject, config, openers)
 
 
 class SpecimenSubject:
@@ -175,7 +175,7 @@ class Openers:
         return self._worker
 
 
-def examine(subject: SpecimenSubject, config: str, openers: Openers) -> SpecimenResult:
+def judge_specimen(subject: SpecimenSubject, config: str, openers: Openers) -> SpecimenResult:
     """Lower one configuration, run it, and judge."""
     start = time.monotonic()
     blank = SpecimenResult(subject.specimen.name, openers.runtime.name, config, Verdict.CRASH)
