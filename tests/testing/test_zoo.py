@@ -17,8 +17,8 @@ from quant_explorer.testing.zoo.cells import (
     Openers,
     SpecimenSubject,
     Verdict,
-    judge_specimen,
     is_dump,
+    judge_specimen,
 )
 
 FP32, INT8 = "fp32", "static_int8_per_channel"

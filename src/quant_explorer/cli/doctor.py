@@ -26,7 +26,7 @@ def command(
     from quant_explorer.cli.console import ConsoleProgress, divert_libraries
     from quant_explorer.cli.job import print_figures
     from quant_explorer.datasets.cache import default_cache_dir
-    from quant_explorer.machine.kept_peaks import measure_and_keep
+    from quant_explorer.machine.peaks.kept import measure_and_keep
     from quant_explorer.pipeline.doctor.diagnosis import describe_peaks, examine, expect_int8
     from quant_explorer.pipeline.plan.space import choose_runtimes
     from quant_explorer.runtimes import RUNTIMES

@@ -20,7 +20,7 @@ FP32_TOLERANCE = 1e-4
 class Margin:
     """How many dB below the simulation the outputs may be, and how many a single one of them.
 
-    `least_db` is what they must have, whatever the simulation has: below it outputs are indistinguishable from noise.
+    `least_db` is what they must have, whatever the simulation has: less is indistinguishable from noise.
     """
 
     whole_db: float

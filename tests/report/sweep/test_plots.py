@@ -151,7 +151,7 @@ def test_a_missing_column_is_reported_and_the_others_are_drawn() -> None:
 def test_measured_energy_goes_before_the_proxy() -> None:
     rows = [
         replace(row, energy_j=0.2 + number / 10, energy_proxy_j=0.5)
-        for number, one in enumerate(grid((0.0,), ("eager",)))
+        for number, row in enumerate(grid((0.0,), ("eager",)))
     ]
     printed = texts(draw_sweep(rows, [], None)["accuracy_vs_energy.svg"])
     assert "energy of a call, J" in printed

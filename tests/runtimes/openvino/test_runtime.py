@@ -205,9 +205,8 @@ def test_a_half_precision_that_the_plugin_replaces_is_refused(
 @pytest.mark.parametrize("spec", [QuantSpec(), STATIC], ids=["fp32", "static_int8"])
 def test_floats_are_never_computed_in_half_precision_unasked(spec: QuantSpec, tmp_path: Path) -> None:
     """The plugin's own choice on a CPU with BF16 is BF16; a hint forbids it."""
-    session = lower(spec, tmp_path)
-    session.run(BATCHES[0])
-    assert session.inference_precision == "f32"
+    executed = lower(spec, tmp_path).executed(BATCHES[0])
+    assert executed.fraction("bf16") == executed.fraction("fp16") == 0.0
 
 
 @pytest.mark.parametrize("granularity", get_args(Granularity))

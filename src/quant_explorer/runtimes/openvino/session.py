@@ -110,12 +110,6 @@ class OpenVinoSession:
         assert self._compiled is not None
         return count_macs(self._compiled.model, self._read(batch.shape))
 
-    @property
-    def inference_precision(self) -> str:
-        """The plugin's name for what it computes unquantized layers in, once there was a call."""
-        assert self._compiled is not None
-        return _inference_precision(self._compiled.model)
-
     def _compile(self, shape: tuple[int, ...]) -> _Compiled:
         # Before, not after: two forms of a large model in memory are one too many.
         self._compiled = None

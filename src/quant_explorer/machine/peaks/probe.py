@@ -16,8 +16,8 @@ from pathlib import Path
 from quant_explorer.core.cost.roofline import BANDWIDTH
 from quant_explorer.core.errors import explain
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.machine.kernels import KERNELS, Call, Prepare
 from quant_explorer.machine.memory import available_bytes
+from quant_explorer.machine.peaks.kernels import KERNELS, Call, Prepare
 
 WHAT = (BANDWIDTH, *KERNELS)
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")

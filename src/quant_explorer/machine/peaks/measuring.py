@@ -16,7 +16,7 @@ from typing import IO
 from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Progress
-from quant_explorer.machine.probe import WHAT, Effort, MeasuredRoof, probe
+from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, probe
 from quant_explorer.machine.process import (
     connect_to_parent,
     describe_exit,
@@ -25,7 +25,7 @@ from quant_explorer.machine.process import (
     thread_environment,
 )
 
-_PROGRAM = "from quant_explorer.machine import peaks; peaks.main()"
+_PROGRAM = "from quant_explorer.machine.peaks import measuring; measuring.main()"
 
 
 def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | None = None) -> Peaks:

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from quant_explorer.machine import probe
-from quant_explorer.machine.kernels import Call
-from quant_explorer.machine.probe import WHAT, Effort, MeasuredRoof, array_bytes
+from quant_explorer.machine.peaks import probe
+from quant_explorer.machine.peaks.kernels import Call
+from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, array_bytes
 
 QUICK = Effort(sizes=(64,), seconds=0.0, array_bytes=4_000_000)
 
