@@ -49,7 +49,7 @@ def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
     if unknown:
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
     latest_first = [visit for visit in reversed(study.visits) if visit.digest in measured]
-    return tuple(sorted(latest_first, key=lambda one: one.threads != run.protocol.threads))
+    return tuple(sorted(latest_first, key=lambda visit: visit.threads != run.protocol.threads))
 
 
 def gather_candidates(

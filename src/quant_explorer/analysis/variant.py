@@ -97,7 +97,7 @@ def _memory(measurement: Measurement) -> Memory:
     if not measurement.memory:
         missing = measurement.memory_reason or _why_missing(measurement, "no peak memory was recorded")
         return Memory(reasons={"peak_bytes": missing})
-    return Memory({str(one.batch_size): one.peak_bytes - one.floor_bytes for one in measurement.memory})
+    return Memory({str(peak.batch_size): peak.peak_bytes - peak.floor_bytes for peak in measurement.memory})
 
 
 def _executed(measurement: Measurement) -> ExecutedMacs:
