@@ -19,14 +19,15 @@ from quant_explorer.core.settings.groups import (
     SweepGrid,
     sweep_settings,
 )
+from quant_explorer.core.settings.limits import GateLimits, PickLimits
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 _INTRODUCTION = """\
 # Settings
 
-Written by `make settings` from `core/settings/groups.py`, where each setting is declared once; a test fails
-when this page is not current.
+Written by `make settings` from `core/settings/groups.py` and `core/settings/limits.py`, where each setting is
+declared once; a test fails when this page is not current.
 
 - A setting is an option of the commands named ("all" is every command with `--run-dir`), and, where `sweep`
   is among them, a key of its [YAML file](sweep.md). What the command line says wins over the file. Earlier
@@ -45,7 +46,11 @@ _SECTIONS = {
     "Where everything goes": Output,
     "What a sweep tries": SweepGrid,
     "What a sweep is held against, and what its estimates rest on": SweepBudgets,
+    "What `pick` allows": PickLimits,
+    "What `gate` allows": GateLimits,
 }
+# Of one command alone; others have limits of the same names.
+_ONLY_OF = {PickLimits: "pick", GateLimits: "gate"}
 _HEADINGS = ("setting, YAML key", "option", "value", "default", "meaning", "commands")
 
 
@@ -63,7 +68,7 @@ def settings_page() -> str:
 
 
 def _row(declared: Setting, kind: type) -> tuple[str, ...]:
-    in_sweep = sweep_settings()[declared.name]
+    in_sweep = sweep_settings().get(declared.name, declared)
     aliases = "".join(
         f"; earlier `{alias.key}`" + (f" (of {alias.times})" if alias.times > 1 else "")
         for alias in declared.aliases
@@ -88,6 +93,8 @@ def _default(declared: Setting) -> str:
 
 def _commands(declared: Setting, kind: type) -> list[str]:
     """Return the commands that take a setting; the grid of a sweep may have its own one of a run's name."""
+    if kind in _ONLY_OF:
+        return [_ONLY_OF[kind]]
     in_sweep = sweep_settings()[declared.name].help == declared.help
     in_runs = kind is not SweepGrid or declared.name not in {
         setting.name for setting in settings_of(Settings)

@@ -14,7 +14,7 @@ from quant_explorer.metrics.fidelity import (
     Margin,
     check_fp32,
     compare_with_simulation,
-    describe,
+    describe_fidelity,
     sqnr_db,
 )
 
@@ -155,7 +155,7 @@ def test_one_output_alone_may_be_noisier_but_not_much(factor: float, passes: boo
 
 def test_both_figures_are_described() -> None:
     found = [Fidelity("calibration images", 40.04, 41.0), Fidelity("nearly white ones", None, 30.0)]
-    assert describe(found) == (
+    assert describe_fidelity(found) == (
         "signal to quantization noise of the files, and of a simulation of the same quantization: "
         "40.0 dB (41.0 dB) on calibration images, none (30.0 dB) on nearly white ones"
     )

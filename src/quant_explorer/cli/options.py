@@ -19,6 +19,7 @@ from quant_explorer.core.settings.groups import (
     SweepGrid,
     sweep_settings,
 )
+from quant_explorer.core.settings.limits import GateLimits, PickLimits
 from quant_explorer.pipeline.run import RunDescription, RunFolder
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -157,6 +158,11 @@ def protocol_options(command: F) -> F:
 def rules_options(command: F) -> F:
     """Add what counts as a difference when variants are chosen."""
     return _add(command, *map(option, declared_of(DecisionRules())))
+
+
+def limit_options(start: PickLimits | GateLimits) -> Callable[[F], F]:
+    """Return what adds the limits that recorded figures are held against, with `start` for defaults."""
+    return lambda command: _add(command, *map(option, declared_of(start)))
 
 
 def multi_options(command: F, protocol: MeasurementProtocol) -> F:

@@ -11,7 +11,7 @@ from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.pipeline.plan.space import (
     CONFIGURATIONS,
     choose_runtimes,
-    describe,
+    describe_config,
     recipes,
     sweep_cells,
     sweep_recipes,
@@ -131,7 +131,7 @@ def test_an_unknown_configuration_suggests_the_nearest() -> None:
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)
 def test_every_configuration_is_described(config: str) -> None:
-    assert describe(config).endswith(".")
+    assert describe_config(config).endswith(".")
 
 
 def sweep(

@@ -438,6 +438,6 @@ class TestPrepare:
         from quant_explorer.runtimes.executorch import lowering as xnnpack
 
         ranges = (ActivationRange("relu", 0.0, 1.0),)
-        notes = xnnpack.describe(QuantSpec("int8", "static", activation_ranges=ranges))
+        notes = xnnpack.describe_spec(QuantSpec("int8", "static", activation_ranges=ranges))
         assert any("not used" in note for note in notes)
-        assert not any("not used" in note for note in xnnpack.describe(STATIC))
+        assert not any("not used" in note for note in xnnpack.describe_spec(STATIC))

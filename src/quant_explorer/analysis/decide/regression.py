@@ -11,22 +11,10 @@ from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.settings.limits import GateLimits
 from quant_explorer.stats.intervals import Interval, interval_of_quotient
 
 MOST_MAC_FRACTION_LOST = 0.01
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is no regression: percentage points of top-1 or agreement, and shares; None is not held.
-
-    A slowdown is that of the speed-up over the FP32 baseline of the same run.
-    """
-
-    drop_pp: float = 0.5
-    slowdown: float | None = 0.05
-    size_growth: float = 0.01
-    memory_growth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,7 @@ class Check:
     message: str
 
 
-def gate(results: Results, baseline: Results, limits: Limits) -> tuple[Check, ...]:
+def gate(results: Results, baseline: Results, limits: GateLimits) -> tuple[Check, ...]:
     """Hold every variant that the baseline measured against what it is now.
 
     A latency is a regression when it is beyond the limit and its interval leaves out "as fast as before"; the
@@ -65,22 +53,21 @@ def _hold(
     now: VariantResult | None,
     results: Results,
     baseline: Results,
-    limits: Limits,
+    limits: GateLimits,
     comparisons: int,
 ) -> Iterator[Check]:
     if now is None or now.status is not Status.OK:
         why = "it is not in the results" if now is None else f"it {now.status.explain(now.reason)}"
         yield Check(before.model, before.name, "measured", "failed", why)
         return
-    yield _hold_growth(before, "size", before.size.bytes, now.size.bytes, limits.size_growth)
+    yield _hold_growth(before, "size", before.size.bytes, now.size.bytes, limits.max_size_growth)
     yield _hold_macs(before, now)
     yield _hold_quality(before, now, results, baseline, limits)
-    if limits.slowdown is not None:
-        yield _hold_latency(before, now, results, baseline, limits.slowdown, comparisons)
-    if limits.memory_growth is not None:
+    yield _hold_latency(before, now, results, baseline, limits.max_slowdown, comparisons)
+    if limits.max_memory_growth is not None:
         batch = str(baseline.run.ranked_batch)
         peaks = [(side.memory.peak_bytes or {}).get(batch) for side in (before, now)]
-        yield _hold_growth(before, "peak memory", peaks[0], peaks[1], limits.memory_growth)
+        yield _hold_growth(before, "peak memory", peaks[0], peaks[1], limits.max_memory_growth)
 
 
 def _hold_growth(
@@ -104,7 +91,7 @@ def _hold_macs(before: VariantResult, now: VariantResult) -> Check:
 
 
 def _hold_quality(
-    before: VariantResult, now: VariantResult, results: Results, baseline: Results, limits: Limits
+    before: VariantResult, now: VariantResult, results: Results, baseline: Results, limits: GateLimits
 ) -> Check:
     old, new = (_quality(side) for side in (before, now))
     if old is None or new is None or old[0] != new[0]:
@@ -115,10 +102,10 @@ def _hold_quality(
     drop = 100 * (old[1] - new[1])
     message = (
         f"{100 * old[1]:.2f} to {100 * new[1]:.2f} % of {now.scored_images:,} images ({-drop:+.2f} pp), "
-        f"at most {-limits.drop_pp:+g} pp allowed"
+        f"at most {-limits.max_drop_pp:+g} pp allowed"
     )
     # 5 of 1,000 images are 0.5 pp, whatever floating-point arithmetic makes of the difference.
-    failed = round(drop, 9) > limits.drop_pp
+    failed = round(drop, 9) > limits.max_drop_pp
     return Check(before.model, before.name, rule, "failed" if failed else "passed", message)
 
 
