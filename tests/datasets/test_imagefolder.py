@@ -137,7 +137,7 @@ def test_files_left_out_are_counted_by_suffix(tmp_path: Path) -> None:
     recorder = Recorder()
     dataset = load(root, tmp_path / "cache", recorder)
     assert len(dataset.train) + len(dataset.search) == 13
-    note = "3 files are left out, for their suffix is none of an image: .heic 2, .txt 1"
+    note = "3 files are left out, whose suffix is not that of an image: .heic 2, .txt 1"
     assert note in dataset.notes
     assert note in recorder.messages
 

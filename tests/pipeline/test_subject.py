@@ -106,19 +106,19 @@ def said(run: RunFolder, settings: Settings = SETTINGS) -> list[str]:
     return [line for line in watching.messages if not line.startswith("Pre-processing")]
 
 
-def test_weights_of_another_version_are_trained_anew_and_why_is_reported(
+def test_weights_of_another_version_are_trained_again_and_why_is_reported(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert said(run) == []
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
     # Another model of the same folder is no earlier version of this one.
     assert said(run, replace(SETTINGS, model="edge_cnn")) == []
-    assert said(run) == ["Training small_cnn anew: training code 1 is now 2."]
+    assert said(run) == ["Training small_cnn again: training code 1 is now 2."]
     assert said(run) == []
     for origin in run.weights.glob("*.origin.json"):
         origin.unlink()
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
-    assert said(run) == ["Training small_cnn anew: what is here does not say how it was made."]
+    assert said(run) == ["Training small_cnn again: what is here does not say how it was made."]
 
 
 def test_an_interrupted_training_goes_on(run: RunFolder) -> None:

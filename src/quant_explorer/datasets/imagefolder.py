@@ -38,7 +38,7 @@ class _File(NamedTuple):
 class _Part:
     """One of the two halves: the folder, and the images of each class sorted by path.
 
-    `left_out` counts the files whose suffix is none of an image.
+    `left_out` counts the files that have no suffix of an image.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class _Tree:
 class ImageFolder:
     """The layout of torchvision's ImageFolder.
 
-    `val/` is used only where there is no `test/`. Hidden files, and files whose suffix is none of an image,
+    `val/` is used only where there is no `test/`. Hidden files, and files without the suffix of an image,
     are left out; a line names the suffixes.
     """
 
@@ -107,7 +107,7 @@ class ImageFolder:
             named = ", ".join(f"{suffix} {count}" for suffix, count in left_out.most_common(_NAMED))
             more = f" and {len(left_out) - _NAMED} more kinds" if len(left_out) > _NAMED else ""
             notes.append(
-                f"{left_out.total()} files are left out, for their suffix is none of an image: {named}{more}"
+                f"{left_out.total()} files are left out, whose suffix is not that of an image: {named}{more}"
             )
         if not tree.train_count:
             notes.append(

@@ -241,7 +241,7 @@ def _train(subject: Subject, run: RunFolder) -> None:
     if path.exists():
         load_weights(subject.model, path)
         return
-    _say_why_anew(origin, run, progress)
+    _explain_retraining(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")
     Trainer(dataset, spec, settings.batch_seed, progress, augment=settings.augment).fit(
         subject.model, schedule, label=f"train {subject.model_name}", checkpoint=checkpoint
@@ -258,10 +258,10 @@ def explain_untrainable(dataset: Dataset) -> str | None:
     return f"it trains, and {dataset.name} has no training images; put some into train/<class>/"
 
 
-def _say_why_anew(origin: Origin, run: RunFolder, progress: Progress) -> None:
+def _explain_retraining(origin: Origin, run: RunFolder, progress: Progress) -> None:
     found = origin.differences(run.weights.glob("baseline-*.safetensors"))
     if found is not None:
-        progress.say(f"Training {origin.made} anew: {describe_changes(found)}.")
+        progress.say(f"Training {origin.made} again: {describe_changes(found)}.")
 
 
 def _settle_batch_norms(model: nn.Module, calibration: Sequence[Batch]) -> None:

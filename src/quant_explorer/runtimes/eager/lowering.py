@@ -26,7 +26,7 @@ def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None
     """Return the graph of the candidate in the precision of its spec: float32 images to logits.
 
     `engine` is the quantized engine for INT8, None for other precisions. Raises UnsupportedError when the
-    model cannot be traced or has an operator that the precision has not.
+    model cannot be traced or has an operator without this precision.
     """
     spec = candidate.spec
     if engine is not None:

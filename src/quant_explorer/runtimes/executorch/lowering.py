@@ -40,7 +40,7 @@ _SMALLEST_SCALE = 2.0**-12
 
 
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
-    """The vendor's, without its patterns of batch norms in training: exporting them anew takes 3 s."""
+    """The vendor's, without its patterns of batch norms in training: exporting them again takes 3 s."""
 
     SUPPORTED_PATTERNS = tuple(
         pattern for pattern in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in pattern.name
@@ -112,7 +112,7 @@ def describe_spec(spec: QuantSpec) -> tuple[str, ...]:
     if spec.precision == "int8":
         notes.append("quantizer: XNNPACKQuantizer, symmetric weights from -127 to 127")
     if spec.activation_ranges:
-        notes.append("activation ranges learned in training are not used: the quantizer calibrates anew")
+        notes.append("activation ranges learned in training are not used: the quantizer calibrates again")
     return tuple(notes)
 
 

@@ -52,7 +52,7 @@ def computes_natively(precision: str) -> bool:
 def has_kernels(precision: str) -> bool:
     """Say whether the plugin computes in a half precision here, natively or not, when it is asked to.
 
-    It replaces one that it does not have by another, without a word: found by compiling a convolution.
+    It silently replaces a precision that it does not have: found by compiling a convolution.
     """
     images = operations.parameter((1, 8, 8, 8), np.float32)
     filters = operations.constant(np.ones((8, 8, 3, 3), np.float32))
@@ -86,7 +86,7 @@ class _Compiled:
 
 
 class OpenVinoSession:
-    """One model from its file. It holds one compiled form: another number of images compiles anew."""
+    """One model from its file. It holds one compiled form: another number of images compiles again."""
 
     def __init__(self, path: Path, precision: str) -> None:
         """Read the model; `precision` is that of what is not quantized."""
