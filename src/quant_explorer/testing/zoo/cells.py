@@ -144,7 +144,7 @@ class Openers:
     """The worker process that opens a runtime's files, started again where one died."""
 
     def __init__(self, runtime: Runtime, log: Path) -> None:
-        """Start nothing yet."""
+        """Open no process yet: the first cell starts it."""
         self.runtime = runtime
         self.log = log
         self._stack = ExitStack()

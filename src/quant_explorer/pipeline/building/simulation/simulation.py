@@ -111,7 +111,7 @@ class _Observing(Following):
         self._seen: set[Value] = set()
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
-        """See its range."""
+        """Record the range of an activation, and return it as it is."""
         if value not in self._seen and not value.constant and not value.masked:
             self._seen.add(value)
             self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)
