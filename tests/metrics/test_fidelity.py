@@ -100,9 +100,9 @@ def test_where_the_float_model_is_silent_only_silence_passes(check: Callable[[Ba
 def test_noise_is_not_distinguished_from_a_wrong_lowering_however_noisy_the_simulation_is() -> None:
     noisy = [with_noise(10**-0.1)]
     compare_with_simulation(with_noise(10**0.21), EXPECTED, noisy, "images", ORDINARY)
-    with pytest.raises(FidelityError, match=r"has -1\.0 dB; below 2 dB nothing can be message from noise$"):
+    with pytest.raises(FidelityError, match=r"has -1\.0 dB; outputs below 2 dB are indistinguishable from noise$"):
         compare_with_simulation(with_noise(10**0.19), EXPECTED, noisy, "images", ORDINARY)
-    # Nothing at all, and what was said of another image.
+    # Zeros, and the logits of another image.
     for wrong in (np.zeros_like(EXPECTED), EXPECTED[::-1]):
         with pytest.raises(FidelityError, match="below 2 dB"):
             compare_with_simulation(wrong, EXPECTED, noisy, "images", ORDINARY)
@@ -114,8 +114,8 @@ MARGIN = Margin(whole_db=10.0, output_db=13.0)
 
 def compared(found_db: float, *simulated_db: float) -> Fidelity:
     """Noise in all logits, by its distance from them."""
-    ways = [with_noise(10 ** (decibels / 10)) for decibels in simulated_db]
-    return compare_with_simulation(with_noise(10 ** (found_db / 10)), EXPECTED, ways, "images", MARGIN)
+    noisy = [with_noise(10 ** (decibels / 10)) for decibels in simulated_db]
+    return compare_with_simulation(with_noise(10 ** (found_db / 10)), EXPECTED, noisy, "images", MARGIN)
 
 
 def test_outputs_may_be_so_much_noisier_than_the_simulation_that_is_furthest_from_the_model() -> None:

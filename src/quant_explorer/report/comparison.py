@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from quant_explorer.analysis.decide.comparison import RunComparison, VariantComparison
+from quant_explorer.core.units import list_some
 from quant_explorer.report.columns import MISSING, Table, signed, with_interval
-from quant_explorer.report.decision import listed
 
 _HEADINGS = ("variant", "model", "size_ratio", "speed_ratio", "speed", "acc_diff_pp", "images")
 
@@ -26,10 +26,10 @@ def describe_comparison(found: RunComparison) -> Iterator[str]:
     yield f"Speed of B: {speeds}. Accuracy of B: {_counted(variant.quality for variant in found.variants)}."
     for reason in dict.fromkeys(reason for variant in found.variants for reason in variant.reasons.values()):
         names = [variant.name for variant in found.variants if reason in variant.reasons.values()]
-        yield f"Not comparable for {listed(names)}: {reason}."
+        yield f"Not comparable for {list_some(names)}: {reason}."
     for run, alone in (("A", found.only_in_a), ("B", found.only_in_b)):
         if alone:
-            yield f"Measured in {run} alone: {listed(alone)}."
+            yield f"Measured in {run} alone: {list_some(alone)}."
 
 
 def _row(comparison: VariantComparison) -> tuple[str, ...]:

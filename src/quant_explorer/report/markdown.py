@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.units import format_mb
+from quant_explorer.core.units import format_mb, list_some
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
 
@@ -133,9 +133,8 @@ def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
     for variant in variants:
         better = [other.name for other in variants if other.name in variant.frontier.dominated_by]
         if better:
-            named = ", ".join(names[name] for name in better[:_NAMED])
-            more = f" and {len(better) - _NAMED} more" if len(better) > _NAMED else ""
-            lines.append(f"- {names[variant.name]} is dominated by {named}{more}")
+            named = list_some((names[name] for name in better), _NAMED)
+            lines.append(f"- {names[variant.name]} is dominated by {named}")
     if lines:
         yield "\n".join(escape(line) for line in lines)
 

@@ -139,8 +139,8 @@ def test_learned_ranges_are_one_way_more() -> None:
     learned = (ActivationRange("input_1", -1.0, 1.0), ActivationRange("_1", -0.25, 0.25))
     model = toy_linear_model()
     *calibrated, first, second = simulated(model, replace(STATIC, activation_ranges=learned), LINEAR_IMAGES)
-    for way, other in zip(calibrated, simulated(model, STATIC, LINEAR_IMAGES), strict=True):
-        np.testing.assert_array_equal(way, other)
+    for logits, other in zip(calibrated, simulated(model, STATIC, LINEAR_IMAGES), strict=True):
+        np.testing.assert_array_equal(logits, other)
     for logits in (first, second):
         assert logits.max() == pytest.approx(0.25, abs=0.5 / 255)
         assert logits.min() == pytest.approx(-0.25, abs=0.5 / 255)
@@ -150,10 +150,15 @@ def test_the_histogram_observer_adds_ranges_of_least_squared_error() -> None:
     """Both are ways that runtimes go; those of minimum and maximum are the widest."""
     model, images = toy_linear_model(), LINEAR_IMAGES**3
     coarse = Grid(activation_levels=15)
-    ways = simulated(model, replace(STATIC, observer="histogram"), images, coarse)
+    found = simulated(model, replace(STATIC, observer="histogram"), images, coarse)
     narrow = simulated(model, STATIC, images, coarse)
-    assert [any(np.array_equal(way, other) for other in narrow) for way in ways] == [True, True, False, False]
-    assert np.abs(ways[2]).max() < np.abs(ways[0]).max()
+    assert [any(np.array_equal(logits, other) for other in narrow) for logits in found] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert np.abs(found[2]).max() < np.abs(found[0]).max()
 
 
 class Block(nn.Module):

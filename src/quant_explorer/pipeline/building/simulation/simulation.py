@@ -94,12 +94,12 @@ class Simulation:
 
     def _find_ranges(self, levels: int) -> tuple[Mapping[Value, Range], ...]:
         widest = {value: observed.min_max() for value, observed in self._observed.items()}
-        ways = [widest]
+        found = [widest]
         if self._spec.observer == "histogram":
-            ways.append({value: seen.least_squares(levels) for value, seen in self._observed.items()})
+            found.append({value: seen.least_squares(levels) for value, seen in self._observed.items()})
         if self._learned:
-            ways.append(widest | self._learned)
-        return tuple(ways)
+            found.append(widest | self._learned)
+        return tuple(found)
 
 
 class _Observing(Following):
