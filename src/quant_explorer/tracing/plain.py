@@ -53,7 +53,7 @@ def list_computed(model: nn.Module) -> list[str]:
         f"{layer}.{name}".lstrip(".")
         for layer, module in model.named_modules()
         for name in (
-            *(module.parametrizations if parametrize.is_parametrized(module) else ()),  # type: ignore[arg-type]
+            *(module.parametrizations if parametrize.is_parametrized(module) else ()),
             *_hooked(module).values(),
         )
     ]
