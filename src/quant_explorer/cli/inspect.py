@@ -34,8 +34,8 @@ def command(
     import tempfile
 
     from quant_explorer.cli.console import ConsoleProgress, divert_libraries
-    from quant_explorer.cli.options import resolve
     from quant_explorer.cli.job import print_figures, say
+    from quant_explorer.cli.options import resolve
     from quant_explorer.core.units import format_count
     from quant_explorer.pipeline.plan.layers import plan_layers
     from quant_explorer.pipeline.plan.space import CONFIGURATIONS, choose_runtimes
