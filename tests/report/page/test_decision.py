@@ -67,7 +67,13 @@ def as_asked(budgets: Budgets, batch: int, minimize: Cost) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "scene", [Scene(calls=70), Scene(trained=False), Scene(rounds=4)], ids=["trained", "untrained", "short"]
+    "scene",
+    [
+        Scene(calls=70, search_images=200),
+        Scene(trained=False, search_images=200),
+        Scene(rounds=4),
+    ],
+    ids=["trained", "untrained", "short"],
 )
 def test_the_page_decides_as_the_command_line(tmp_path: Path, browser: Browser, scene: Scene) -> None:
     study = varied(tmp_path, scene)

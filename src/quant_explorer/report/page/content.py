@@ -52,7 +52,8 @@ class Row:
     `number` is its place in the study, by which what is equal is ordered; `dominated_by` holds such numbers.
     `classes` has an entry for each class of the sheet, None where it was not compared; `spread` maps a batch
     size to the 5th, 25th, 50th, 75th and 95th percentile of its calls in milliseconds; `executed` maps a
-    precision to its share of the multiply-accumulates.
+    precision to its share of the multiply-accumulates. `search` is the change on the search split, in
+    percentage points.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Row:
     spread: dict[str, tuple[float, ...]] = field(default_factory=dict)
     executed: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    search: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class Sheet:
 
     `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
     of a sweep picks; `conditions` and `settings` are names with values. `ranked` are the axes of the
-    frontier. `margin_pp` and the shares are what decides a tie.
+    frontier. `margin_pp` and the shares are what decides a tie. A limit of the drop from
+    `search_least_pp` on is decided on the search split; none where that is None.
     """
 
     title: str
@@ -144,6 +147,7 @@ class Sheet:
     conditions: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
     choices: tuple[str, ...] = ()
+    search_least_pp: float | None = None
 
     @property
     def runtimes(self) -> tuple[str, ...]:

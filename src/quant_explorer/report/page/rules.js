@@ -78,9 +78,14 @@ function compare(sheet, batch, first, second) {
 
 const badEnd = (figure, end) => figure[end] ?? figure.point;
 
-function judge(row, query) {
+/** Whether the images of the search split decide by this limit of the drop. */
+const decidesOnSearch = (sheet, query) =>
+  sheet.search_least_pp !== null && query.drop !== null && query.drop >= sheet.search_least_pp;
+
+function judge(sheet, row, query) {
   const key = `${query.percentile}:${query.batch}`;
-  const lost = row.figures.change ? -badEnd(row.figures.change, "low")
+  const lost = decidesOnSearch(sheet, query) && row.search ? -badEnd(row.search, "low")
+    : row.figures.change ? -badEnd(row.figures.change, "low")
     : row.figures.accuracy && !("change" in row.missing) ? 100 - badEnd(row.figures.accuracy, "low") : null;
   const at = (name, end) => (row.figures[name] ? badEnd(row.figures[name], end) : null);
   const checks = [
@@ -141,7 +146,7 @@ const inStudyOrder = (rows) => [...rows].sort((a, b) => a.number - b.number);
 function decide(sheet, query) {
   const rows = inStudyOrder(sheet.rows)
     .filter((row) => !query.runtimes.length || query.runtimes.includes(row.runtime));
-  const excesses = new Map(rows.map((row) => [row, judge(row, query)]));
+  const excesses = new Map(rows.map((row) => [row, judge(sheet, row, query)]));
   const within = rows.filter((row) => !excesses.get(row).length);
   const order = within.filter((row) => costOf(row, query))
     .sort((a, b) => costOf(a, query).point - costOf(b, query).point);
