@@ -48,9 +48,7 @@ def test_a_study_without_it_decides_on_the_report_split_and_says_so(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("limit_pp", "chosen"), [(0.2, "flattered@eager"), (1.0, "sound@eager")])
-def test_images_too_few_to_show_the_limit_do_not_decide(
-    tmp_path: Path, limit_pp: float, chosen: str
-) -> None:
+def test_images_too_few_to_show_the_limit_do_not_decide(tmp_path: Path, limit_pp: float, chosen: str) -> None:
     """Of 800 images without a change the interval reaches to a loss of 0.48 pp."""
     found = decided(tmp_path, BOTH, Budgets(accuracy_drop_pp=limit_pp))
     assert found.chosen == chosen
