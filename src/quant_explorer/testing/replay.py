@@ -47,7 +47,6 @@ class Played:
     config: str
     slowness: float = 1.0
     wrong: int = 0
-    search_wrong: int = 0
     size_bytes: int = 1_000_000
     runtime: str = BASELINE_RUNTIME
     model: str = "small_cnn"
@@ -63,6 +62,7 @@ class Played:
     precision: Precision | None = None
     ran_in: Precision = "fp32"
     observations: tuple[Observation, ...] = ()
+    search_wrong: int = 0
 
     @property
     def variant(self) -> Variant:

@@ -117,6 +117,18 @@ class Rounds:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """How many images one row got right and the other did not, for direct comparisons of two accuracies.
+
+    Arrays as in `Rounds`, of shape (rows, rows): `gained` counts what row i alone got right beside row j,
+    `shared` the images that both were scored on. Of an untrained model "right" is what FP32 answers.
+    """
+
+    gained: str
+    shared: str
+
+
+@dataclass(frozen=True)
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
@@ -148,6 +160,7 @@ class Sheet:
     settings: tuple[tuple[str, str], ...]
     choices: tuple[str, ...] = ()
     search_least_pp: float | None = None
+    pairs: Pairs | None = None
 
     @property
     def runtimes(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from quant_explorer.report.decision import describe_split
 from quant_explorer.report.markdown import describe_picks
 from quant_explorer.report.page.content import Failure, MemoryLevels, Row, Sheet
 from quant_explorer.report.page.figures import find_axes, find_figures, search_figure
+from quant_explorer.report.page.pairs import encode_pairs
 from quant_explorer.report.page.per_class import change_of, choose_classes, names_of_classes
 from quant_explorer.report.page.rounds import encode_rounds, median_ends, spread_of_calls
 
@@ -96,6 +97,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         epsilon_size=run.rules.epsilon_size,
         conditions=tuple(facts_of_environment(results.environment).items()),
         settings=tuple(_settings(results)),
+        pairs=encode_pairs(evidence, [variant.digest for variant in measured]) if measured else None,
         search_least_pp=None if search.missing else search.least_pp,
     )
 
