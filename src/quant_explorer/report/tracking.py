@@ -82,6 +82,5 @@ def _parameters(results: Results) -> Iterator[tuple[str, str]]:
         for declared in declared_of(group):
             yield declared.option.removeprefix("--"), declared.default_text
     yield "cpu", results.environment.cpu
-    yield "threads", str(results.environment.threads)
     yield "data_digest", results.run.data_digest or "not recorded"
     yield "quant_explorer", results.run.version or "not recorded"
