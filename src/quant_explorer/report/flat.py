@@ -14,7 +14,7 @@ def flatten(variant: VariantResult) -> dict[str, Cell]:
     """Return a variant's names and figures; a figure with an interval has its ends as `_low` and `_high`.
 
     Units end the names (`_s`, `_bytes`, `_pp`), with the batch size after them; shares are from 0 to 1. A
-    figure that is missing is None.
+    figure that was not found is None, and what a model does not have (an accuracy, an agreement) is left out.
     """
     return dict(_names(variant)) | figures_of(variant)
 
@@ -61,16 +61,14 @@ def _figures(variant: VariantResult) -> Iterator[tuple[str, float | None]]:
 
 def _accuracies(variant: VariantResult) -> Iterator[tuple[str, float | None]]:
     accuracy, agreement = variant.accuracy, variant.agreement
-    yield from _with_ends("top1", accuracy and accuracy.top1, accuracy and accuracy.top1_ci)
-    yield "top5", accuracy and accuracy.top5
-    yield from _with_ends("change_pp", accuracy and accuracy.diff_pp, accuracy and accuracy.diff_ci_pp)
-    yield "mcnemar_p", accuracy and accuracy.mcnemar_p
-    yield from _with_ends(
-        "top1_agreement",
-        agreement and agreement.top1_agreement,
-        agreement and agreement.top1_agreement_ci,
-    )
-    yield "sqnr_db", agreement and agreement.sqnr_db
+    if accuracy is not None:
+        yield from _with_ends("top1", accuracy.top1, accuracy.top1_ci)
+        yield "top5", accuracy.top5
+        yield from _with_ends("change_pp", accuracy.diff_pp, accuracy.diff_ci_pp)
+        yield "mcnemar_p", accuracy.mcnemar_p
+    if agreement is not None:
+        yield from _with_ends("top1_agreement", agreement.top1_agreement, agreement.top1_agreement_ci)
+        yield "sqnr_db", agreement.sqnr_db
     yield "images", variant.scored_images
 
 
