@@ -18,7 +18,7 @@ from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import in_reading_order
 from quant_explorer.report.decision import describe_split
 from quant_explorer.report.markdown import describe_picks
-from quant_explorer.report.page.content import Failure, MemoryLevels, Row, Sheet
+from quant_explorer.report.page.content import FailedVariant, MemoryLevels, Row, Sheet
 from quant_explorer.report.page.figures import find_axes, find_figures, search_figure
 from quant_explorer.report.page.pairs import encode_pairs
 from quant_explorer.report.page.per_class import change_of, choose_classes, names_of_classes
@@ -80,7 +80,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         batches=batches,
         rows=rows,
         failures=tuple(
-            Failure(variant.name, variant.status.predicate, variant.reason or "no reason was recorded")
+            FailedVariant(variant.name, variant.status.predicate, variant.reason or "no reason was recorded")
             for variant in variants
             if variant.status is not Status.OK
         ),
