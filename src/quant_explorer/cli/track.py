@@ -25,8 +25,8 @@ def command(run: Path | None, uri: str, experiment: str) -> int:
 
     A variant's figures are metrics, with the ends of their intervals as _low and _high.
     """
-    from quant_explorer.cli.options import resolve
     from quant_explorer.cli.job import say
+    from quant_explorer.cli.options import resolve
     from quant_explorer.pipeline.run import RunFolder
     from quant_explorer.recorded import Study
     from quant_explorer.report.tracking import track
