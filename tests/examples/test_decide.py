@@ -18,7 +18,7 @@ def test_the_notebook_runs_and_shows_the_plot_of_the_page(tmp_path: Path) -> Non
     notebook = nbformat.read(EXAMPLES / "decide.ipynb", as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    assert "fp32_baseline@eager" in outputs["frontier-rows"][0].data["text/html"]
+    assert "static_int8_per_tensor@onnxruntime" in outputs["frontier-rows"][0].data["text/html"]
     (shown,) = outputs["frontier"]
     path = tmp_path / "shown.html"
     path.write_text(f"<!doctype html><body>{shown.data['text/html']}")
