@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def test_a_run_folder_is_sent_with_its_files(
     code, printed = invoke("track", tmp_path / "run", "--mlflow", uri, "--experiment", "mine")
     assert code == 0
     assert f"Sent {len(ORDINARY)} variants to {uri}, experiment mine, run " in printed
-    run = printed.split()[-1].rstrip(".")
+    # MLflow logs beside it.
+    (run,) = re.findall(r"experiment mine, run (\w+)\.", printed)
     files = {one.path for one in MlflowClient(tracking_uri=uri).list_artifacts(run)}
     assert files == {"study.jsonl", "pareto.md"}
