@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from quant_explorer.cli.app import app
+from quant_explorer.core.settings.declaration import declared_of
+from quant_explorer.core.settings.limits import GateLimits
 from tests.docs.documents import ROOT
 
 ACTION = ROOT / "action.yml"
@@ -47,10 +49,10 @@ def test_commands_and_options_exist(path: Path) -> None:
 
 def test_the_inputs_of_the_action_are_options_with_the_same_defaults() -> None:
     inputs = yaml.safe_load(ACTION.read_text())["inputs"]
-    gate = app.get_command(click.Context(app), "gate")
-    assert gate is not None
-    defaults = {parameter.opts[0].removeprefix("--"): parameter.default for parameter in gate.params}
-    limits = {name: float(value["default"]) for name, value in inputs.items() if name.startswith("max-")}
+    defaults = {
+        declared.option.removeprefix("--"): declared.default_text for declared in declared_of(GateLimits())
+    }
+    limits = {name: value["default"] for name, value in inputs.items() if name.startswith("max-")}
     assert limits
     assert limits == {name: defaults[name] for name in limits}
     gating = steps(ACTION)[-1]
