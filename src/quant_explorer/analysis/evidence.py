@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
@@ -19,7 +19,8 @@ class Evidence:
 
     A variant that failed keeps its files and what it executed, which may tell why, and no other figure.
     `baseline` is the measurement all others are compared with, None when there is no sound one; then
-    `no_baseline` says why. `timings` is keyed by batch size; `hits` by digest holds those that were scored.
+    `no_baseline` says why. `timings` is keyed by batch size; `hits` by digest holds those that were scored,
+    `search_hits` those that were also scored on the search split, whose images decide.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Evidence:
     hits: dict[str, Hits]
     splits: dict[str, ReportSplit]
     confidence: float = CONFIDENCE
+    search_hits: dict[str, Hits] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -39,6 +41,11 @@ class Evidence:
             measurement.predictions.trained for measurement in self.measurements if measurement.predictions
         ]
         return all(known)
+
+    @property
+    def baseline_digest(self) -> str | None:
+        """The digest of the baseline, None where there is no sound one."""
+        return self.baseline.variant.digest if self.baseline else None
 
     @property
     def baseline_hits(self) -> Hits | None:
@@ -136,11 +143,20 @@ def _join(
         hits=_score(measurements, splits, baseline),
         splits=splits,
         confidence=confidence,
+        search_hits=_score_search(measurements, splits, baseline),
     )
 
 
 def _without_figures(failed: Measurement) -> Measurement:
-    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=(), observations=())
+    return replace(
+        failed,
+        predictions=None,
+        search_predictions=None,
+        memory=(),
+        cold_start_s=(),
+        energy=(),
+        observations=(),
+    )
 
 
 def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
@@ -161,7 +177,25 @@ def _score(
             continue
         # Positions of another split are other images: nothing to compare.
         shared = baseline.predictions if baseline and baseline.split == measurement.split else None
-        found = find_hits(measurement.predictions, splits[measurement.split], shared)
+        found = find_hits(measurement.predictions, splits[measurement.split].labels, shared)
+        if found is not None:
+            hits[measurement.variant.digest] = found
+    return hits
+
+
+def _score_search(
+    measurements: Sequence[Measurement], splits: dict[str, ReportSplit], baseline: Measurement | None
+) -> dict[str, Hits]:
+    """As `_score`, of the search split; empty for a study of a version that did not record it."""
+    hits: dict[str, Hits] = {}
+    for measurement in measurements:
+        predictions, split = measurement.search_predictions, splits.get(measurement.split)
+        if predictions is None or split is None or not predictions.positions:
+            continue
+        if max(predictions.positions) >= len(split.search_labels):
+            continue
+        shared = baseline.search_predictions if baseline and baseline.split == measurement.split else None
+        found = find_hits(predictions, split.search_labels, shared)
         if found is not None:
             hits[measurement.variant.digest] = found
     return hits

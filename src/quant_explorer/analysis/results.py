@@ -261,12 +261,14 @@ class Pick:
 class Answer:
     """What to ship of one model by the rules of the run: the first of the names, the others tie with it.
 
-    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32.
+    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32;
+    `judged_on` is the split that decided about accuracy.
     """
 
     model: str
     names: tuple[str, ...]
     reason: str = ""
+    judged_on: str = ""
 
 
 @dataclass(frozen=True)
