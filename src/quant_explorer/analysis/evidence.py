@@ -27,8 +27,8 @@ class Evidence:
 
     A variant that failed keeps its files and what it executed, which may tell why, and no other figure.
     `baseline` is the measurement all others are compared with, None when there is no sound one; then
-    `no_baseline` says why. Where `eager` cannot have the model it is the FP32 of another runtime, and `stand_in`
-    says so. `timings` is keyed by batch size; `hits` by digest holds those that were scored.
+    `no_baseline` says why. Where `eager` cannot have the model it is the FP32 of another runtime, and
+    `stand_in` says so. `timings` is keyed by batch size; `hits` by digest holds those that were scored.
     """
 
     model: str

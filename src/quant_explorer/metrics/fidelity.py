@@ -86,10 +86,10 @@ def compare_with_simulation(
     worst = int(share.argmax())
     if not share[worst] <= _factor(margin.output_db):
         alone = np.s_[:, worst]
-        figures = (sqnr_db(values[alone], expected[alone]) for values in (logits, furthest))
+        own, ideal = (sqnr_db(values[alone], expected[alone]) for values in (logits, furthest))
         allowance = f"at most {margin.output_db:g} dB less are allowed"
         raise FidelityError(
-            _explain(f"on {images} output {worst} alone has", Fidelity(images, *figures), allowance)
+            _explain(f"on {images} output {worst} alone has", Fidelity(images, own, ideal), allowance)
         )
     return found
 
@@ -100,8 +100,8 @@ def measure_alone(logits: Batch, expected: Batch, images: str) -> Fidelity:
     # Written so that NaN is not near.
     if found.files_db is not None and not found.files_db >= ORDINARY.least_db:
         raise FidelityError(
-            f"on {images} the outputs have {_format(found.files_db)} signal to quantization noise against the "
-            f"float model; below {ORDINARY.least_db:g} dB nothing can be told from noise"
+            f"on {images} the outputs have {_format(found.files_db)} signal to quantization noise against "
+            f"the float model; below {ORDINARY.least_db:g} dB nothing can be told from noise"
         )
     return found
 

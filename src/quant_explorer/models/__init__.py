@@ -66,7 +66,8 @@ class LoadedModel:
 
 
 def find_architecture(name: str, weights: Path | None = None) -> Architecture:
-    """Return what `name` stands for: a name of MODELS, `torchvision:NAME`, `timm:NAME`, a user's function or file.
+    """Return what `name` stands for: a name of MODELS, `torchvision:NAME`, `timm:NAME`, a user's function,
+    a `.pt2` or an `.onnx` file.
 
     Raises UnknownNameError; ModelError for published weights of a model that has none.
     """
@@ -124,10 +125,10 @@ def load_model(
     module.eval()
     check_output(module, shape, classes)
     notes += check_model(module, shape, name=name)
-    complete = isinstance(architecture, Complete)
-    if complete:
-        notes += architecture.notes
-    return LoadedModel(name, module, shape, complete or weights is not None, asked, notes)
+    trained = weights is not None
+    if isinstance(architecture, Complete):
+        notes, trained = (*architecture.notes, *notes), True
+    return LoadedModel(name, module, shape, trained, asked, notes)
 
 
 def _shape(option: Preprocessing, model: Preprocessing, image_shape: Shape) -> Shape:

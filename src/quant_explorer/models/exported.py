@@ -41,8 +41,8 @@ class ExportedModel:
     def notes(self) -> tuple[str, ...]:
         """That it was captured for evaluation."""
         return (
-            f"Model: {self.path.name} is a program captured in evaluation mode; dropout stays off where it is "
-            "fine-tuned",
+            f"Model: {self.path.name} is a program captured in evaluation mode; dropout stays off where it "
+            "is fine-tuned",
         )
 
     @cached_property
@@ -63,7 +63,7 @@ class ExportedModel:
             )
         if shape[0] is not None:
             raise ModelError(
-                f"{self.path}: takes {shape[0]} images at a time and no other number. Export it again for any: "
+                f"{self.path}: takes {shape[0]} images at a time and no other number. Export it for any: "
                 "torch.export.export(model, (torch.zeros(16, ...),), "
                 "dynamic_shapes=({0: torch.export.Dim('batch', min=1)},))."
             )
@@ -71,7 +71,7 @@ class ExportedModel:
         return channels, height, width
 
     def preprocessing(self) -> Preprocessing:
-        """Return what `preprocessing.json` in the archive asks for; raises ModelError when it is no such dict."""
+        """Return what `preprocessing.json` in the archive asks for; raises ModelError."""
         text = self._read[1].get(PREPROCESSING_FILE)
         where = f"{self.path}: {PREPROCESSING_FILE}"
         try:
@@ -92,8 +92,8 @@ class ExportedModel:
             expected, found = program.module()(images.clone()), module(images.clone())
         if not torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
-                f"{self.path}: its layers compute something else than the program; give the function that makes "
-                "the module, as path/to/file.py:function."
+                f"{self.path}: its layers compute something else than the program; give the function that "
+                "makes the module, as path/to/file.py:function."
             )
         return module
 
@@ -107,10 +107,9 @@ class ExportedModel:
             raise ModelError(
                 f"{self.path}: takes {len(found)} inputs ({', '.join(map(str, names))}). Allowed: one."
             )
-        if len(program.graph_signature.user_outputs) != 1:
+        if (values := len(program.graph_signature.user_outputs)) != 1:
             raise ModelError(
-                f"{self.path}: returns {len(program.graph_signature.user_outputs)} values. Allowed: one tensor "
-                "of logits; export a module that returns it."
+                f"{self.path}: returns {values} values. Allowed: one tensor of logits; export a module that returns it."
             )
         return tuple(size if isinstance(size, int) else None for size in found[0].shape)
 
@@ -120,7 +119,7 @@ def _shown(shape: tuple[int | None, ...]) -> str:
 
 
 def parse_exported(name: str) -> ExportedModel | None:
-    """Return the program that `name` stands for, None for any other name; raises ModelError without a file."""
+    """Return the program that `name` stands for, or None; raises ModelError without a file."""
     if not name.endswith(".pt2"):
         return None
     path = Path(name).expanduser()

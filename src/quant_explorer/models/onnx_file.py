@@ -1,4 +1,4 @@
-"""An `.onnx` file as a model: checked, and brought to the form that `onnxruntime` and `openvino` lower from."""
+"""An `.onnx` file as a model: checked, and as `onnxruntime` and `openvino` lower from it."""
 
 from __future__ import annotations
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
+import onnx.version_converter
 import torch
-from google.protobuf.message import DecodeError
-from onnx import helper, numpy_helper
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 from torch import nn
 
@@ -58,8 +60,8 @@ class OnnxGraph:
         found = self._run(module, images, apart=False)
         if found.shape != alone.shape or not torch.allclose(found, alone, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
-                f"{self.path}: gives other outputs for {_CHECKED_IMAGES} images than for each alone. Allowed: a "
-                "graph for any number of images; export it with a dynamic first dimension."
+                f"{self.path}: gives other outputs for {_CHECKED_IMAGES} images than for each alone. Allowed: "
+                "a graph for any number of images; export it with a dynamic first dimension."
             )
         return module
 
@@ -71,8 +73,8 @@ class OnnxGraph:
         except Exception as error:  # ONNX Runtime raises types of its own for each fault of a file
             number = 1 if apart else len(images)
             raise ModelError(
-                f"{self.path}: ONNX Runtime cannot compute it for {number} image{'s' * (number > 1)} of shape "
-                f"{tuple(images.shape[1:])} ({explain(error)})"
+                f"{self.path}: ONNX Runtime cannot compute it for {number} image{'s' * (number > 1)} of "
+                f"shape {tuple(images.shape[1:])} ({explain(error)})"
             ) from error
         return found
 
@@ -115,8 +117,8 @@ def _load_external(path: Path, model: onnx.ModelProto) -> None:
         file = (folder / location).resolve()
         if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
             raise ModelError(
-                f"{path}: the weights {tensor.name!r} are in {location!r}, outside of its folder. Allowed: files in "
-                f"{folder}."
+                f"{path}: the weights {tensor.name!r} are in {location!r}, outside of its folder. "
+                f"Allowed: files in {folder}."
             )
         if not file.is_file():
             raise ModelError(f"{path}: the weights {tensor.name!r} are in {location!r}, which is not there")
@@ -162,8 +164,8 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
     quantized = {node.op_type for node in nodes if node.op_type in _QUANTIZED or node.op_type[:2] == "QL"}
     if quantized:
         raise ModelError(
-            f"{path}: is quantized already ({', '.join(sorted(quantized))}). Allowed: the FP32 model, which is what "
-            "variants are made of and compared with."
+            f"{path}: is quantized already ({', '.join(sorted(quantized))}). Allowed: the FP32 model, which "
+            "is what variants are made of and compared with."
         )
     kinds = {
         onnx.TensorProto.DataType.Name(item.data_type)
@@ -182,14 +184,15 @@ def _convert(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.Model
         converted = onnx.version_converter.convert_version(model, _CONVERTED_OPSET)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{path}: opset {version} cannot be converted ({explain(error)}). Allowed: opset {_LEAST_OPSET} or newer."
+            f"{path}: opset {version} cannot be converted ({explain(error)}). Allowed: opset "
+            f"{_LEAST_OPSET} or newer."
         ) from error
     notes.append(f"Model: {path.name} was converted from opset {version} to {_CONVERTED_OPSET}")
     return converted
 
 
 def _check_ends(path: Path, graph: onnx.GraphProto) -> tuple[tuple[int | None, int | None, int | None], bool]:
-    """Check input and output, give them their names, and return the shape of an image and whether it is alone."""
+    """Check input and output, give them their names; return the shape of an image, and whether it is alone."""
     weights = {item.name for item in graph.initializer}
     inputs = [item for item in graph.input if item.name not in weights]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -197,7 +200,8 @@ def _check_ends(path: Path, graph: onnx.GraphProto) -> tuple[tuple[int | None, i
             f"inputs {', '.join(i.name for i in inputs)}; outputs {', '.join(o.name for o in graph.output)}"
         )
         raise ModelError(
-            f"{path}: has {ends}. Allowed: one of each, images and logits; onnx.utils.extract_model cuts them out."
+            f"{path}: has {ends}. Allowed: one of each, images and logits; onnx.utils.extract_model cuts "
+            "them out."
         )
     kind = inputs[0].type.tensor_type
     sizes = [item.dim_value or None for item in kind.shape.dim]
@@ -209,8 +213,8 @@ def _check_ends(path: Path, graph: onnx.GraphProto) -> tuple[tuple[int | None, i
     batch, channels, height, width = sizes
     if channels not in (None, 1, 3):
         raise ModelError(
-            f"{path}: its input {inputs[0].name!r} is {shown}. Allowed: 1 or 3 channels before height and width; "
-            "put a Transpose in front of a graph with channels last."
+            f"{path}: its input {inputs[0].name!r} is {shown}. Allowed: 1 or 3 channels before height and "
+            "width; put a Transpose in front of a graph with channels last."
         )
     if batch not in (None, 1):
         raise ModelError(

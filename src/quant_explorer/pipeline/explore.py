@@ -33,8 +33,8 @@ from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_re
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.experiment import Experiment
-from quant_explorer.pipeline.plan.space import stand_in_recipes
 from quant_explorer.pipeline.measure import find_missing, measure, status_of
+from quant_explorer.pipeline.plan.space import stand_in_recipes
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender
@@ -132,18 +132,22 @@ class Exploration:
                         references |= set(stand_ins := stand_in_recipes(order))
                         order[1:] = [*stand_ins, *(other for other in order[1:] if other not in references)]
                 bar.advance()
-        problems: tuple[str, ...] = ()
-        if not contenders:
-            problems = (f"Nothing was made of {self.subject.model_name}: no variant is possible here.",)
-        elif until > Until.BUILT and baseline is None:
-            problems = (
-                f"Nothing of {self.subject.model_name} is compared or ranked: no runtime that was asked for "
-                "has its FP32.",
-            )
-        elif until is Until.TIMED and baseline is not None:
+        problems = self._explain_nothing(contenders, baseline, until)
+        if until is Until.TIMED and baseline is not None:
             others = [contender for contender in contenders if contender is not baseline]
             problems = time_variants(baseline, others, self.experiment, self.study)
         return Outcome(tuple(contenders), tuple(failures), problems)
+
+    def _explain_nothing(
+        self, contenders: Sequence[Contender], baseline: Contender | None, until: Until
+    ) -> tuple[str, ...]:
+        """Say that there is nothing to show, which is never a success."""
+        model = self.subject.model_name
+        if not contenders:
+            return (f"Nothing was made of {model}: no variant that was asked for is possible.",)
+        if until > Until.BUILT and baseline is None:
+            return (f"Nothing of {model} is compared or ranked: no runtime that was asked for has its FP32.",)
+        return ()
 
     def _begin(self) -> None:
         """Record where this happens: a report shows first what was begun last."""

@@ -1,4 +1,4 @@
-"""A model that is an ONNX file: a module whose weights cannot be changed, for the runtimes that read such files."""
+"""A model that is an ONNX file: a module whose weights cannot be changed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class _Holder(Protocol):
 class OnnxProgram(nn.Module):
     """Computes a serialized graph by ONNX Runtime, for any number of images.
 
-    Its input is called `images`, its output `logits`. Its layers are there by name with their weights, so that
-    they can be chosen by name and counted; what is computed is the file alone. `linear` names those that
+    Its input is called `images`, its output `logits`. Its layers are there by name with their weights, so
+    that they can be chosen by name and counted; what is computed is the file alone. `linear` names those that
     multiply by a matrix.
     """
 
@@ -70,8 +70,8 @@ def explain_no_module(model: nn.Module) -> str | None:
     """Return why PyTorch's own runtimes and what changes weights cannot have a model, or None."""
     if isinstance(model, OnnxProgram):
         return (
-            "the model is an ONNX file, which has no PyTorch module; give the module (path/to/file.py:function) "
-            "or the program of torch.export (.pt2)"
+            "the model is an ONNX file, which has no PyTorch module; give the module "
+            "(path/to/file.py:function) or the program of torch.export (.pt2)"
         )
     return None
 

@@ -48,8 +48,8 @@ _NAMES_IN_SIZES: Final = re.compile(
 )
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
 _SIZE_CHARACTERS: Final = re.compile(r"[\w\s'()+\-*/,=<>]*")
-_NAME: Final = re.compile(r"[A-Za-z_]\w*")
 _QUALIFIED: Final = re.compile(r"\w+(\.\w+)*")
+_CONTAINERS: Final = {"builtins.tuple", "builtins.list", "builtins.dict"}
 # What else has a name in PyTorch and would be looked up, compiled or unpickled.
 _REFUSED_KINDS: Final = ("as_custom_obj", "as_operator", "as_opaque_obj")
 _ADVICE: Final = "Allowed: what torch.export.save writes of a model of PyTorch's own operators"
@@ -117,9 +117,7 @@ def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
                 )
             # PyTorch stores; what is packed could be of any size.
             if item.compress_type != zipfile.ZIP_STORED:
-                raise ModelError(
-                    f"{path}: {item.filename} is compressed, which torch.export.save does not do"
-                )
+                raise ModelError(f"{path}: {item.filename} is compressed. {_ADVICE}.")
             yield name, archive.read(item)
 
 
@@ -182,31 +180,40 @@ def _texts(value: object, where: str = "", key: str = "") -> Iterator[tuple[str,
 
 
 def _check_text(path: Path, where: str, key: str, text: str) -> None:
-    if key == "target":
-        allowed = _ARITHMETIC.fullmatch(text) or text in _NESTED
-        allowed = allowed or (_ATEN.fullmatch(text) is not None and _opens_no_file(text))
-        if not allowed:
-            raise ModelError(f"{path}: calls {text!r}, which is no operator of a model. {_ADVICE}.")
-    elif key in _REFUSED_KINDS:
-        raise ModelError(f"{path}: holds an object of another kind ({key}). {_ADVICE}.")
-    elif key == "expr_str":
-        words = _WORD.findall(text)
-        if not _SIZE_CHARACTERS.fullmatch(text) or not all(map(_NAMES_IN_SIZES.fullmatch, words)):
-            raise ModelError(f"{path}: {text!r} is no size of a tensor. {_ADVICE}.")
-    elif key in ("in_spec", "out_spec"):
-        kinds = {kind for kind in re.findall(r'"type":\s*"([^"]*)"', text)}
-        if not kinds <= {"builtins.tuple", "builtins.list", "builtins.dict"}:
-            raise ModelError(f"{path}: takes or returns {', '.join(sorted(kinds))}. Allowed: one tensor.")
-    elif (where, key) == ("device", "type"):
-        if text != "cpu":
-            raise ModelError(
-                f"{path}: its tensors are on {text!r}. Export it again from the CPU: model.cpu()."
-            )
-    elif key in ("as_string", "as_strings", "torch_version", "verifiers"):
+    problem = _find_problem(where, key, text)
+    if problem:
+        raise ModelError(f"{path}: {problem}. {_ADVICE}.")
+
+
+def _find_problem(where: str, key: str, text: str) -> str | None:
+    """Return what is wrong with a text of the graph, which is under `key` under `where`."""
+    if key in ("as_string", "as_strings", "torch_version", "verifiers"):
         # Arguments of operators, which PyTorch writes with quotes, and what only describes.
-        return
-    elif not (_NAME.fullmatch(text) or _QUALIFIED.fullmatch(text) or not text):
-        raise ModelError(f"{path}: the name {text!r} ({key or where}) could be code. {_ADVICE}.")
+        return None
+    if key in _REFUSED_KINDS:
+        return f"it holds an object of another kind ({key})"
+    if key == "target":
+        return None if _is_operator(text) else f"it calls {text!r}, which is no operator of a model"
+    if key == "expr_str":
+        return None if _is_size(text) else f"{text!r} is no size of a tensor"
+    if key in ("in_spec", "out_spec"):
+        kinds = set(re.findall(r'"type":\s*"([^"]*)"', text)) - _CONTAINERS
+        return f"it takes or returns {', '.join(sorted(kinds))}" if kinds else None
+    if (where, key) == ("device", "type") and text != "cpu":
+        return f"its tensors are on {text!r}, not on the CPU"
+    # Names end up in Python code that PyTorch writes.
+    return f"the name {text!r} could be code" if text and not _QUALIFIED.fullmatch(text) else None
+
+
+def _is_operator(target: str) -> bool:
+    if _ARITHMETIC.fullmatch(target) or target in _NESTED:
+        return True
+    return _ATEN.fullmatch(target) is not None and _opens_no_file(target)
+
+
+def _is_size(text: str) -> bool:
+    words = _WORD.findall(text)
+    return _SIZE_CHARACTERS.fullmatch(text) is not None and all(map(_NAMES_IN_SIZES.fullmatch, words))
 
 
 def _opens_no_file(target: str) -> bool:

@@ -91,9 +91,8 @@ def raise_layers(program: ExportedProgram) -> fx.GraphModule:
             copies[node] = graph.get_attr(owned[node.name])
         elif node.op == "get_attr":
             # The branches of torch.cond.
-            root.add_module(
-                str(node.target), cast(nn.Module, getattr(program.graph_module, str(node.target)))
-            )
+            branch: nn.Module = getattr(program.graph_module, str(node.target))
+            root.add_module(str(node.target), branch)
             copies[node] = graph.get_attr(str(node.target))
         elif node.op == "output":
             (result,) = node.args[0]
@@ -152,28 +151,24 @@ def _make_norm(module: fx.GraphModule, node: fx.Node) -> None:
     if node.target is not torch.ops.aten.batch_norm.default:
         return
     given = dict(zip(_NORM_ARGUMENTS, node.args, strict=False))
-    tensors = {name: given.get(name) for name in _NORM_ARGUMENTS[1:5]}
+    tensors = [given.get(name) for name in _NORM_ARGUMENTS[1:5]]
     owners = {
-        str(tensor.target).rpartition(".")[0] if isinstance(tensor, fx.Node) else ""
-        for tensor in tensors.values()
+        str(tensor.target).rpartition(".")[0] if isinstance(tensor, fx.Node) else "" for tensor in tensors
     }
     value = node.meta.get("val")
     kind = _NORMS.get(value.dim()) if isinstance(value, torch.Tensor) else None
     if len(owners) != 1 or "" in owners or kind is None or given["training"]:
         return
     name = owners.pop()
-    owner = module.get_submodule(name)
+    state = module.get_submodule(name).state_dict()
     layer = kind(
-        len(cast(torch.Tensor, owner.running_mean)),
+        len(state["running_mean"]),
         eps=cast(float, given["eps"]),
         momentum=cast(float, given["momentum"]),
     )
-    if set(dict(owner.named_parameters())) | set(dict(owner.named_buffers())) > {
-        *dict(layer.named_parameters()),
-        *dict(layer.named_buffers()),
-    }:
+    if not {"weight", "bias", "running_mean", "running_var"} <= state.keys() <= layer.state_dict().keys():
         return
-    layer.load_state_dict(owner.state_dict(), strict=False)
+    layer.load_state_dict(state, strict=False)
     module.set_submodule(name, layer.eval())
     with module.graph.inserting_before(node):
         call = module.graph.call_module(name, (given["input"],))

@@ -1,7 +1,7 @@
 """PyTorch eager: modules called one by one, INT8 by FX graph mode quantization where PyTorch still has it.
 
-Artifact: `model.py` (generated, readable) and `weights.pt` (a state dict that `weights_only=True` loads); of a
-model that torch.fx cannot trace `model.pt2`, the program that torch.export makes of it, in FP32 alone.
+Artifact: `model.py` (generated, readable) and `weights.pt` (a state dict that `weights_only=True` loads).
+Of a model that torch.fx cannot trace, in FP32 alone: `model.pt2`, the program that torch.export makes.
 The engines `x86` and `onednn` keep ready what a quantized convolution needs for the batch size of its first
 call; at other sizes they look it up in each call (50 to 80 us a layer, measured).
 Source of the method: PyTorch, "FX graph mode quantization",

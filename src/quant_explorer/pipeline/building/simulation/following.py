@@ -115,8 +115,8 @@ class Following(TorchDispatchMode):
         """Compute one operator; raises UnsupportedError for one that calls functions, such as torch.cond."""
         if isinstance(func, HigherOrderOperator):
             raise UnsupportedError(
-                f"forward() calls torch.{func.name()}, whose {self._spec.precision} cannot be simulated, so that "
-                "files of it could not be checked"
+                f"forward() calls torch.{func.name()}, whose {self._spec.precision} cannot be simulated, so "
+                "that files of it could not be checked"
             )
         kwargs, name = kwargs or {}, operator_name(func)
         self._calls += 1
