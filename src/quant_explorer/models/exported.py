@@ -109,7 +109,8 @@ class ExportedModel:
             )
         if (values := len(program.graph_signature.user_outputs)) != 1:
             raise ModelError(
-                f"{self.path}: returns {values} values. Allowed: one tensor of logits; export a module that returns it."
+                f"{self.path}: returns {values} values. Allowed: one tensor of logits; "
+                "export a module that returns it."
             )
         return tuple(size if isinstance(size, int) else None for size in found[0].shape)
 

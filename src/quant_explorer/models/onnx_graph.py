@@ -60,8 +60,8 @@ class OnnxGraph:
         found = self._run(module, images, apart=False)
         if found.shape != alone.shape or not torch.allclose(found, alone, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
-                f"{self.path}: gives other outputs for {_CHECKED_IMAGES} images than for each alone. Allowed: "
-                "a graph for any number of images; export it with a dynamic first dimension."
+                f"{self.path}: gives other outputs for {_CHECKED_IMAGES} images than for each alone. "
+                "Allowed: a graph for any number of images; export it with a dynamic first dimension."
             )
         return module
 
@@ -192,7 +192,7 @@ def _convert(path: Path, model: onnx.ModelProto, notes: list[str]) -> onnx.Model
 
 
 def _check_ends(path: Path, graph: onnx.GraphProto) -> tuple[tuple[int | None, int | None, int | None], bool]:
-    """Check input and output, give them their names; return the shape of an image, and whether it is alone."""
+    """Check input and output, give them their names; return the shape of an image, and if it is alone."""
     weights = {item.name for item in graph.initializer}
     inputs = [item for item in graph.input if item.name not in weights]
     if len(inputs) != 1 or len(graph.output) != 1:

@@ -56,12 +56,18 @@ _ADVICE: Final = "Allowed: what torch.export.save writes of a model of PyTorch's
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:
-    """Write `program` for `read_program`, without the example it was captured with."""
+    """Write `program` for `read_program`, without the example it was captured with and without comments."""
+    buffer = io.BytesIO()
     example, program._example_inputs = program._example_inputs, None
     try:
-        torch.export.save(program, path)
+        torch.export.save(program, buffer)
     finally:
         program._example_inputs = example
+    with zipfile.ZipFile(buffer) as archive:
+        entries = {item.filename.partition("/")[2]: archive.read(item) for item in archive.infolist()}
+    model = json.loads(entries[_MODEL])
+    _clean(model)
+    path.write_bytes(_archive({**entries, _MODEL: json.dumps(model).encode()}).getvalue())
 
 
 def read_program(path: Path) -> tuple[ExportedProgram, Mapping[str, str]]:
@@ -126,7 +132,8 @@ def _archive(entries: Mapping[str, bytes]) -> io.BytesIO:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in entries.items():
             if not name.startswith(_EXTRA):
-                archive.writestr(f"model/{name}", content)
+                # With the time of writing in it, equal programs would be different files.
+                archive.writestr(zipfile.ZipInfo(f"model/{name}"), content)
     buffer.seek(0)
     return buffer
 
