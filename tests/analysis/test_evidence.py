@@ -34,8 +34,8 @@ def test_fp32_of_another_runtime_stands_in_where_the_baseline_is_impossible(tmp_
     (evidence,) = gather(study, "env-a", (1,))
     assert evidence.baseline_name == "fp32_baseline@served"
     assert evidence.stand_in == (
-        "All ratios and differences of small_cnn are against fp32_baseline@served, as fp32_baseline@eager is not "
-        "possible: it is an ONNX file."
+        "All ratios and differences of small_cnn are against fp32_baseline@served, as fp32_baseline@eager is "
+        "not possible: it is an ONNX file."
     )
 
 
