@@ -65,7 +65,7 @@ def test_a_model_that_no_tracer_takes_fails_with_the_line(invoke: Invoke, models
     options = (*EAGER, *ONNX, *CONFIGS, *SMALL, *QUICK, "--epochs", "1", "--run-dir", "run")
     code, printed = invoke("pipeline", "--model", "mine.py:Choosing", *options)
     assert code == 1
-    assert "`if images.mean() > 0:` (mine.py, line 21)" in " ".join(printed.split())
+    assert "`if images.mean() > 0:` (mine.py, line 22)" in " ".join(printed.split())
     assert "Nothing was made of mine.py:Choosing: no variant that was asked for is possible." in printed
 
 

@@ -249,7 +249,7 @@ def _free_batch(graph: onnx.GraphProto) -> None:
     constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
     stored = {item.name: item for item in graph.initializer}
     for number, node in enumerate(graph.node):
-        if node.op_type != "Reshape" or any(item.name == "allowzero" and item.i for item in node.attribute):
+        if node.op_type != "Reshape":
             continue
         tensor = stored.get(node.input[1])
         if tensor is None and node.input[1] in constants:
@@ -259,8 +259,11 @@ def _free_batch(graph: onnx.GraphProto) -> None:
         if tensor is None:
             continue
         sizes = numpy_helper.to_array(tensor)
-        if sizes.size and sizes[0] == 1:
-            # 0 takes over the size that the operand has there.
+        if sizes.size and sizes[0] == 1 and 0 not in sizes:
+            # 0 takes over the size that the operand has there, unless an attribute makes it a size.
+            kept = [item for item in node.attribute if item.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
             name = f"{node.input[1]}_any_{number}"
             graph.initializer.append(numpy_helper.from_array(np.array([0, *sizes[1:]], np.int64), name))
             node.input[1] = name

@@ -68,7 +68,7 @@ class Eager:
         """Fuse, cast or quantize as the spec asks, and write `model.py` and `weights.pt`.
 
         Raises UnsupportedError when the model cannot be traced to a graph (for FP32: nor captured by
-        torch.export), or has an operator that the precision has not.
+        torch.export), or has an operator without this precision.
         """
         from quant_explorer.runtimes.eager import exported, program
         from quant_explorer.runtimes.eager import lowering as eager_lowering

@@ -112,7 +112,7 @@ class Following(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Compute one operator; raises UnsupportedError for one that calls functions, such as torch.cond."""
+        """Compute one ATen operator, quantized as its layer asks; raises UnsupportedError for torch.cond."""
         if isinstance(func, HigherOrderOperator):
             raise UnsupportedError(
                 f"forward() calls torch.{func.name()}, whose {self._spec.precision} cannot be simulated, so "
