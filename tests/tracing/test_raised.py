@@ -13,6 +13,8 @@ from quant_explorer.tracing.raised import raise_layers
 class Net(nn.Module):
     """Layers, the same as functions, in-place operators, and a sum of which the operand is read again."""
 
+    scale: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding="same", bias=False), nn.BatchNorm2d(8))
