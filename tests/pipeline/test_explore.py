@@ -29,6 +29,7 @@ from quant_explorer.pipeline.run import RunFolder, open_run
 from quant_explorer.pipeline.scoring import LEAST_SCORED_IMAGES
 from quant_explorer.pipeline.worker.messages import Opening
 from quant_explorer.pipeline.worker.process import Worker
+from quant_explorer.runtimes.eager.runtime import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.toys import toy_dataset
@@ -302,6 +303,32 @@ def test_a_baseline_that_fails_is_reported_and_nothing_is_timed(run: RunFolder, 
     assert outcome.failed
     assert statuses(run) == {"fp32_baseline": Status.FAILED, "static_int8": Status.OK}
     assert Study.load(run.study).rounds(ENVIRONMENT.digest, 1) == []
+
+
+def test_fp32_of_the_next_runtime_stands_in_for_one_that_cannot_have_the_model(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eager, "unsupported", lambda self, candidate: "it is an ONNX file")
+    outcome = explored(run, Recipe("fp32_baseline", (), "eager"), STATIC, until=Until.TIMED)
+    assert not outcome.failed
+    assert [contender.measurement.variant.name for contender in outcome.contenders] == [
+        "fp32_baseline@fake",
+        "static_int8@fake",
+    ]
+    study = Study.load(run.study)
+    baseline, static = outcome.contenders
+    assert study.timing_groups(ENVIRONMENT.digest, baseline.digest)
+    assert static.measurement.predictions is not None
+    assert static.measurement.predictions.sqnr_db is not None
+
+
+@pytest.mark.parametrize("until", [Until.BUILT, Until.MEASURED])
+def test_an_empty_table_is_no_success(run: RunFolder, until: Until) -> None:
+    impossible = fake("fp32_baseline", create_step("dynamic_int8"))
+    outcome = explored(run, impossible, until=until)
+    assert outcome.failures[0].status is Status.UNSUPPORTED
+    assert outcome.failed
+    assert "no variant that was asked for is possible" in outcome.problems[0]
 
 
 def test_until_built_starts_one_worker_for_each_that_is_built(

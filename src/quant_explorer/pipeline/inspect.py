@@ -13,6 +13,7 @@ from quant_explorer.core.study import Study
 from quant_explorer.datasets.cache import default_cache_dir
 from quant_explorer.machine.peaks.kept import load_or_measure
 from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.tracing.onnx_program import explain_no_module
 from quant_explorer.workload.model_cost import analyze_model
 
 # Techniques that change which layers there are; the others change weights or ask for a precision.
@@ -37,6 +38,9 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
         try:
             candidate = preparation.candidate(steps)
         except UnsupportedError:
+            continue
+        # What an ONNX file computes cannot be followed in PyTorch.
+        if explain_no_module(candidate.model):
             continue
         cost = analyze_model(candidate.model, subject.spec.shape)
         study.append(FloatModel(subject.model_name, described, cost, candidate.channels, digest))

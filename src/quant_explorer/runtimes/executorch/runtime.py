@@ -47,6 +47,10 @@ class ExecuTorch:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """XNNPACK has no BF16 convolution, no weight-only INT8 convolution, no dynamic INT8 a tensor."""
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         spec = candidate.spec
         if spec.precision == "bf16":
             return "XNNPACK, ExecuTorch's CPU backend, has no BF16 convolutions; ask for fp16 or int8"

@@ -64,6 +64,10 @@ class Inductor:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         spec = candidate.spec
         if spec.target == "portable" and not is_x86():
             return "inductor compiles portably for x86-64 only; on this machine choose the native target"

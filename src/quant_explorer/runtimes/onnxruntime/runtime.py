@@ -156,14 +156,10 @@ class OnnxSession:
 
 
 def _linear_layers(candidate: Candidate) -> list[str]:
-    from torch import nn
+    from quant_explorer.tracing.onnx_program import linear_layers
 
     kept = tuple(f"{layer}." for layer in candidate.spec.float_layers)
-    return [
-        name
-        for name, module in candidate.model.named_modules()
-        if isinstance(module, nn.Linear) and not f"{name}.".startswith(kept)
-    ]
+    return [name for name in linear_layers(candidate.model) if not f"{name}.".startswith(kept)]
 
 
 def session_options() -> SessionOptions:
