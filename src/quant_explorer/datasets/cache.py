@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.errors import DataError, StorageError, explain
 from quant_explorer.core.progress import Progress
+from quant_explorer.datasets.kept import ENTRY, LIMIT_VARIABLE, limit_bytes, make_room, mark_used
 from quant_explorer.datasets.source import Reading
 
-PIXELS, LABELS, ENTRY = "pixels.npy", "labels.npy", "entry.json"
+PIXELS, LABELS = "pixels.npy", "labels.npy"
 SCHEMA_VERSION = 1
 # One grey level: a channel that never changes is not divided by zero.
 STD_FLOOR = 1 / 255
@@ -70,22 +72,38 @@ def decode_once(folder: Path, read: Callable[[], Reading], progress: Progress) -
     """Map the images in `folder`, after decoding them into it when it does not hold them yet.
 
     The folder appears complete or not at all; what a killed process left is removed by the next. A
-    second process waits for the first. Raises StorageError when the folder cannot be written, and
+    second process waits for the first. Other images beside it that were used least are removed when all
+    would be larger than the cache may be. Raises StorageError when the folder cannot be written, and
     whatever `read` raises.
     """
     cached = _load(folder)
     if cached is not None:
+        mark_used(folder)
         return cached
     with _storage(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder, progress):
         cached = _load(folder)
         if cached is None:
-            _store(folder, read())
+            reading = read()
+            _make_room(folder.parent, reading, progress)
+            _store(folder, reading)
             cached = _load(folder)
     if cached is None:
         raise StorageError(f"{folder}: what was written cannot be read back; is the disk sound?")
     return cached
+
+
+def _make_room(cache: Path, reading: Reading, progress: Progress) -> None:
+    limit = limit_bytes()
+    wanted = len(reading.labels) * math.prod(reading.shape)
+    removed = make_room(cache, wanted, limit)
+    if removed:
+        freed = sum(kept.bytes for kept in removed)
+        progress.say(
+            f"Removed decoded images of {len(removed)} earlier data sets ({format_bytes(freed)}) from {cache}, "
+            f"which may hold {format_bytes(limit)} ({LIMIT_VARIABLE})"
+        )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.pipeline.damage import explain_damage
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import find_missing, measure, status_of
 from quant_explorer.pipeline.run import RunFolder
@@ -245,5 +246,5 @@ class Exploration:
         path = self._outputs_path(digest)
         if not path.exists():
             return None
-        with np.load(path) as stored:
+        with explain_damage(path), np.load(path) as stored:
             return Scored(stored["positions"], stored["logits"])
