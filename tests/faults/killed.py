@@ -1,4 +1,4 @@
-"""A command in a process of its own that is killed at a stage of its run. Started by forkserver, imported once."""
+"""A command in a process of its own, started by forkserver, that is killed at a stage of its run."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
-import pytest
 
 MARK = "QUANT_EXPLORER_TEST_MARK"
 # Only so that a broken program ends the test at all; nothing is judged by it.
@@ -32,18 +31,15 @@ def wait_until_gone(process: int) -> None:
 
 
 @contextmanager
-def nothing_left(environment: pytest.MonkeyPatch) -> Iterator[str]:
-    """Mark all processes that are started inside, and fail when one of them does not end."""
+def nothing_left() -> Iterator[str]:
+    """Yield a value for the variable MARK; fail when a process that was started with it does not end."""
     mark = uuid.uuid4().hex
-    environment.setenv(MARK, mark)
     yield mark
-    environment.delenv(MARK)
-    for process in marked(mark):
+    for process in _marked(mark):
         wait_until_gone(process)
 
 
-def marked(mark: str) -> list[int]:
-    """The processes that were started with a mark in their environment."""
+def _marked(mark: str) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""Files of a run that are cut or overwritten: named with the remedy, or made again; nothing wrong is taken."""
+"""Files of a run that are cut or overwritten are named with the remedy; nothing wrong is taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disks that are full: the file is named, what was recorded is kept, and the run goes on when there is space."""
+"""Full disks: the file is named, what was recorded is kept, and the run goes on when there is space."""
 
 from __future__ import annotations
 

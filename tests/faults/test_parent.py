@@ -14,7 +14,7 @@ from quant_explorer.core.measurement import Measurement, Round
 from quant_explorer.core.study import Study
 from tests.datasets.image_trees import two_classes
 from tests.faults import killed
-from tests.faults.processes import PATIENCE_S, nothing_left
+from tests.faults.processes import MARK, PATIENCE_S, nothing_left
 
 MODEL = """
 from torch import nn
@@ -34,9 +34,8 @@ def run(folder: Path, stage: str | None = None) -> int | None:
     """Run the command in a process of its own, and return its exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([killed.__name__, "torch", "quant_explorer.cli.session"])
-    environment = {"XDG_CACHE_HOME": str(folder / "cache")}
-    with pytest.MonkeyPatch.context() as patch, nothing_left(patch) as mark:
-        environment["QUANT_EXPLORER_TEST_MARK"] = mark
+    with nothing_left() as mark:
+        environment = {"XDG_CACHE_HOME": str(folder / "cache"), MARK: mark}
         process = context.Process(
             target=killed.run_command_until, args=(stage, list(WORDS), folder, environment)
         )

@@ -16,7 +16,7 @@ from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
-from tests.faults.processes import nothing_left
+from tests.faults.processes import MARK, nothing_left
 from tests.pipeline.toy_runs import ENVIRONMENT, INT8, ImpatientWithHanging, exploration, fake
 
 CHECKED = "when its files were checked: "
@@ -53,7 +53,8 @@ def reasons(outcome: Outcome) -> dict[str, str]:
 def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     # They break after 9 answers (opening, memory, two batches of four); the check of their files takes two.
     faulty = [fake(fault, fault=fault, fault_after=9) for fault in FAULTY]
-    with nothing_left(monkeypatch):
+    with nothing_left() as mark:
+        monkeypatch.setenv(MARK, mark)
         outcome = explored(
             run,
             FP32,
@@ -86,7 +87,8 @@ def test_what_fails_at_once_fails_when_its_files_are_checked(
 ) -> None:
     monkeypatch.setattr(experiment_module, "Worker", ImpatientWithHanging)
     faulty = [fake(fault, fault=fault) for fault in FAULTY]
-    with nothing_left(monkeypatch):
+    with nothing_left() as mark:
+        monkeypatch.setenv(MARK, mark)
         outcome = explored(run, FP32, *faulty, fake("hang", fault="hang", fault_after=1), STATIC)
     assert statuses(run) == {
         "fp32_baseline": Status.OK,

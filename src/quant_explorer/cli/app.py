@@ -25,6 +25,7 @@ COMMANDS = {
     "gate-size": "gate_size",
     "list": "listing",
     "doctor": "doctor",
+    "clean": "clean",
 }
 
 

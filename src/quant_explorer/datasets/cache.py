@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.errors import DataError, StorageError, explain
 from quant_explorer.core.progress import Progress
+from quant_explorer.core.units import format_mb
 from quant_explorer.datasets.kept import ENTRY, LIMIT_VARIABLE, limit_bytes, make_room, mark_used
 from quant_explorer.datasets.source import Reading
 
@@ -101,8 +102,8 @@ def _make_room(cache: Path, reading: Reading, progress: Progress) -> None:
     if removed:
         freed = sum(kept.bytes for kept in removed)
         progress.say(
-            f"Removed decoded images of {len(removed)} earlier data sets ({format_bytes(freed)}) from {cache}, "
-            f"which may hold {format_bytes(limit)} ({LIMIT_VARIABLE})"
+            f"Removed decoded images that were used least ({format_mb(freed)} MB) from {cache}, "
+            f"which may hold {format_mb(limit)} MB ({LIMIT_VARIABLE})"
         )
 
 

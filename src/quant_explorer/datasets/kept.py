@@ -40,7 +40,7 @@ def limit_bytes() -> int:
 
 
 def list_kept(cache: Path) -> tuple[Kept, ...]:
-    """Return what a cache folder holds of decoded images, what was used last first."""
+    """Return what a cache folder holds of decoded images, the last used first."""
     found = []
     for entry in cache.glob(f"*/{ENTRY}"):
         try:
@@ -67,11 +67,13 @@ def make_room(cache: Path, wanted_bytes: int, limit: int) -> tuple[Kept, ...]:
     Who has mapped images that are removed keeps them until it ends. What is wanted may be larger than the
     limit: then all else goes.
     """
-    total = wanted_bytes
+    present = list_kept(cache)
+    total = wanted_bytes + sum(kept.bytes for kept in present)
     removed = []
-    for kept in list_kept(cache):
-        total += kept.bytes
-        if total > limit and remove(kept):
+    for kept in reversed(present):
+        if total <= limit:
+            break
+        if remove(kept):
             removed.append(kept)
             total -= kept.bytes
     return tuple(removed)
