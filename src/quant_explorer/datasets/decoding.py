@@ -113,9 +113,14 @@ def find_readable(paths: Sequence[Path], spec: InputSpec, progress: Progress) ->
     return np.concatenate(good)
 
 
+def decoding_threads() -> int:
+    """Return how many images are decoded at a time: Pillow lets other threads run while it decodes."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _in_threads(paths: Sequence[Path], spec: InputSpec) -> Iterator[_Batch]:
     """Decode in parallel, in order, with no more in memory than keeps the threads busy."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = decoding_threads()
     size = max(1, min(64, _JOB_BYTES // math.prod(spec.shape)))
     waiting: deque[Future[_Batch]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
