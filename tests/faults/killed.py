@@ -18,9 +18,9 @@ STAGES = {
     "training": ("quant_explorer.pipeline.training.trainer:_save", 2),
     "keeping weights": ("quant_explorer.pipeline.subject:save_weights", 1),
     "building": ("quant_explorer.pipeline.building.build:check_files", 1),
-    "recording a measurement": (Measurement, 1),
-    "building the second": ("quant_explorer.pipeline.building.build:write_manifest", 1),
+    "building the second": ("quant_explorer.pipeline.building.build:write_manifest", 2),
     "scoring": ("quant_explorer.pipeline.explore:measure", 1),
+    "recording a measurement": (Measurement, 1),
     "recording a round": (Round, 2),
     "reporting": ("quant_explorer.report.render:write_page", 1),
 }
