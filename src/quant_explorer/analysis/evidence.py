@@ -53,7 +53,12 @@ class Evidence:
         return None
 
     def energy(self, digest: str) -> tuple[EnergyBlock, ...]:
-        """The blocks of calls whose energy was counted, of one variant."""
+        """The blocks of calls whose energy was counted, of one variant: one a round, at batch 1."""
+        timings = self.timings.get(1)
+        if timings is not None:
+            counted = tuple(round_.energy[digest] for round_ in timings.rounds if digest in round_.energy)
+            if counted:
+                return counted
         return next(
             (measurement.energy for measurement in self.measurements if measurement.variant.digest == digest),
             (),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
-from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.machine import counters
@@ -17,7 +17,6 @@ from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.scoring import score_split
-from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender, workers_that_fit
 from quant_explorer.pipeline.worker.messages import Opened
 from quant_explorer.pipeline.worker.process import Worker
@@ -45,8 +44,7 @@ def measure(
             opened = worker.open(subject.batch(1))
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
             found = replace(found, memory=tuple(_peaks(worker, opened, experiment)))
-            blocks, no_energy = _energy(worker, subject)
-            found = replace(found, energy=blocks, energy_reason=no_energy)
+            found = replace(found, energy_reason=counters.unavailable(counters.POWERCAP))
             for metric in METRICS.values():
                 observed = worker.observe(metric, subject.batch(1))
                 found = replace(found, observations=(*found.observations, observed))
@@ -101,12 +99,6 @@ def check_precision(spec: QuantSpec, executed: Executed) -> None:
 def _some(operators: Sequence[str]) -> str:
     more = f" and {len(operators) - _NAMED} more" if len(operators) > _NAMED else ""
     return f"{', '.join(operators[:_NAMED])}{more} in float"
-
-
-def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
-    reason = counters.unavailable(counters.POWERCAP)
-    blocks = worker.measure_energy(subject.batch(1), counters.POWERCAP) if reason is None else ()
-    return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
 def _peaks(worker: Worker, opened: Opened, experiment: Experiment) -> Iterator[PeakMemory]:

@@ -135,9 +135,10 @@ class Worker:
         """Return peak memory while running `batch`."""
         return _expect(self._ask(MeasureMemory(batch)), PeakMemory)
 
-    def measure_energy(self, batch: Batch, root: Path) -> tuple[EnergyBlock, ...]:
-        """Return what blocks of calls on `batch` drew; none when the counters below `root` stood still."""
-        return _expect(self._ask(MeasureEnergy(batch, root)), tuple)
+    def measure_energy(self, batch: Batch, root: Path) -> EnergyBlock | None:
+        """Return what a block of calls on `batch` drew; None when the counters below `root` stood still."""
+        block = self._ask(MeasureEnergy(batch, root))
+        return None if block is None else _expect(block, EnergyBlock)
 
     def observe(self, metric: Metric, batch: Batch) -> Observation:
         """Return what a metric finds on `batch`."""
@@ -222,7 +223,7 @@ class _Bench:
                         partial(self.session.run, batch), PackageCounters(find_packages(root))
                     )
                 except UnsupportedError:
-                    return ()
+                    return None
             case Observe(metric, batch):
                 return observing.observe(metric, self.session, self.folder, batch)
             case Run(batch):

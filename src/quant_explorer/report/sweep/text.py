@@ -42,7 +42,8 @@ def describe_choices(summary: SweepSummary, results: Results) -> tuple[str, ...]
 def _deployment(deployment: Deployment) -> Iterator[str]:
     single = ", ".join(f"{name} {format_ms(value)} ms" for name, value in deployment.single_image_s.items())
     served = "; ".join(
-        f"{each.images_per_s:,.0f} images/s at batch {each.batch_size} on {format_count(each.threads, 'core')}"
+        f"{each.images_per_s:,.0f} images/s at batch {each.batch_size}"
+        f" on {format_count(each.threads, 'core')}"
         for each in deployment.throughput
     )
     memory = ", ".join(
