@@ -76,8 +76,8 @@ def test_an_error_is_one_message_and_an_exit_code(
 
 
 def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "cat\x1b[2J\x07\u202egpj.exe"
-    shown = r"cat\x1b[2J\x07\u202egpj.exe"
+    name = "cat\x1b[2J\x9b\u202egpj.exe"
+    shown = r"cat\x1b[2J\x9b\u202egpj.exe"
     ConsoleProgress().say(f"{name}: not a readable image")
     assert run_command(raising(UnknownNameError(name)), []) == 2
     assert capsys.readouterr().err == f"{shown}: not a readable image\nerror: {shown}\n"
