@@ -13,7 +13,7 @@ from quant_explorer.core.measurement import Measurement, Round
 from quant_explorer.core.study import Record, Study
 
 # Whose call is the last thing that the process does, and at which time it is called.
-STAGES = {
+STAGES: dict[str, tuple[str | type[Record], int]] = {
     "decoding": ("quant_explorer.datasets.cache:np.save", 1),
     "training": ("quant_explorer.pipeline.training.trainer:_save", 2),
     "keeping weights": ("quant_explorer.pipeline.subject:save_weights", 1),
