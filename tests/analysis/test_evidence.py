@@ -12,7 +12,7 @@ from tests.analysis.replayed import BASELINE, ORDINARY
 def test_requested_batch_sizes_are_there_without_rounds(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY, Scene(batch_sizes=(1,)))
     (evidence,) = gather(study, "env-a", (1, 32))
-    assert [(batch, len(one.rounds)) for batch, one in evidence.timings.items()] == [(1, 12), (32, 0)]
+    assert [(batch, len(timings.rounds)) for batch, timings in evidence.timings.items()] == [(1, 12), (32, 0)]
 
 
 def test_records_of_other_environments_stay_out(tmp_path: Path) -> None:

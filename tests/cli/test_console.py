@@ -9,7 +9,7 @@ import click
 import pytest
 
 from quant_explorer.cli.console import ConsoleProgress, divert_libraries, run_command, verbosity
-from quant_explorer.cli.session import print_figures
+from quant_explorer.cli.job import print_figures
 from quant_explorer.core.errors import RunBusyError, UnknownNameError
 
 NASTY = "conv[/usr/lib] [enforce fail at file.cc:5] [red]"

@@ -33,7 +33,7 @@ WORDS = (
 def run(folder: Path, stage: str | None = None) -> int | None:
     """Run the command in a process of its own, and return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([killed.__name__, "torch", "quant_explorer.cli.session"])
+    context.set_forkserver_preload([killed.__name__, "torch", "quant_explorer.cli.job"])
     with nothing_left() as mark:
         environment = {"XDG_CACHE_HOME": str(folder / "cache"), MARK: mark}
         process = context.Process(

@@ -76,17 +76,19 @@ def test_a_model_in_another_precision(tmp_path: Path) -> None:
         )
 
 
-def test_a_softmax_at_the_end_is_said(tmp_path: Path) -> None:
+def test_a_softmax_at_the_end_is_reported(tmp_path: Path) -> None:
     (note,) = load(tmp_path, "return self.linear(x).softmax(1)").notes
     assert "ends with a softmax" in note
 
 
 def test_lazy_layers_are_initialized_by_the_seed(tmp_path: Path) -> None:
-    one, two = (load(tmp_path, "return self.linear(x)", linear="LazyLinear(5)") for _ in range(2))
-    assert one.notes == (
+    first, second = (load(tmp_path, "return self.linear(x)", linear="LazyLinear(5)") for _ in range(2))
+    assert first.notes == (
         "Lazy layers got their shapes from a batch (2, 3, 8, 8): linear.weight, linear.bias",
     )
-    assert torch.equal(one.module.get_parameter("linear.weight"), two.module.get_parameter("linear.weight"))
+    assert torch.equal(
+        first.module.get_parameter("linear.weight"), second.module.get_parameter("linear.weight")
+    )
 
 
 def test_more_outputs_than_classes_point_to_the_list_of_names(tmp_path: Path) -> None:

@@ -160,11 +160,11 @@ def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
     subject = replace(toy_subject(), model=model, weights_digest=parameter_digest(model))
     found, _ = measured(run, fake("fp32"), subject=subject, protocol=replace(PROTOCOL, batch_sizes=(1, 16)))
     assert found.status is Status.OK
-    one, sixteen = found.memory
-    assert one.floor_bytes == sixteen.floor_bytes < one.loaded_bytes == sixteen.loaded_bytes
+    single, sixteen = found.memory
+    assert single.floor_bytes == sixteen.floor_bytes < single.loaded_bytes == sixteen.loaded_bytes
     # 200,000 features, gathered as float32 and multiplied as float64.
     assert sixteen.peak_bytes > sixteen.loaded_bytes + 16 * 200_000 * 4
-    assert one.floor_bytes < one.peak_bytes < sixteen.peak_bytes
+    assert single.floor_bytes < single.peak_bytes < sixteen.peak_bytes
 
 
 # The first call is that of opening.

@@ -87,7 +87,7 @@ class Technique(Protocol):
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries beside PyTorch that decide what `apply` makes.
 
-        They are part of the digests of trained weights and of artifacts, which others make anew.
+        They are part of the digests of trained weights and of artifacts, which others make again.
         """
 
     def unsupported(self, candidate: Candidate) -> str | None:
@@ -159,7 +159,7 @@ class Runtime(Protocol):
         """Return the features of this CPU that `lower` chooses by, for instance ("VNNI",).
 
         They are found by running the library's own kernels or by asking it, so that what limits the library
-        limits them too. They are part of every digest: files from another CPU are lowered anew.
+        limits them too. They are part of every digest: files from another CPU are lowered again.
         """
 
     def versions(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.data.dataset import Dataset, InputSpec
-from quant_explorer.core.data.preprocessing import Preprocessing, describe, merged, resolve
+from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, merged, resolve
 from quant_explorer.core.difference import Facts, describe_changes
 from quant_explorer.core.errors import DataError, SettingsError
 from quant_explorer.core.measurement import ReportSplit
@@ -161,7 +161,7 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     dataset, spec = _prepare_data(found, loaded, settings)
     if problem := explain_unmatched(loaded.module, settings.float_layers):
         raise SettingsError(problem)
-    progress.say(f"Pre-processing: {describe(spec)}")
+    progress.say(f"Pre-processing: {describe_preprocessing(spec)}")
     subject = Subject(
         model_name=loaded.name,
         model=loaded.module,
@@ -248,7 +248,7 @@ def _train(subject: Subject, run: RunFolder) -> None:
         with explain_damage(path):
             load_weights(subject.model, path)
         return
-    _say_why_anew(origin, run, progress)
+    _explain_retraining(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")
     Trainer(dataset, spec, settings.batch_seed, progress, augment=settings.augment).fit(
         subject.model, schedule, label=f"train {subject.model_name}", checkpoint=checkpoint
@@ -265,10 +265,10 @@ def explain_untrainable(dataset: Dataset) -> str | None:
     return f"it trains, and {dataset.name} has no training images; put some into train/<class>/"
 
 
-def _say_why_anew(origin: Origin, run: RunFolder, progress: Progress) -> None:
+def _explain_retraining(origin: Origin, run: RunFolder, progress: Progress) -> None:
     found = origin.differences(run.weights.glob("baseline-*.safetensors"))
     if found is not None:
-        progress.say(f"Training {origin.made} anew: {describe_changes(found)}.")
+        progress.say(f"Training {origin.made} again: {describe_changes(found)}.")
 
 
 def _settle_batch_norms(model: nn.Module, calibration: Sequence[Batch]) -> None:

@@ -25,7 +25,7 @@ from quant_explorer.core.errors import (
 )
 from quant_explorer.core.host.packages import own_version
 from quant_explorer.core.recipe import Provenance, Recipe
-from quant_explorer.metrics.fidelity import Fidelity, describe
+from quant_explorer.metrics.fidelity import Fidelity, describe_fidelity
 from quant_explorer.pipeline.building.bisection import find_layer, keep_float, quantized_layers
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.prepare import Preparation
@@ -110,7 +110,7 @@ def _write(
                 *candidate.notes,
                 *lowering.notes,
                 *_explain_needs(lowering.needs),
-                *([describe(found)] if found else []),
+                *([describe_fidelity(found)] if found else []),
             ),
             needs=lowering.needs,
         )

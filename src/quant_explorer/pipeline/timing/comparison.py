@@ -116,7 +116,7 @@ class Comparison:
         timings = self._timings(state)
         enough = len(state.rounds) >= self.protocol.rounds
         if enough:
-            open_now = [one for key, one in self.contenders.items() if key not in state.settled]
+            open_now = [contender for key, contender in self.contenders.items() if key not in state.settled]
             state.settled |= newly_settled(timings, open_now, self.baseline, self.subject)
         width = max((self._width(timings, key) for key in self._open_keys(state)), default=0.0)
         if enough and state.narrow_at is None and width <= self.protocol.precision:

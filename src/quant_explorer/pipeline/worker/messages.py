@@ -101,7 +101,7 @@ Answer = Opened | PeakMemory | Executed | Observation | Batch | tuple[int, ...] 
 
 
 @dataclass(frozen=True)
-class Failure:
+class RequestFailure:
     """A request that raised inside the worker."""
 
     reason: str

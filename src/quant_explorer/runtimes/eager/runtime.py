@@ -63,8 +63,8 @@ class Eager:
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Fuse, cast or quantize as the spec asks, and write `model.py` and `weights.pt`.
 
-        Raises UnsupportedError when the model cannot be traced to a graph, or has an operator that the
-        precision has not.
+        Raises UnsupportedError when the model cannot be traced to a graph, or has an operator
+        without this precision.
         """
         from quant_explorer.runtimes.eager import lowering as eager_lowering
         from quant_explorer.runtimes.eager import program

@@ -69,7 +69,7 @@ class ExecuTorch:
         lowered = xnnpack.lower(graph, calibration[0].shape[1:], sizes)
         (folder / FILE).write_bytes(lowered.program)
         notes = (
-            *xnnpack.describe(candidate.spec),
+            *xnnpack.describe_spec(candidate.spec),
             *lowered.notes,
             f"one method for each batch size ({', '.join(map(str, sizes))}), weights stored once; only the "
             "method in use is in memory, and other numbers of images are split into these",

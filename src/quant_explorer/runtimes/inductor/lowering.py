@@ -139,7 +139,7 @@ def needed_features(spec: QuantSpec) -> tuple[str, ...]:
     """Return what a package compiled for the target of `spec` needs of a CPU to run and to be exact."""
     if spec.target == "portable":
         return (_PORTABLE_LEVEL,)
-    compiled = cpp_compiler.instruction_sets()
+    compiled = cpp_compiler.compiled_features()
     if spec.precision != "int8" or not is_x86():
         return compiled
     return (*compiled, *exact_by(saturates=saturates()))

@@ -47,7 +47,7 @@ class Inductor:
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
-        return cpp_compiler.explain_missing() or explain_missing("inductor", "torch", "torchao")
+        return cpp_compiler.explain_missing_compiler() or explain_missing("inductor", "torch", "torchao")
 
     def cpu_features(self) -> tuple[str, ...]:
         """Return what the compiler generates code for, and what precisions are chosen by."""
@@ -56,11 +56,11 @@ class Inductor:
         from quant_explorer.runtimes.torch_graph import half
 
         exact = exact_by(saturates=inductor_saturation.saturates())
-        return (*cpp_compiler.instruction_sets(), *exact, *half.native_precisions())
+        return (*cpp_compiler.compiled_features(), *exact, *half.native_precisions())
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what compiles and quantizes."""
-        return package_versions("torch", "torchao") | {"c++": cpp_compiler.describe()}
+        return package_versions("torch", "torchao") | {"c++": cpp_compiler.describe_compiler()}
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""

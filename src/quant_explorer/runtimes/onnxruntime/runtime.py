@@ -111,7 +111,7 @@ class OnnxSession:
     """
 
     def __init__(self, session: InferenceSession, path: Path) -> None:
-        """Bind nothing yet."""
+        """Start without bound buffers: the first call of a batch shape binds them."""
         self._session = session
         self._path = path
         self._bound: _Bound | None = None

@@ -162,5 +162,5 @@ def has_broadcasts(graph: torch.fx.GraphModule, images: Batch) -> bool:
     return False
 
 
-def _is_broadcast(one: torch.Size, other: torch.Size) -> bool:
-    return one != other and all(a == b or 1 in (a, b) for a, b in zip(one, other, strict=True))
+def _is_broadcast(shape: torch.Size, other: torch.Size) -> bool:
+    return shape != other and all(a == b or 1 in (a, b) for a, b in zip(shape, other, strict=True))

@@ -13,6 +13,7 @@ import msgspec
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.printable import show_controls
 from quant_explorer.core.settings.declaration import Value, merge
 from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.core.study import Study
@@ -30,7 +31,7 @@ _PACKAGES = ("numpy", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
-class Session:
+class Job:
     """An opened run folder with what it is asked to do."""
 
     run: RunFolder
@@ -96,19 +97,19 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: str = "") -> Iterator[Session]:
-    """Lock the run folder, check that it was made with the same settings, and yield the session.
+def open_job(run_dir: Path | None, given: Mapping[str, Value], *, suffix: str = "") -> Iterator[Job]:
+    """Lock the run folder, check that it was made with the same settings, and yield the job.
 
     Raises UnknownNameError or SettingsError for a wrong name before anything is written.
     """
     path, wanted = resolve(run_dir, given, suffix=suffix)
-    with open_described(path, wanted) as session:
-        yield session
+    with open_described(path, wanted) as job:
+        yield job
 
 
 @contextlib.contextmanager
-def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
-    """As open_session, for a run that is described already."""
+def open_described(path: Path, wanted: RunDescription) -> Iterator[Job]:
+    """As open_job, for a run that is described already."""
     from quant_explorer.machine.topology import explain_quota
 
     _check(wanted)
@@ -117,7 +118,7 @@ def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
         progress = ConsoleProgress()
         if quota := explain_quota():
             progress.say(quota)
-        yield Session(run, wanted, progress, run.load_study())
+        yield Job(run, wanted, progress, run.load_study())
 
 
 def _check(wanted: RunDescription) -> None:
@@ -257,7 +258,7 @@ def print_figures(rows: Sequence[Mapping[str, object]], *, as_json: bool, title:
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text("" if value is None else show_controls(str(value))) for value in row.values()))
     output.print(table)
 
 
