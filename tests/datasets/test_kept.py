@@ -36,8 +36,8 @@ def test_what_was_used_least_goes_first(tmp_path: Path, monkeypatch: pytest.Monk
     decoded = decode_once(tmp_path / "fourth", reading, recorder)
     assert kept_names(tmp_path) == ["fourth", "first", "third"]
     assert (decoded.pixels == PIXELS).all()
-    (said,) = recorder.said
-    assert f"which may hold 0.1 MB ({LIMIT_VARIABLE})" in said
+    (message,) = recorder.messages
+    assert f"which may hold 0.1 MB ({LIMIT_VARIABLE})" in message
 
 
 def test_what_is_larger_than_the_limit_is_kept_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
