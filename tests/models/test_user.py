@@ -182,6 +182,13 @@ def test_a_function_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_model("nets_of_this_test.small:made", weights=None, classes=5, image_shape=(3, 8, 8), seed=0)
 
 
+def test_a_file_runs_once(tmp_path: Path) -> None:
+    counting = "from pathlib import Path\nwith open(Path(__file__).parent / 'runs', 'a') as runs:\n"
+    counting += "    runs.write('.')\n"
+    load(tmp_path, f"{SOUND}{counting}preprocessing = {ASKED}\n", "make")
+    assert (tmp_path / "runs").read_text() == "."
+
+
 ASKED = "{'image_size': 8, 'resize': 9, 'mean': 0.5, 'interpolation': 'bicubic'}"
 
 

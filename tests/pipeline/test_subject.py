@@ -236,6 +236,20 @@ def test_fine_tuning_with_a_teacher_is_other_training_and_leaves_the_teacher() -
     assert parameter_digest(subject.model) == before
 
 
+def test_a_model_that_gives_more_in_training_is_not_fine_tuned() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = toy_linear_model(shape=TOY_SHAPE)
+
+        def forward(self, images: torch.Tensor) -> object:
+            logits = self.inner(images)
+            return (logits, logits) if self.training else logits
+
+    with pytest.raises(UnsupportedError, match="in training mode the model returns tuple"):
+        toy_subject(dataset=DATA).workbench().fine_tune(Heads(), epochs=1, learning_rate=0.01, label="")
+
+
 def test_what_decides_fine_tuning_decides_its_digest() -> None:
     other = toy_dataset(train=64, search=8, report=12, seed=1)
     digests = {

@@ -155,6 +155,13 @@ class Runtime(Protocol):
     def unsupported(self, candidate: Candidate) -> str | None:
         """Return why the candidate cannot be lowered, in words a person can act on, or None."""
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """Return the convolutions and linear layers that INT8 leaves in float, by qualified name, and why.
+
+        Nothing is lowered for it. Layers that the spec names are not in it. What only the vendor's quantizer
+        decides, of other kinds of layers for instance, shows in the files.
+        """
+
     def cpu_features(self) -> tuple[str, ...]:
         """Return the features of this CPU that `lower` chooses by, for instance ("VNNI",).
 

@@ -80,6 +80,12 @@ class Inductor:
 
         return half.explain_missing_kernels(spec.precision)
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """What torchao's quantizer does not take, and what AOTInductor compiles wrongly."""
+        from quant_explorer.runtimes.inductor.lowering import explain_float_layers
+
+        return explain_float_layers(candidate.model)
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, quantize or cast as the spec asks, compile for this CPU, and write `model.pt2`.
 

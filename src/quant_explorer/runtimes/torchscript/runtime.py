@@ -60,6 +60,10 @@ class TorchScript:
         """Half precision needs kernels for this CPU, INT8 a PyTorch that can quantize."""
         return Eager().unsupported(candidate)
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """As in `eager`, whose quantization it is."""
+        return Eager(self.engine).kept_in_float(candidate)
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Fuse, cast or quantize as the spec asks, trace, freeze, and write `model.ts`.
 
