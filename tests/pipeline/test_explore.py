@@ -38,7 +38,6 @@ from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
     PROTOCOL,
-    ImpatientWithHanging,
     Watching,
     exploration,
     fake,
@@ -70,36 +69,6 @@ def reasons(outcome: Outcome) -> dict[str, str]:
     return {failure.variant.config: failure.reason or "" for failure in outcome.failures}
 
 
-def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
-    # They break after 9 answers (opening, memory, two batches of four); the check of their files takes two.
-    faulty = [fake(fault, fault=fault, fault_after=9) for fault in FAULTY]
-    outcome = explored(
-        run,
-        FP32,
-        *faulty,
-        fake("float", INT8, fault="float_named_int8"),
-        fake("dynamic", create_step("dynamic_int8")),
-        STATIC,
-    )
-    expected = {
-        "fp32_baseline": Status.OK,
-        **FAULTY,
-        "float": Status.BUILD_FAILED,
-        "dynamic": Status.UNSUPPORTED,
-        "static_int8": Status.OK,
-    }
-    assert statuses(run) == expected
-    assert [contender.measurement.variant.config for contender in outcome.contenders] == [
-        "fp32_baseline",
-        "static_int8",
-    ]
-    assert {failure.variant.config: failure.status for failure in outcome.failures} == {
-        name: status for name, status in expected.items() if status is not Status.OK
-    }
-    assert all(reason and CHECKED not in reason for reason in reasons(outcome).values())
-    assert outcome.failed
-
-
 def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_was_there(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,30 +88,6 @@ def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_
     records = len(Study.load(run.study).records)
     explored(run, FP32)
     assert len(Study.load(run.study).records) == records
-
-
-def test_what_fails_at_once_fails_when_its_files_are_checked(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(experiment_module, "Worker", ImpatientWithHanging)
-    faulty = [fake(fault, fault=fault) for fault in FAULTY]
-    outcome = explored(run, FP32, *faulty, fake("hang", fault="hang", fault_after=1), STATIC)
-    assert statuses(run) == {
-        "fp32_baseline": Status.OK,
-        **FAULTY,
-        "hang": Status.TIMED_OUT,
-        "static_int8": Status.OK,
-    }
-    assert reasons(outcome) == {
-        "raise": f"{CHECKED}RuntimeError: the fake runtime was asked to raise",
-        "die": f"{CHECKED}the worker process died during Open (signal SIGKILL)",
-        "nan": f"{CHECKED}outputs of 16 of 16 images are not finite",
-        "wrong_shape": f"{CHECKED}outputs have shape (16, 5), expected (16, 4)",
-        "hang": f"{CHECKED}no answer to Run within 0.2 s; worker ended",
-    }
-    # Nothing of them is left that could be taken for sound another time.
-    built = {contender.digest for contender in outcome.contenders}
-    assert {path.name for path in run.artifacts.iterdir()} == built
 
 
 def test_a_lowering_that_computes_something_else_is_a_failed_build(

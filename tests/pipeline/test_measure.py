@@ -177,7 +177,7 @@ def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
     ("fault", "status", "reason"),
     [
         ("raise", Status.FAILED, "the fake runtime was asked to raise"),
-        ("die", Status.DIED, r"the worker process died during (Open|MeasureMemory) \(signal SIGKILL\)"),
+        ("die", Status.DIED, r"the worker process died during (Open|MeasureMemory) \(signal SIGKILL"),
     ],
 )
 def test_a_fault_is_a_status_and_a_reason(

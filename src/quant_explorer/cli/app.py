@@ -27,6 +27,7 @@ COMMANDS = {
     "track": "track",
     "list": "listing",
     "doctor": "doctor",
+    "clean": "clean",
 }
 
 

@@ -13,6 +13,7 @@ import msgspec
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.printable import show_controls
 from quant_explorer.core.settings.declaration import Value, merge
 from quant_explorer.core.settings.groups import DecisionRules, Settings
 from quant_explorer.core.study import Study
@@ -240,7 +241,7 @@ def print_figures(rows: Sequence[Mapping[str, object]], *, as_json: bool, title:
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text("" if value is None else show_controls(str(value))) for value in row.values()))
     output.print(table)
 
 

@@ -36,6 +36,7 @@ from quant_explorer.pipeline.building.rebuilding import (
     explain_remeasuring,
     explain_retraining,
 )
+from quant_explorer.pipeline.damage import explain_damage
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import find_missing, measure, status_of
 from quant_explorer.pipeline.plan.space import stand_in_recipes
@@ -270,5 +271,5 @@ class Exploration:
         path = self._outputs_path(digest)
         if not path.exists():
             return None
-        with np.load(path) as stored:
+        with explain_damage(path), np.load(path) as stored:
             return Scored(stored["positions"], stored["logits"])
