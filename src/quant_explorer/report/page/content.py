@@ -118,7 +118,7 @@ class Rounds:
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
-    `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
+    `export` is the command that exports the answer, "" without one. `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
     of a sweep picks; `conditions` and `settings` are names with values. `ranked` are the axes of the
     frontier. `margin_pp` and the shares are what decides a tie.
     """
@@ -144,6 +144,7 @@ class Sheet:
     conditions: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
     choices: tuple[str, ...] = ()
+    export: str = ""
 
     @property
     def runtimes(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.results import Results, VariantResult
@@ -12,7 +13,7 @@ from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.core.settings.declaration import declared_of
 from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count
-from quant_explorer.report.answer import describe_answer
+from quant_explorer.report.answer import describe_answer, export_answer
 from quant_explorer.report.columns import in_reading_order
 from quant_explorer.report.markdown import describe_picks
 from quant_explorer.report.page.content import Failure, MemoryLevels, Row, Sheet
@@ -33,7 +34,7 @@ def make_sheets(study: Study, results: Results, prefix: str = "") -> tuple[Sheet
         for evidence in gathered:
             where = (_name_environment(some.environment, everything),) if results.others else ()
             title = ", ".join(filter(None, (prefix, evidence.model, *where)))
-            sheets.append(_make_sheet(some, evidence, title))
+            sheets.append(_make_sheet(some, evidence, title, study.path.parent))
     return tuple(sheets)
 
 
@@ -44,7 +45,7 @@ def _name_environment(environment: Environment, everything: Sequence[Results]) -
     return f"environment {environment.digest[:8]}"
 
 
-def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
+def _make_sheet(results: Results, evidence: Evidence, title: str, run_folder: Path) -> Sheet:
     run, batches = results.run, tuple(sorted(set(results.run.protocol.batch_sizes)))
     variants = results.of_model(evidence.model)
     sound = [variant for variant in variants if variant.status is Status.OK]
@@ -88,6 +89,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         epsilon_size=run.rules.epsilon_size,
         conditions=tuple(facts_of_environment(results.environment).items()),
         settings=tuple(_settings(results)),
+        export=export_answer(results, evidence.model, run_folder) or "",
     )
 
 
