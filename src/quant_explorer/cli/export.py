@@ -26,8 +26,8 @@ from quant_explorer.cli.options import run_dir_option, verbosity_options
 def command(variant: str, folder: Path, run_dir: Path | None, model: str | None, checked: bool) -> int:
     """Export VARIANT, as in static_int8_per_channel@onnxruntime: only what was recorded is read.
 
-    DIR gets the files as they were measured, a model card, pre-processing as JSON, class names, predict.py with its
-    requirements.txt, and a SHA-256 of each.
+    DIR gets the files as they were measured, a model card, pre-processing as JSON, class names, predict.py
+    with its requirements.txt, and a SHA-256 of each.
     """
     from quant_explorer.analysis.rank import gather_candidates, order_environments
     from quant_explorer.analysis.statement import state

@@ -236,7 +236,7 @@ def show(results: Results, *, everything: bool) -> None:
 
 
 def conclude(results: Results, report: Path, answers: Sequence[str], exports: Sequence[str]) -> None:
-    """Print what everything above comes to: the answers, the commands that export them, the report, the doubts."""
+    """Print what everything above comes to: answers, exporting them, the report, the worst to distrust."""
     output.print()
     for answer in answers:
         say(answer)

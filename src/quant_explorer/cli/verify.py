@@ -32,8 +32,8 @@ from quant_explorer.cli.options import json_option, verbosity_options
 def command(folder: Path, data: str | None, data_dir: Path | None, max_slowdown: float, as_json: bool) -> int:
     """Check the hashes of DIR, an export, and repeat its accuracy and latency in fresh processes.
 
-    Without the images of the figures accuracy is not repeated, and noise is timed. Exit 1 when a stated figure
-    does not hold here, 2 when DIR is no export or its runtime is not installed.
+    Without the images of the figures accuracy is not repeated, and noise is timed. Exit 1 when a stated
+    figure does not hold here, 2 when DIR is no export or its runtime is not installed.
     """
     import msgspec
 

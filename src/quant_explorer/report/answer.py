@@ -34,7 +34,7 @@ def describe_answer(results: Results, model: str) -> str:
 
 
 def export_answer(results: Results, model: str, run: Path) -> str | None:
-    """Return the command that exports the answer for a model from the folder `run`; None without an answer."""
+    """Return the command that exports the answer for a model from the run folder; None without an answer."""
     answer = results.answer_of(model)
     if answer is None or not answer.names:
         return None

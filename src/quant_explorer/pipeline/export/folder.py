@@ -26,8 +26,8 @@ def find_artifact(run: RunFolder, measurement: Measurement) -> Artifact:
     folder = run.artifacts / variant.digest
     if not (folder / MANIFEST).exists():
         raise StudyError(
-            f"{folder}: the files of {variant.name} are not there; the command that measured them builds them "
-            "again"
+            f"{folder}: the files of {variant.name} are not there; the command that measured them builds "
+            "them again"
         )
     artifact = Artifact.load(folder)
     artifact.verify()
@@ -40,7 +40,7 @@ def find_artifact(run: RunFolder, measurement: Measurement) -> Artifact:
 
 def find_deployment(name: str) -> Deployment:
     """Return how files of a runtime run without this package; raises UnsupportedError where it is unknown."""
-    runtime = RUNTIMES[name]
+    runtime = RUNTIMES[name]()
     if isinstance(runtime, Deployable):
         return runtime.deployment
     raise UnsupportedError(

@@ -35,7 +35,7 @@ class OpenedExport:
 
     @classmethod
     def load(cls, folder: Path) -> OpenedExport:
-        """Read an export; raises StudyError for what is none, UnsupportedError where its runtime is missing."""
+        """Read an export; raises StudyError, or UnsupportedError where its runtime is missing."""
         statement = Statement.load(folder / STATEMENT)
         artifact = Artifact.load(folder / MODEL_FOLDER)
         runtime = RUNTIMES[artifact.manifest.recipe.runtime](**dict(artifact.manifest.options))

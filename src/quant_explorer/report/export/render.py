@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant_explorer.analysis.results import VariantResult
+from quant_explorer.analysis.results import Accuracy, Latency, VariantResult
 from quant_explorer.analysis.statement import Statement
 from quant_explorer.core.artifact import Manifest
 from quant_explorer.core.contracts import Deployment
 from quant_explorer.core.data.dataset import InputSpec
+from quant_explorer.core.data.preprocessing import describe
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.export import CARD, CLASSES, PREDICT, PREPROCESSING, REQUIREMENTS, STATEMENT
 from quant_explorer.core.host.packages import installed_version
@@ -40,8 +41,8 @@ def render_export(
 ) -> dict[str, bytes]:
     """Return the content of each file by name.
 
-    `decoded_whole` says that the images were decoded to the size of the model's input, as those of a folder of
-    images are, and made grey by Pillow then. Raises StudyError where a version was not recorded.
+    `decoded_whole` says that the images were decoded to the size of the model's input, as those of a folder
+    of images are, and made grey by Pillow then. Raises StudyError where a version was not recorded.
     """
     return {
         STATEMENT: statement.encode(),
@@ -133,6 +134,7 @@ def render_card(statement: Statement, manifest: Manifest) -> str:
             environment=statement.environment,
             measurement=statement.measurement,
             manifest=manifest,
+            preprocessing=describe(manifest.input),
             precision=_describe_precision(statement.variant),
             figures=tuple(Figure(name, Trusted(value)) for name, value in _figures(statement)),
             limits=tuple(_limits(statement)),
@@ -170,40 +172,42 @@ def _describe_precision(variant: VariantResult) -> str:
 
 
 def _figures(statement: Statement) -> Iterator[tuple[str, str]]:
-    variant, run = statement.variant, statement.run
+    variant = statement.variant
     if variant.size.bytes is not None:
         ratio = f" ({variant.size.ratio:.3f} of FP32 in PyTorch)" if variant.size.ratio else ""
-        yield ("size", f"{variant.size.bytes:,} bytes{ratio}")
+        yield "size", f"{variant.size.bytes:,} bytes{ratio}"
     if variant.accuracy is not None:
-        accuracy = variant.accuracy
-        yield ("top-1, %", with_interval(accuracy.top1, accuracy.top1_ci, format_percent))
-        if accuracy.diff_pp is not None:
-            change = with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, signed)
-            yield ("change of top-1 against FP32, pp", f"{change} ({accuracy.verdict})")
-        if accuracy.non_inferiority is not None:
-            verdict = accuracy.non_inferiority.verdict
-            yield (f"held against a margin of {run.rules.margin_pp:g} pp", verdict)
+        yield from _accuracy(variant.accuracy, statement.run.rules.margin_pp)
     if variant.agreement is not None:
-        share = with_interval(
-            variant.agreement.top1_agreement, variant.agreement.top1_agreement_ci, format_percent
-        )
-        yield ("predictions that are those of FP32, %", share)
+        agreement = variant.agreement
+        share = with_interval(agreement.top1_agreement, agreement.top1_agreement_ci, format_percent)
+        yield "predictions that are those of FP32, %", share
     for batch, latency in variant.latency.items():
-        if latency.p50_s is None:
-            continue
-        yield (
-            f"median latency at batch {batch}, ms",
-            with_interval(latency.p50_s, latency.p50_ci_s, format_ms),
-        )
-        for name, ratio, interval in (
-            ("FP32 in PyTorch", latency.speedup, latency.speedup_ci),
-            (f"FP32 in {variant.runtime}", latency.speedup_same_runtime, latency.speedup_same_runtime_ci),
-        ):
-            if ratio is not None:
-                value = with_interval(ratio, interval, "{:.2f}".format)
-                yield (f"times as fast as {name} at batch {batch}", value)
+        yield from _latency(latency, batch, variant.runtime)
     for batch, peak in (variant.memory.peak_bytes or {}).items():
-        yield (f"peak memory above the empty runtime's at batch {batch}, MB", format_mb(peak))
+        yield f"peak memory above the empty runtime's at batch {batch}, MB", format_mb(peak)
+
+
+def _accuracy(accuracy: Accuracy, margin_pp: float) -> Iterator[tuple[str, str]]:
+    yield "top-1, %", with_interval(accuracy.top1, accuracy.top1_ci, format_percent)
+    if accuracy.diff_pp is not None:
+        change = with_interval(accuracy.diff_pp, accuracy.diff_ci_pp, signed)
+        yield "change of top-1 against FP32, pp", f"{change} ({accuracy.verdict})"
+    if accuracy.non_inferiority is not None:
+        yield f"held against a margin of {margin_pp:g} pp", accuracy.non_inferiority.verdict
+
+
+def _latency(latency: Latency, batch: str, runtime: str) -> Iterator[tuple[str, str]]:
+    if latency.p50_s is None:
+        return
+    p50 = with_interval(latency.p50_s, latency.p50_ci_s, format_ms)
+    yield f"median latency at batch {batch}, ms", p50
+    for name, ratio, interval in (
+        ("FP32 in PyTorch", latency.speedup, latency.speedup_ci),
+        (f"FP32 in {runtime}", latency.speedup_same_runtime, latency.speedup_same_runtime_ci),
+    ):
+        if ratio is not None:
+            yield f"times as fast as {name} at batch {batch}", with_interval(ratio, interval, "{:.2f}".format)
 
 
 def _limits(statement: Statement) -> Iterator[str]:

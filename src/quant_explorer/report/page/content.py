@@ -118,9 +118,10 @@ class Rounds:
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
-    `export` is the command that exports the answer, "" without one. `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
-    of a sweep picks; `conditions` and `settings` are names with values. `ranked` are the axes of the
-    frontier. `margin_pp` and the shares are what decides a tie.
+    `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
+    of a sweep picks; `export` is the command that exports the answer, "" without one; `conditions` and
+    `settings` are names with values. `ranked` are the axes of the frontier. `margin_pp` and the shares are
+    what decides a tie.
     """
 
     title: str
