@@ -11,6 +11,7 @@ from quant_explorer.analysis.results import RunInfo
 from quant_explorer.analysis.statement import Statement, state
 from quant_explorer.core.artifact import Artifact, Manifest, list_files, write_manifest
 from quant_explorer.core.data.dataset import InputSpec
+from quant_explorer.core.host.packages import package_versions
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import ParameterValue, Provenance, Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
@@ -54,7 +55,9 @@ def toy_statement(folder: Path, runtime: str = "eager", run: RunInfo = RUN) -> S
     ]
     study = play(folder / "study.jsonl", played)
     machine = environment("env-a")
-    here = replace(machine, versions={"numpy": "2.4.6", **RUNTIMES[runtime]().versions()})
+    here = replace(
+        machine, versions={**package_versions("numpy", "torchvision"), **RUNTIMES[runtime]().versions()}
+    )
     return state(gather_candidates(study, run), run, here, f"static_int8_per_tensor@{runtime}", None)
 
 
