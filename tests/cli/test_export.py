@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from quant_explorer.core.progress import Silent
@@ -73,25 +71,6 @@ def test_an_export_gives_the_logits_that_were_scored_and_names_five_classes(
     np.testing.assert_allclose(logits, scored, rtol=0, atol=1e-5 * np.abs(scored).max())
     lines = [line.split() for line in predict(sys.executable, tmp_path / "to", image).splitlines()]
     assert [name for _, name in lines] == [str(digit) for digit in np.argsort(-scored, kind="stable")[:5]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnxruntime"])
-def test_requirements_are_all_that_a_fresh_environment_needs(
-    invoke: Invoke, copied: Place, tmp_path: Path, runtime: str
-) -> None:
-    code, printed = invoke("export", VARIANT, *RUN, "--to", "to")
-    assert code == 0, printed
-    venv.create(tmp_path / "bare", with_pip=True)
-    python = tmp_path / "bare" / "bin" / "python"
-    install = (str(python), "-m", "pip", "install", "--quiet", "-r", str(tmp_path / "to/requirements.txt"))
-    installed = subprocess.run(install, capture_output=True, text=True)
-    if "No matching distribution" in installed.stderr or "connection" in installed.stderr:
-        pytest.skip(f"no package index with these versions: {installed.stderr.splitlines()[-1]}")
-    assert installed.returncode == 0, installed.stderr
-    image, scored = scored_image(copied, tmp_path)
-    logits = np.array(json.loads(predict(python, tmp_path / "to", image, "--logits")))
-    np.testing.assert_allclose(logits, scored, rtol=0, atol=1e-5 * np.abs(scored).max())
 
 
 def test_wrong_names_and_folders_are_wrong_use(invoke: Invoke, copied: Place) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import venv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,9 @@ from PIL import Image
 from quant_explorer.core.contracts import Batch, Deployment
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import BuildError
-from quant_explorer.core.export import PREDICT
+from quant_explorer.core.export import PREDICT, REQUIREMENTS
 from quant_explorer.core.progress import Silent
-from quant_explorer.pipeline.export.check import check_export, prepare_file
+from quant_explorer.pipeline.export.check import check_export, draw_picture, prepare_file, run_predict
 from quant_explorer.report.export.render import render_export
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.lowered import LoweredCandidate
@@ -92,6 +94,27 @@ def test_predict_computes_what_a_worker_does(
     export = export_files(made.folder, name, made.lowering.options, tmp_path)
     check_export(export, Silent())
     assert not list(export.rglob("__pycache__"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_requirements_are_all_that_a_fresh_environment_needs(
+    name: str,
+    lowered: Callable[[str, str], LoweredCandidate],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = lowered(name, "static_int8_per_channel")
+    export = export_files(made.folder, name, made.lowering.options, tmp_path)
+    draw_picture(tmp_path / "picture.png", SPEC)
+    expected = run_predict(export, tmp_path / "picture.png")
+    venv.create(tmp_path / "bare", with_pip=True)
+    python = str(tmp_path / "bare" / "bin" / "python")
+    # What this process imports from is not what the new environment has.
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    install = [python, "-m", "pip", "install", "--quiet", "-r", str(export / REQUIREMENTS)]
+    subprocess.run(install, check=True)
+    np.testing.assert_array_equal(run_predict(export, tmp_path / "picture.png", python), expected)
 
 
 def test_a_program_that_computes_something_else_is_found(

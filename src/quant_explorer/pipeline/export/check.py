@@ -71,12 +71,12 @@ def prepare_file(path: Path, spec: InputSpec, *, decoded_whole: bool) -> Batch:
     return prepare(pixels.reshape(1, *pixels.shape[:2], -1), spec)
 
 
-def run_predict(folder: Path, picture: Path) -> Batch:
+def run_predict(folder: Path, picture: Path, python: str = sys.executable) -> Batch:
     """Return the logits (classes,) that `predict.py` prints; raises BuildError when it fails."""
     program = folder / PREDICT
     try:
         done = subprocess.run(
-            [sys.executable, str(program), str(picture), "--logits"],
+            [python, str(program), str(picture), "--logits"],
             cwd=picture.parent,
             capture_output=True,
             text=True,
