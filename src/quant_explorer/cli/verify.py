@@ -12,7 +12,7 @@ from quant_explorer.cli.options import json_option, verbosity_options
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--data", metavar="NAME", help="Data set, or imagefolder:PATH.  [default: that of the figures]")
 @click.option(
     "--data-dir",
