@@ -31,6 +31,9 @@ from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
 from quant_explorer.runtimes.saturation import exact_by
 
+# Of transposed convolutions that stay in float.
+GROUPS_TAKEN_FOR_CHANNELS = "the quantizer takes groups for channels"
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -179,7 +182,7 @@ def _quantize(
     if spec.activation_ranges:
         notes.append("activation ranges are calibrated; those learned in training are not used")
     if transposed:
-        notes.append(f"in float, as the quantizer takes groups for channels: {', '.join(transposed)}")
+        notes.append(f"in float, as {GROUPS_TAKEN_FOR_CHANNELS}: {', '.join(transposed)}")
     if masked:
         notes.append(f"in float, as a mask of attention has no INT8 scale: {', '.join(masked)}")
     return tuple(notes)
