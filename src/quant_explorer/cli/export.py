@@ -31,8 +31,8 @@ def command(variant: str, folder: Path, run_dir: Path | None, model: str | None,
     """
     from quant_explorer.analysis.rank import gather_candidates, order_environments
     from quant_explorer.analysis.statement import state
+    from quant_explorer.cli.job import recall, say
     from quant_explorer.cli.options import resolve
-    from quant_explorer.cli.session import recall, say
     from quant_explorer.pipeline.export.folder import (
         find_artifact,
         find_deployment,

@@ -37,7 +37,7 @@ def command(folder: Path, data: str | None, data_dir: Path | None, max_slowdown:
     """
     import msgspec
 
-    from quant_explorer.cli.session import print_figures, say
+    from quant_explorer.cli.job import print_figures, say
     from quant_explorer.pipeline.export.verify import Asked, verify_export
 
     found = verify_export(folder, Asked(data, data_dir, max_slowdown), ConsoleProgress())

@@ -13,7 +13,7 @@ from quant_explorer.analysis.statement import Statement
 from quant_explorer.core.artifact import Manifest
 from quant_explorer.core.contracts import Deployment
 from quant_explorer.core.data.dataset import InputSpec
-from quant_explorer.core.data.preprocessing import describe
+from quant_explorer.core.data.preprocessing import describe_preprocessing
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.export import CARD, CLASSES, PREDICT, PREPROCESSING, REQUIREMENTS, STATEMENT
 from quant_explorer.core.host.packages import installed_version
@@ -134,7 +134,7 @@ def render_card(statement: Statement, manifest: Manifest) -> str:
             environment=statement.environment,
             measurement=statement.measurement,
             manifest=manifest,
-            preprocessing=describe(manifest.input),
+            preprocessing=describe_preprocessing(manifest.input),
             precision=_describe_precision(statement.variant),
             figures=tuple(Figure(name, Trusted(value)) for name, value in _figures(statement)),
             limits=tuple(_limits(statement)),
