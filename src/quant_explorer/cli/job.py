@@ -180,7 +180,7 @@ def write_and_show(
         output.file.write(encode_results(results).decode())
     else:
         show(results, everything=shown.everything)
-        conclude(results, page, describe_answers(results))
+        conclude(results, page, describe_answers(results), export_answers(results, run))
     return results
 
 
@@ -192,6 +192,14 @@ def describe_answers(results: Results) -> tuple[str, ...]:
     return tuple(
         (f"{model}: " if several else "") + describe_answer(results, model) for model in results.models
     )
+
+
+def export_answers(results: Results, run: RunFolder) -> tuple[str, ...]:
+    """Return the commands that export the answers."""
+    from quant_explorer.report.answer import export_answer
+
+    found = (export_answer(results, model, run.path) for model in results.models)
+    return tuple(command for command in found if command is not None)
 
 
 def show(results: Results, *, everything: bool) -> None:
@@ -211,11 +219,13 @@ def show(results: Results, *, everything: bool) -> None:
             say(f"- {sentence}")
 
 
-def conclude(results: Results, report: Path, answers: Sequence[str]) -> None:
-    """Print what everything above comes to: the answers, where the report is, the worst to distrust."""
+def conclude(results: Results, report: Path, answers: Sequence[str], exports: Sequence[str]) -> None:
+    """Print what everything above comes to: answers, exporting them, the report, the worst to distrust."""
     output.print()
     for answer in answers:
         say(answer)
+    for command in exports:
+        say(f"Export: {command}")
     say(f"Report: {report}")
     for sentence in results.distrust[:MOST_DISTRUST]:
         say(f"Distrust: {sentence}")

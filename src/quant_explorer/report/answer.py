@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from quant_explorer.analysis.results import Accuracy, Agreement, Results, VariantResult
 from quant_explorer.core.measurement import Status
@@ -29,6 +31,20 @@ def describe_answer(results: Results, model: str) -> str:
     figures = describe_figures(results, chosen)
     reason = f" It is FP32: {answer.reason}." if answer.reason else ""
     return f"Ship {answer.names[0]}: {figures}.{reason}{describe_ties(answer.names[1:])}"
+
+
+def export_answer(results: Results, model: str, run: Path) -> str | None:
+    """Return the command that exports the answer for a model from the run folder; None without an answer."""
+    answer = results.answer_of(model)
+    if answer is None or not answer.names:
+        return None
+    return export_command(answer.names[0], run, model if len(results.models) > 1 else None)
+
+
+def export_command(name: str, run: Path, model: str | None = None) -> str:
+    """Return the command that exports a variant; `model` is named where the run has several."""
+    words = ["quant-explorer", "export", name, "--run-dir", str(run), "--to", f"export/{name}"]
+    return shlex.join(words if model is None else [*words, "--model", model])
 
 
 def describe_figures(results: Results, variant: VariantResult) -> str:

@@ -133,9 +133,10 @@ class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
     `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
-    of a sweep picks; `conditions` and `settings` are names with values. `ranked` are the axes of the
-    frontier. `margin_pp` and the shares are what decides a tie. A limit of the drop from
-    `search_least_pp` on is decided on the search split; none where that is None.
+    of a sweep picks; `export` is the command that exports the answer, "" without one; `conditions` and
+    `settings` are names with values. `ranked` are the axes of the frontier. `margin_pp` and the shares are
+    what decides a tie. A limit of the drop from `search_least_pp` on is decided on the search split; none
+    where that is None.
     """
 
     title: str
@@ -161,6 +162,7 @@ class Sheet:
     choices: tuple[str, ...] = ()
     search_least_pp: float | None = None
     pairs: Pairs | None = None
+    export: str = ""
 
     @property
     def runtimes(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from quant_explorer.analysis.decide.search_split import examine_search
 from quant_explorer.analysis.evidence import Evidence, gather
@@ -14,7 +15,7 @@ from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.core.settings.declaration import declared_of
 from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count
-from quant_explorer.report.answer import describe_answer
+from quant_explorer.report.answer import describe_answer, export_answer
 from quant_explorer.report.columns import in_reading_order
 from quant_explorer.report.decision import describe_split
 from quant_explorer.report.markdown import describe_picks
@@ -37,7 +38,7 @@ def make_sheets(study: Study, results: Results, prefix: str = "") -> tuple[Sheet
         for evidence in gathered:
             where = (_name_environment(some.environment, everything),) if results.others else ()
             title = ", ".join(filter(None, (prefix, evidence.model, *where)))
-            sheets.append(_make_sheet(some, evidence, title))
+            sheets.append(_make_sheet(some, evidence, title, study.path.parent))
     return tuple(sheets)
 
 
@@ -48,7 +49,7 @@ def _name_environment(environment: Environment, everything: Sequence[Results]) -
     return f"environment {environment.digest[:8]}"
 
 
-def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
+def _make_sheet(results: Results, evidence: Evidence, title: str, run_folder: Path) -> Sheet:
     run, batches = results.run, tuple(sorted(set(results.run.protocol.batch_sizes)))
     variants = results.of_model(evidence.model)
     sound = [variant for variant in variants if variant.status is Status.OK]
@@ -99,6 +100,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         settings=tuple(_settings(results)),
         pairs=encode_pairs(evidence, [variant.digest for variant in measured]) if measured else None,
         search_least_pp=None if search.missing else search.least_pp,
+        export=export_answer(results, evidence.model, run_folder) or "",
     )
 
 

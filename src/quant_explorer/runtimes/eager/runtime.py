@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.errors import SettingsError, UnsupportedError
 from quant_explorer.core.host.architecture import is_arm
 from quant_explorer.core.measurement import Executed
@@ -33,6 +33,7 @@ class Eager:
     engine: str = ""
     name: ClassVar[str] = "eager"
     version: ClassVar[int] = 3
+    deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
         """Eager is PyTorch itself, which this package requires."""

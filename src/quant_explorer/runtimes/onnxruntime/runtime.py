@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.measurement import Executed
 
@@ -36,6 +36,9 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
     version: ClassVar[int] = 3
+    deployment: ClassVar[Deployment] = Deployment(
+        ("onnxruntime",), Path(__file__).with_name("predict.py.jinja")
+    )
 
     def unavailable(self) -> str | None:
         """Return which of its libraries are missing, or None."""
