@@ -221,6 +221,25 @@ def test_what_a_later_protocol_asks_for_is_measured(run: RunFolder) -> None:
     assert explore(larger) == (third, [])
 
 
+def test_a_study_of_before_the_search_split_is_completed(run: RunFolder) -> None:
+    explored(run, FP32)
+    study = run.load_study()
+    (found,) = [record for record in study.records if isinstance(record, Measurement)]
+    run.study.unlink()
+    earlier = Study(run.study)
+    for record in study.records:
+        if isinstance(record, Measurement):
+            earlier.append(replace(record, search_predictions=None))
+        elif isinstance(record, ReportSplit):
+            earlier.append(replace(record, search_labels=()))
+        else:
+            earlier.append(record)
+    explored(run, FP32)
+    (again,) = run.load_study().measurements(found.environment).values()
+    assert again.search_predictions == found.search_predictions is not None
+    assert run.load_study().splits[found.split].search_labels
+
+
 def test_another_environment_is_measured_again(run: RunFolder) -> None:
     explored(run, FP32)
     elsewhere = replace(ENVIRONMENT, digest="elsewhere")

@@ -262,13 +262,14 @@ class Pick:
 class Answer:
     """What to ship of one model by the rules of the run: the first of the names, the others tie with it.
 
-    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32.
-    `baseline` is the variant that every ratio of the model is against.
+    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32;
+    `judged_on` is the split that decided about accuracy, `baseline` what every ratio of the model is against.
     """
 
     model: str
     names: tuple[str, ...]
     reason: str = ""
+    judged_on: str = ""
     baseline: str = BASELINE
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "compare",
     "gate": "gate",
     "gate-size": "gate_size",
+    "track": "track",
     "list": "listing",
     "doctor": "doctor",
 }

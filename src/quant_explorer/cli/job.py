@@ -14,7 +14,7 @@ from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libr
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.settings.declaration import Value, merge
-from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
+from quant_explorer.core.settings.groups import DecisionRules, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
@@ -138,20 +138,6 @@ def _check(wanted: RunDescription) -> None:
         select_engine(settings.engine)
 
 
-def run_info(study: Study, wanted: RunDescription, rules: DecisionRules) -> RunInfo:
-    """Return what a report says of the run."""
-    from quant_explorer import __version__
-    from quant_explorer.analysis.results import RunInfo
-
-    return RunInfo(
-        wanted.settings,
-        wanted.protocol,
-        data_digest=", ".join(sorted(study.splits)),
-        version=__version__,
-        rules=rules,
-    )
-
-
 @dataclass(frozen=True)
 class Shown:
     """What is printed of a report: its figures `as_json`, or a table of `everything` or of the choices."""
@@ -165,14 +151,10 @@ def recall(path: Path | None) -> tuple[Study, RunInfo]:
 
     Raises StudyError for a folder without a study.
     """
-    from quant_explorer.core.errors import StudyError
+    from quant_explorer.recorded import Study as Recorded
 
-    run = RunFolder(path or resolve(None, {})[0])
-    if not run.study.exists():
-        raise StudyError(f"{run.study}: there is no study here; `quant-explorer pipeline` makes one")
-    study = run.load_study()
-    described = run.describe() or RunDescription(Settings(), MeasurementProtocol())
-    return study, run_info(study, described, DecisionRules())
+    found = Recorded.load(path or resolve(None, {})[0])
+    return found.records, found.run
 
 
 def write_and_show(
@@ -186,6 +168,7 @@ def write_and_show(
 ) -> Results:
     """Write the report of a run and print it, or its figures as JSON; `given` may hold decision rules."""
     from quant_explorer.analysis.rank import summarize
+    from quant_explorer.recorded import run_info
     from quant_explorer.report.page.sheet import make_sheets
     from quant_explorer.report.render import encode_results, write_page, write_report
 

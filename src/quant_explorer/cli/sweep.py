@@ -205,7 +205,7 @@ class _Sweep:
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
         from quant_explorer.analysis.rank import summarize
         from quant_explorer.analysis.sweep.findings import examine_seed
-        from quant_explorer.cli.job import run_info
+        from quant_explorer.recorded import run_info
         from quant_explorer.report.page.sheet import make_sheets
         from quant_explorer.report.render import write_report
 

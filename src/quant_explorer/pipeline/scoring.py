@@ -1,4 +1,4 @@
-"""Artifact -> logits of the report split. Cores that measuring leaves idle help, each with a fresh worker."""
+"""Artifact -> logits of a split. Cores that measuring leaves idle help, each with a fresh worker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from quant_explorer.core.data.dataset import Images
 from quant_explorer.core.progress import Task
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate
 from quant_explorer.pipeline.experiment import Experiment
@@ -31,18 +32,18 @@ def score_split(
     helpers: Sequence[Callable[[], Worker]],
     name: str,
     experiment: Experiment,
+    images: Images,
 ) -> Scored:
-    """Return the logits over the report split, or over a balanced subset if time does not allow all.
+    """Return the logits over the images of a split, or over a balanced subset if time does not allow all.
 
     `worker` has opened the artifact; `helpers` open it elsewhere, and are asked if that pays. Raises
     WorkerError for outputs that are not finite or of a wrong shape.
     """
     subject, protocol = experiment.subject, experiment.protocol
-    images = subject.dataset.report
     size = max(protocol.batch_sizes)
     order = balanced_order(images.labels, subject.settings.seed)
     with subject.progress.task(f"score {name}", len(images)) as bar:
-        scoring = _Scoring(subject, protocol.time_limit_s, deque(_chunks(order, size)), bar)
+        scoring = _Scoring(subject, images, protocol.time_limit_s, deque(_chunks(order, size)), bar)
         # Two tell how long the rest takes: in the first, a runtime may compile for this number of images.
         for _ in range(2):
             scoring.run_chunk(worker)
@@ -62,6 +63,7 @@ class _Scoring:
     """The images that are left to score; each worker takes the next chunk when it is free."""
 
     subject: Subject
+    images: Images
     time_limit_s: float
     left: deque[Positions]
     bar: Task
@@ -83,7 +85,7 @@ class _Scoring:
         positions = self._take()
         if positions is None:
             return False
-        batch = self.subject.prepare(self.subject.dataset.report.take(positions))
+        batch = self.subject.prepare(self.images.take(positions))
         logits = worker.run(batch)
         check_logits(logits, len(batch), len(self.subject.dataset.classes))
         with self.lock:

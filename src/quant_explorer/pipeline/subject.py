@@ -79,7 +79,7 @@ class Subject:
 
     @property
     def split(self) -> ReportSplit:
-        """The labels of the report split."""
+        """The labels of the report split, and of the search split."""
         dataset = self.dataset
         return ReportSplit(
             dataset.digest,
@@ -87,6 +87,7 @@ class Subject:
             dataset.classes,
             tuple(dataset.report.labels.tolist()),
             dataset.notes,
+            tuple(dataset.search.labels.tolist()),
         )
 
     @cached_property

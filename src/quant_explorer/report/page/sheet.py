@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from quant_explorer.analysis.decide.search_split import examine_search
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import facts_of_environment
@@ -14,9 +16,11 @@ from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import in_reading_order
+from quant_explorer.report.decision import describe_split
 from quant_explorer.report.markdown import describe_picks
 from quant_explorer.report.page.content import FailedVariant, MemoryLevels, Row, Sheet
-from quant_explorer.report.page.figures import find_axes, find_figures
+from quant_explorer.report.page.figures import find_axes, find_figures, search_figure
+from quant_explorer.report.page.pairs import encode_pairs
 from quant_explorer.report.page.per_class import change_of, choose_classes, names_of_classes
 from quant_explorer.report.page.rounds import encode_rounds, median_ends, spread_of_calls
 
@@ -52,8 +56,13 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
     classes = choose_classes(measured)
     names = names_of_classes(measured)
     measurements = {some.variant.digest: some for some in evidence.measurements}
+    search = examine_search(evidence)
     rows = tuple(
-        _make_row(variant, evidence, measurements[variant.digest], batches, classes) for variant in measured
+        replace(
+            _make_row(variant, evidence, measurements[variant.digest], batches, classes),
+            search=search_figure(search, variant.digest),
+        )
+        for variant in measured
     )
     axes = find_axes(measured, batches, trained=evidence.trained)
     used = {key for row in rows for key in row.figures}
@@ -88,6 +97,8 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         epsilon_size=run.rules.epsilon_size,
         conditions=tuple(facts_of_environment(results.environment).items()),
         settings=tuple(_settings(results)),
+        pairs=encode_pairs(evidence, [variant.digest for variant in measured]) if measured else None,
+        search_least_pp=None if search.missing else search.least_pp,
     )
 
 
@@ -159,6 +170,8 @@ def _certainty(results: Results, model: str) -> Iterator[str]:
         )
     if chosen is not None and chosen.scored_images:
         yield f"Its accuracy was found on {format_count(chosen.scored_images, 'image')}."
+    if answer is not None and answer.judged_on:
+        yield describe_split(answer.judged_on).strip()
     resolutions = [
         check.resolution
         for check in results.aa
