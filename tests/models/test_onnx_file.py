@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from quant_explorer.core.errors import ModelError
+from quant_explorer.core.errors import ModelError, UnsupportedError
 from quant_explorer.models import LoadedModel, load_model
+from quant_explorer.workload.model_cost import analyze_model
 
 WEIGHT = np.arange(5 * 12, dtype=np.float32).reshape(5, 12) / 10
 KERNEL = np.ones((3, 3, 1, 1), np.float32)
@@ -152,3 +153,9 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ModelError, match="not a readable ONNX file"):
         load(tmp_path / "model.onnx")
+
+
+def test_its_multiply_accumulates_are_not_called_none(tmp_path: Path) -> None:
+    module = load(make(tmp_path / "model.onnx")).module
+    with pytest.raises(UnsupportedError, match="cannot be counted: the model is an ONNX file"):
+        analyze_model(module, (3, 2, 2))

@@ -13,7 +13,6 @@ from quant_explorer.core.study import Study
 from quant_explorer.datasets.cache import default_cache_dir
 from quant_explorer.machine.peaks.kept import load_or_measure
 from quant_explorer.pipeline.building.prepare import Preparation
-from quant_explorer.tracing.onnx_program import explain_no_module
 from quant_explorer.workload.model_cost import analyze_model
 
 # Techniques that change which layers there are; the others change weights or ask for a precision.
@@ -23,7 +22,7 @@ _SHAPING = ("prune",)
 def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: Study) -> None:
     """Record the cost of every float model that the recipes are made of and the study does not know.
 
-    A model that cannot be made (its technique says why when it is built) is left out.
+    A model that cannot be made (its technique says why when it is built), or counted, is left out.
     """
     subject = preparation.subject
     wanted = dict.fromkeys(_shape(recipe) for recipe in recipes)
@@ -37,12 +36,9 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
             continue
         try:
             candidate = preparation.candidate(steps)
+            cost = analyze_model(candidate.model, subject.spec.shape)
         except UnsupportedError:
             continue
-        # What an ONNX file computes cannot be followed in PyTorch.
-        if explain_no_module(candidate.model):
-            continue
-        cost = analyze_model(candidate.model, subject.spec.shape)
         study.append(FloatModel(subject.model_name, described, cost, candidate.channels, digest))
 
 
