@@ -108,7 +108,7 @@ def random_subject(arguments: argparse.Namespace) -> Subject:
 def score(worker: Worker, experiment: Experiment) -> float:
     """Return images a second of scoring the report split."""
     start = time.perf_counter()
-    score_split(worker, (), "benchmark", experiment)
+    score_split(worker, (), "benchmark", experiment, experiment.subject.dataset.report)
     return len(experiment.subject.dataset.report) / (time.perf_counter() - start)
 
 
