@@ -117,7 +117,7 @@ def _set_module(graph: fx.GraphModule, name: str, layer: nn.Module) -> None:
 
 
 def make_resizing_modules(graph: fx.GraphModule) -> None:
-    """Replace resizing that has no INT8 kernel by modules: functions between two layers cannot stay in float."""
+    """Replace resizing that has no INT8 kernel by modules: functions between layers cannot stay in float."""
     for node in list(graph.graph.nodes):
         given = dict(zip(_INTERPOLATE, node.args, strict=False)) | dict(node.kwargs)
         source, antialias = given.pop("input", None), given.pop("antialias", False)

@@ -179,7 +179,11 @@ def _denominators(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     found: list[fx.Node] = []
     while waiting:
         node = waiting.pop()
-        if node.target not in (*_ARITHMETIC, *_UNARY, *_MOVES) or len(node.users) > 1 or "magnitude" not in node.meta:
+        if (
+            node.target not in (*_ARITHMETIC, *_UNARY, *_MOVES)
+            or len(node.users) > 1
+            or "magnitude" not in node.meta
+        ):
             continue
         found.append(node)
         waiting += node.all_input_nodes

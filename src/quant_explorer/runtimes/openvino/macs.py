@@ -55,7 +55,7 @@ def _origins(node: openvino.Node) -> list[str]:
 
 
 def _count_products(model: openvino.Model, named: Container[str]) -> dict[str, int]:
-    """Count products by name. What is not `named` in the execution graph counts for the operation that reads it.
+    """Count products by name; those not `named` in the execution graph for the operation that reads them.
 
     A product whose factor is scaled loses its name when OpenVINO moves the scale.
     """
@@ -86,6 +86,15 @@ def _count_node(node: openvino.Node, kind: str, origins: Sequence[str], products
 def _count_operation(operation: openvino.Node) -> int:
     if operation.get_type_name() == "MatMul":
         return _count_product(operation)
+    if operation.get_type_name() == "Einsum":
+        # Each combination of the indices is one multiply-accumulate.
+        operands = operation.get_attributes()["equation"].partition("->")[0].split(",")
+        sizes = dict(
+            pair
+            for place, indices in enumerate(operands)
+            for pair in zip(indices.strip(), _shape(operation.input(place)), strict=True)
+        )
+        return math.prod(sizes.values()) if len(operands) == 2 else 0
     if operation.get_type_name() == "ScaledDotProductAttention":
         queries, keys, values = (_shape(operation.input(position)) for position in range(3))
         return math.prod(queries[:-1]) * keys[-2] * (keys[-1] + values[-1])

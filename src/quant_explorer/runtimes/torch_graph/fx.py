@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -36,6 +35,7 @@ from quant_explorer.runtimes.torch_graph.engine import (
 from quant_explorer.runtimes.torch_graph.joining import ranges_of_joins, requantize_joins
 from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
 from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
+from quant_explorer.tracing.reasons import in_brackets
 
 _log = logging.getLogger(__name__)
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -113,9 +113,9 @@ def _explain(what: str) -> Iterator[None]:
         yield
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _log.info("%s: %s", what, error)
-        operator = re.search(r"\b(quantized|aten)::\w+", str(error))
-        name = f" ({operator[0]})" if operator else ""
-        raise UnsupportedError(f"{what}{name}; keep it in float, or use another runtime for INT8") from error
+        raise UnsupportedError(
+            f"{what}{in_brackets(error)}; keep it in float, or use another runtime for INT8"
+        ) from error
 
 
 def _grid(bits: int) -> Grid:
