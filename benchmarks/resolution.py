@@ -167,7 +167,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "seconds_a_comparison": round(float(np.median(seconds)), 1),
         "called_too_noisy": noisy,
-        "schemes": {name: one.describe() for name, one in found.items()},
+        "schemes": {name: scheme.describe() for name, scheme in found.items()},
     }
     print(json.dumps(figures, indent=2))
     if arguments.output:

@@ -16,11 +16,11 @@ import pytest
 LAUNCHER = """#!{python}
 import hashlib, os, shutil, subprocess, sys
 arguments = sys.argv[1:]
-sources = [one for one in arguments if one.endswith((".wrapper.cpp", ".kernel.cpp"))]
+sources = [argument for argument in arguments if argument.endswith((".wrapper.cpp", ".kernel.cpp"))]
 if not sources or "-c" not in arguments:
     os.execv({compiler!r}, [{compiler!r}, *arguments])
 output = arguments[arguments.index("-o") + 1]
-rest = [one for one in arguments if one not in (sources[0], output)]
+rest = [argument for argument in arguments if argument not in (sources[0], output)]
 code = [line for line in open(sources[0], "rb") if not line.startswith(b"//")]
 kept = os.path.join({folder!r}, hashlib.sha256(b"".join(code) + repr(rest).encode()).hexdigest())
 if not os.path.exists(kept):

@@ -248,7 +248,7 @@ def test_a_broken_model_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["to_int8", "prune_channels"])
-def test_a_model_elsewhere_is_told_to_come(name: str) -> None:
+def test_a_model_on_another_device_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match=r"the model is on meta\. Allowed: cpu"):
         MAKERS[name](toy_model().to("meta"))
 

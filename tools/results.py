@@ -1,4 +1,4 @@
-"""Derives the committed reports anew from the committed observations: `make results`."""
+"""Derives the committed reports again from the committed observations: `make results`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def derive_sweep() -> int:
-    """Write what is committed of the sweep's report anew; returns the command's exit code."""
+    """Write what is committed of the sweep's report again; returns the command's exit code."""
     committed = set(SWEEP.iterdir())
     code = run_command(app, ["sweep", "--config", str(SWEEP / "sweep.yaml"), "--report-only"])
     for path in set(SWEEP.iterdir()) - committed:

@@ -19,14 +19,15 @@ from quant_explorer.core.settings.groups import (
     SweepGrid,
     sweep_settings,
 )
+from quant_explorer.core.settings.limits import GateLimits, PickLimits
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 _INTRODUCTION = """\
 # Settings
 
-Written by `make settings` from `core/settings/groups.py`, where each setting is declared once; a test fails
-when this page is not current.
+Written by `make settings` from `core/settings/groups.py` and `core/settings/limits.py`, where each setting is
+declared once; a test fails when this page is not current.
 
 - A setting is an option of the commands named ("all" is every command with `--run-dir`), and, where `sweep`
   is among them, a key of its [YAML file](sweep.md). What the command line says wins over the file. Earlier
@@ -45,7 +46,11 @@ _SECTIONS = {
     "Where everything goes": Output,
     "What a sweep tries": SweepGrid,
     "What a sweep is held against, and what its estimates rest on": SweepBudgets,
+    "What `pick` allows": PickLimits,
+    "What `gate` allows": GateLimits,
 }
+# Of one command alone; others have limits of the same names.
+_ONLY_OF = {PickLimits: "pick", GateLimits: "gate"}
 _HEADINGS = ("setting, YAML key", "option", "value", "default", "meaning", "commands")
 
 
@@ -53,13 +58,17 @@ def settings_page() -> str:
     """Return the page as Markdown."""
     parts = [_INTRODUCTION]
     for title, kind in _SECTIONS.items():
-        rows = [_HEADINGS, (":---",) * len(_HEADINGS), *(_row(one, kind) for one in settings_of(kind))]
+        rows = [
+            _HEADINGS,
+            (":---",) * len(_HEADINGS),
+            *(_row(setting, kind) for setting in settings_of(kind)),
+        ]
         parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
     return "\n".join(parts)
 
 
 def _row(declared: Setting, kind: type) -> tuple[str, ...]:
-    in_sweep = sweep_settings()[declared.name]
+    in_sweep = sweep_settings().get(declared.name, declared)
     aliases = "".join(
         f"; earlier `{alias.key}`" + (f" (of {alias.times})" if alias.times > 1 else "")
         for alias in declared.aliases
@@ -84,14 +93,22 @@ def _default(declared: Setting) -> str:
 
 def _commands(declared: Setting, kind: type) -> list[str]:
     """Return the commands that take a setting; the grid of a sweep may have its own one of a run's name."""
+    if kind in _ONLY_OF:
+        return [_ONLY_OF[kind]]
     in_sweep = sweep_settings()[declared.name].help == declared.help
-    in_runs = kind is not SweepGrid or declared.name not in {one.name for one in settings_of(Settings)}
+    in_runs = kind is not SweepGrid or declared.name not in {
+        setting.name for setting in settings_of(Settings)
+    }
     return [name for name in _takers(declared.name) if (in_sweep if name == "sweep" else in_runs)]
 
 
 def _takers(parameter: str) -> list[str]:
     found = {name: app.get_command(click.Context(app), name) for name in COMMANDS}
-    return [name for name, one in found.items() if one and parameter in {each.name for each in one.params}]
+    return [
+        name
+        for name, command in found.items()
+        if command and parameter in {option.name for option in command.params}
+    ]
 
 
 def _brief(commands: list[str]) -> str:

@@ -27,7 +27,7 @@ from quant_explorer.core.errors import BuildError
 from quant_explorer.core.registry import Registry
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.zoo import ZOO, Specimen
-from quant_explorer.testing.zoo.cells import CONFIGS, Cell, Verdict, examine_all
+from quant_explorer.testing.zoo.cells import CONFIGS, SpecimenResult, Verdict, examine_all
 from quant_explorer.testing.zoo.families import FAMILIES
 from zoo_table import insert_tables
 
@@ -73,9 +73,9 @@ def main() -> None:
         sys.exit(publish(read(kept)))
 
 
-def publish(cells: Sequence[Cell]) -> int:
+def publish(cells: Sequence[SpecimenResult]) -> int:
     """Write the results and the tables; return 1 and say which when cells are worse than those published."""
-    before = msgspec.json.decode(RESULTS.read_bytes(), type=list[Cell]) if RESULTS.exists() else []
+    before = msgspec.json.decode(RESULTS.read_bytes(), type=list[SpecimenResult]) if RESULTS.exists() else []
     published = {cell.key: cell for cell in before}
     worse = [cell for cell in cells if is_worse(cell, published.get(cell.key))]
     for cell in worse:
@@ -92,7 +92,7 @@ def publish(cells: Sequence[Cell]) -> int:
     return 1 if worse else 0
 
 
-def is_worse(cell: Cell, before: Cell | None) -> bool:
+def is_worse(cell: SpecimenResult, before: SpecimenResult | None) -> bool:
     """Say whether a cell was right and is not, or has lost more decibels than another machine costs."""
     if before is None or before.verdict != Verdict.RIGHT:
         return False
@@ -112,7 +112,10 @@ def compute(runtime: str, specimens: Sequence[Specimen], configs: Sequence[str] 
             raise BuildError(f"the process for {runtime} ended with exit code {code} before its first cell")
         specimen, _, config = left[0]
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        append(kept, Cell(specimen, runtime, config, Verdict.CRASH, reason=f"the lowering died ({how})"))
+        append(
+            kept,
+            SpecimenResult(specimen, runtime, config, Verdict.CRASH, reason=f"the lowering died ({how})"),
+        )
 
 
 def serve(runtime: str, keys: Sequence[Key], specimens: Registry[Specimen], kept: Path) -> None:
@@ -144,14 +147,14 @@ def configs_of(specimen: Specimen, runtime: str) -> Iterator[str]:
             yield name
 
 
-def read(kept: Path) -> list[Cell]:
+def read(kept: Path) -> list[SpecimenResult]:
     """Return the cells of the file `kept`; of one computed twice the later."""
     lines = kept.read_bytes().splitlines() if kept.exists() else []
-    cells = [msgspec.json.decode(line, type=Cell) for line in lines]
+    cells = [msgspec.json.decode(line, type=SpecimenResult) for line in lines]
     return list({cell.key: cell for cell in cells}.values())
 
 
-def append(kept: Path, cell: Cell) -> None:
+def append(kept: Path, cell: SpecimenResult) -> None:
     """Add one line to the file `kept`."""
     with kept.open("ab") as file:
         file.write(msgspec.json.encode(cell) + b"\n")

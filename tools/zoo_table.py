@@ -10,13 +10,15 @@ from quant_explorer.report.columns import Table
 from quant_explorer.report.markdown import markdown_table
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.zoo import Specimen
-from quant_explorer.testing.zoo.cells import CONFIGS, Cell, Verdict
+from quant_explorer.testing.zoo.cells import CONFIGS, SpecimenResult, Verdict
 
 FP32, INT8 = "fp32", "static_int8_per_channel"
 _SHOWN = 8
 
 
-def insert_tables(document: str, name: str, specimens: Mapping[str, Specimen], cells: Sequence[Cell]) -> str:
+def insert_tables(
+    document: str, name: str, specimens: Mapping[str, Specimen], cells: Sequence[SpecimenResult]
+) -> str:
     """Return `document` with the tables of `specimens` between the marks of `name`.
 
     Raises StudyError when the document has no such marks.
@@ -31,7 +33,7 @@ def insert_tables(document: str, name: str, specimens: Mapping[str, Specimen], c
     return f"{before}{begin}\n{tables}\n{end}{after}"
 
 
-def _counts(cells: Sequence[Cell]) -> str:
+def _counts(cells: Sequence[SpecimenResult]) -> str:
     counted = Counter((cell.runtime, cell.config, cell.verdict) for cell in cells)
     configs = [config for config in CONFIGS if any(cell.config == config for cell in cells)]
 
@@ -43,7 +45,7 @@ def _counts(cells: Sequence[Cell]) -> str:
     return _table(("runtime", *configs), rows)
 
 
-def _matrix(specimens: Mapping[str, Specimen], cells: Sequence[Cell]) -> str:
+def _matrix(specimens: Mapping[str, Specimen], cells: Sequence[SpecimenResult]) -> str:
     by_key = {cell.key: cell for cell in cells}
     rows = []
     for name, specimen in specimens.items():
@@ -66,7 +68,7 @@ def _matrix(specimens: Mapping[str, Specimen], cells: Sequence[Cell]) -> str:
     return _table(("model", "pattern", "simulated", *RUNTIMES), rows)
 
 
-def _both(fp32: Cell | None, int8: Cell | None) -> str:
+def _both(fp32: SpecimenResult | None, int8: SpecimenResult | None) -> str:
     """Return the decibels of INT8, and whatever is not right in a word."""
     sentences = [] if fp32 is None or fp32.verdict == Verdict.RIGHT else [f"FP32 {fp32.verdict}"]
     if int8 is not None:
@@ -77,7 +79,7 @@ def _both(fp32: Cell | None, int8: Cell | None) -> str:
     return ", ".join(sentences) or "-"
 
 
-def _exceptions(cells: Iterable[Cell]) -> str:
+def _exceptions(cells: Iterable[SpecimenResult]) -> str:
     """List the reasons of all that is not right, each with where it occurs."""
     found: dict[tuple[Verdict, str], dict[tuple[str, str], list[str]]] = defaultdict(
         lambda: defaultdict(list)

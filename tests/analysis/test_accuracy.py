@@ -35,7 +35,7 @@ def test_a_clear_difference_has_its_sign(wrong: int, reference: int, verdict: st
         hits(list(range(wrong))), 200, SPLIT, hits(list(range(reference))), is_baseline=False
     )
     assert accuracy.verdict == verdict
-    assert {one.verdict for one in accuracy.per_class} == {verdict}
+    assert {change.verdict for change in accuracy.per_class} == {verdict}
 
 
 def test_per_class_changes_are_corrected_by_holm() -> None:
@@ -58,8 +58,8 @@ def test_comparison_is_on_the_images_both_saw() -> None:
 
 
 def test_hits_are_found_at_any_order_of_positions() -> None:
-    one = Hits(np.array([9, 4, 7]), np.array([True, False, True]))
-    assert one.at(np.array([4, 9])).tolist() == [False, True]
+    hits = Hits(np.array([9, 4, 7]), np.array([True, False, True]))
+    assert hits.at(np.array([4, 9])).tolist() == [False, True]
 
 
 def test_a_class_that_was_not_scored_has_a_reason() -> None:

@@ -25,7 +25,7 @@ def test_a_quiet_machine_has_only_its_control_to_report(tmp_path: Path) -> None:
     assert "\n" not in text
 
 
-def test_a_separable_twin_is_said_first(tmp_path: Path) -> None:
+def test_a_separable_twin_is_reported_first(tmp_path: Path) -> None:
     text = distrust(tmp_path, ORDINARY, Scene(twin=1.05))
     assert "small_cnn, batch 1: the machine was too noisy for this comparison" in text
     assert "as it should" not in text
@@ -87,7 +87,7 @@ def test_work_that_comes_and_goes_on_the_same_core_is_noise(
         ),
     ],
 )
-def test_what_speaks_against_the_figures_is_said(
+def test_what_speaks_against_the_figures_is_reported(
     tmp_path: Path, played: tuple[Played, ...], scene: Scene, expected: str
 ) -> None:
     assert expected in distrust(tmp_path, played, scene)
@@ -122,7 +122,7 @@ def test_of_many_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> Non
     assert sentence.endswith(" and 20 more.")
 
 
-def test_what_is_known_of_the_files_of_the_data_is_said(tmp_path: Path) -> None:
+def test_what_is_known_of_the_files_of_the_data_is_reported(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
     (split,) = study.splits.values()
     study.append(replace(split, notes=("2 of 18 images cannot be read",)))

@@ -14,8 +14,8 @@ from tests.analysis.replayed import BASELINE, ORDINARY, of, ranked
 
 def rounds(durations: Sequence[Mapping[str, tuple[int, ...]]], group: str = "all") -> list[Round]:
     return [
-        Round("env", group, 1, number, (tuple(Block(key, calls) for key, calls in one.items()),))
-        for number, one in enumerate(durations)
+        Round("env", group, 1, number, (tuple(Block(key, calls) for key, calls in calls_by_key.items()),))
+        for number, calls_by_key in enumerate(durations)
     ]
 
 
@@ -52,7 +52,7 @@ def test_a_settled_variant_compares_with_those_timed_longer() -> None:
     assert early.rounds == 4
 
 
-def test_rounds_against_variants_that_were_made_anew_count_no_more() -> None:
+def test_rounds_against_variants_that_were_made_again_count_no_more() -> None:
     """Unless the baseline has no others, as when it alone is asked for again."""
     older = rounds([{"base": (4000,), twin_key("base"): (4000,), "before": (900,)}] * 4, group="older")
     newer = rounds([{"base": (1000,), twin_key("base"): (1000,), "after": (500,)}] * 4, group="newer")

@@ -42,8 +42,8 @@ UNRECORDED = (
 
 def write_earlier(folder: Path, **changes: object) -> Path:
     document = json.loads(encode_results(ranked(folder, ORDINARY)))
-    for one in (document, *document["others"]):
-        one |= {"schema_version": 1, "run": EARLIER | changes}
+    for results in (document, *document["others"]):
+        results |= {"schema_version": 1, "run": EARLIER | changes}
     document["others"] = [{**document, "others": []}]
     path = folder / "full_results.json"
     path.write_text(json.dumps(document))

@@ -176,8 +176,8 @@ def test_more_threads_come_behind_those_that_were_asked_for_and_are_no_reason_fo
     two_threads = replace(environment("env-a"), digest="wider", threads=2)
     study = Study.load(path)
     study.append(two_threads)
-    for one in ORDINARY[:2]:
-        study.append(measurement(one, Scene(environment="wider")))
+    for variant in ORDINARY[:2]:
+        study.append(measurement(variant, Scene(environment="wider")))
     first = summarize(study, RUN)
     (second,) = first.others
     assert (first.environment.threads, second.environment.threads) == (1, 2)
@@ -248,14 +248,14 @@ def _reject(constant: str) -> float:
 def _check_reasons(value: object) -> int:
     """Count the nulls below `value`; each must have a reason beside it."""
     if isinstance(value, list):
-        return sum(_check_reasons(one) for one in value)
+        return sum(_check_reasons(element) for element in value)
     if not isinstance(value, dict):
         return 0
-    nulls = [name for name, one in value.items() if one is None and name != "reason"]
+    nulls = [name for name, element in value.items() if element is None and name != "reason"]
     for name in nulls:
         explained = value.get("reason") if "on_frontier" in value else value["reasons"].get(name)
         assert explained, f"{name} is null without a reason in {value}"
-    return len(nulls) + sum(_check_reasons(one) for one in value.values())
+    return len(nulls) + sum(_check_reasons(element) for element in value.values())
 
 
 def test_the_reason_check_can_fail() -> None:

@@ -104,8 +104,8 @@ class Running:
     """A command that is still going on. Leaving the context ends it and whatever it started."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-        self._told = folder / f"told-{time.monotonic_ns()}.txt"
-        with self._told.open("wb") as stream:
+        self._output = folder / f"output-{time.monotonic_ns()}.txt"
+        with self._output.open("wb") as stream:
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -132,9 +132,9 @@ class Running:
                 worker.kill()
 
     @property
-    def told(self) -> str:
+    def output(self) -> str:
         """What it has written to the terminal so far, without colours."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._told.read_text(errors="replace"))
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._output.read_text(errors="replace"))
 
     def workers(self) -> list[psutil.Process]:
         """The processes it has started."""
@@ -147,8 +147,8 @@ class Running:
         """Return once `reached` holds; fails when the command ends before that."""
         deadline = time.monotonic() + PATIENCE_S
         while not reached():
-            assert self._process.poll() is None, f"ended before it was interrupted: {self.told}"
-            assert time.monotonic() < deadline, f"never came that far: {self.told}"
+            assert self._process.poll() is None, f"ended before it was interrupted: {self.output}"
+            assert time.monotonic() < deadline, f"never came that far: {self.output}"
             time.sleep(0.01)
 
     def send(self, number: signal.Signals) -> int:

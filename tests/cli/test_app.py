@@ -51,8 +51,8 @@ def test_options_are_the_same_words_everywhere(invoke: Invoke, command: str) -> 
 @pytest.mark.parametrize(
     ("command", "default"),
     [
-        *((one, "eager") for one in ("quantize", "qat-finetune", "bench", "evaluate", "multi-bench")),
-        *((one, "all") for one in ("pipeline", "sweep")),
+        *((command, "eager") for command in ("quantize", "qat-finetune", "bench", "evaluate", "multi-bench")),
+        *((command, "all") for command in ("pipeline", "sweep")),
     ],
 )
 def test_a_runtime_is_chosen_in_the_same_words(invoke: Invoke, command: str, default: str) -> None:

@@ -67,8 +67,8 @@ def assert_alike(found: object, expected: object) -> None:
             assert_alike(value, expected[key])
     elif isinstance(found, list) and isinstance(expected, list):
         assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_alike(one, other)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_alike(ours, theirs)
     elif is_figure(found) and is_figure(expected):
         assert float(str(found)) == pytest.approx(float(str(expected)), rel=1e-9, abs=0)
     else:

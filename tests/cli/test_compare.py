@@ -13,7 +13,7 @@ def test_two_committed_runs_of_one_model_compare(invoke: Invoke) -> None:
         "compare", RESULTS / "cifar10-jpeg", RESULTS / "cifar10-sweep" / "seed-0", "--json"
     )
     assert code == 0
-    found = {load["name"]: load for load in json.loads(printed)["variants"]}
+    found = {variant["name"]: variant for variant in json.loads(printed)["variants"]}
     # The sweep trained its control with another rate, and from the labels and the network before.
     assert (found["fp32_finetune@eager"]["quality"], found["fp32_finetune@eager"]["images"]) == (
         "gain",

@@ -8,7 +8,7 @@ import torch
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.progress import Progress
-from quant_explorer.machine import kept_peaks
+from quant_explorer.machine.peaks import kept
 from quant_explorer.machine.topology import available_cores
 from quant_explorer.pipeline.doctor import diagnosis
 from quant_explorer.pipeline.doctor.diagnosis import Fact
@@ -40,7 +40,7 @@ def test_doctor_measures_peaks_when_asked(invoke: Invoke, monkeypatch: pytest.Mo
     def measure(threads: int, progress: Progress, folder: Path) -> Peaks:
         return Peaks(threads, {"fp32": 50.0}, 10.0)
 
-    monkeypatch.setattr(kept_peaks, "measure_and_keep", measure)
+    monkeypatch.setattr(kept, "measure_and_keep", measure)
     code, printed = invoke("doctor", "--quick", "--peaks", "--threads", "2", "--json")
     assert code == 0
     facts = {fact["what"]: fact for fact in json.loads(printed)}

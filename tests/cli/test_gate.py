@@ -43,7 +43,7 @@ def test_the_limits_are_options(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke(*call)[0] == 1
     code, printed = invoke(*call, "--max-size-growth", "0.1")
     assert code == 0
-    assert {load["verdict"] for load in json.loads(printed)} == {"passed"}
+    assert {check["verdict"] for check in json.loads(printed)} == {"passed"}
 
 
 def test_an_unusable_baseline_is_wrong_input(invoke: Invoke, tmp_path: Path) -> None:

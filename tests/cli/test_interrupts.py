@@ -64,10 +64,10 @@ def rounds(run: Path) -> list[int]:
 
 def is_scoring(running: Running) -> bool:
     """Whether the bar of scoring is under way."""
-    return bool(re.search(r"score fp32_baseline@eager\s+\S+\s+[1-9]\d*/600", running.told))
+    return bool(re.search(r"score fp32_baseline@eager\s+\S+\s+[1-9]\d*/600", running.output))
 
 
-def told_of_interruption(text: str) -> bool:
+def names_interruption(text: str) -> bool:
     kept = "interrupted; what was recorded is kept, and the same command goes on from there"
     return kept in " ".join(text.split()) and "Traceback" not in text
 
@@ -79,7 +79,7 @@ def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place, invoke
     (place.folder / "interrupt-training").touch()
     done = place.call(*RUN)
     assert done.returncode == 130
-    assert told_of_interruption(done.stderr)
+    assert names_interruption(done.stderr)
     (checkpoint,) = (run / "weights").iterdir()
     assert checkpoint.suffix == ".checkpoint"
     (place.folder / "interrupt-training").unlink()
@@ -87,9 +87,9 @@ def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place, invoke
     with place.start(*RUN, *ENDLESS) as running:
         running.wait_until(lambda: is_scoring(running))
         assert running.send(signal.SIGINT) == 130
-        assert told_of_interruption(running.told)
+        assert names_interruption(running.output)
     # It had gone on from the checkpoint, and trained to the end.
-    assert "epoch 1/2" not in running.told
+    assert "epoch 1/2" not in running.output
     (weights,) = (run / "weights").glob("*.safetensors")
     trained = (weights.stat().st_mtime_ns, weights.read_bytes())
     scored = records(run)
@@ -102,7 +102,7 @@ def test_a_run_that_is_interrupted_everywhere_loses_nothing(place: Place, invoke
         assert "run is in use by another quant-explorer process" in printed
         assert "Traceback" not in printed
         assert running.send(signal.SIGINT) == 130
-        assert told_of_interruption(running.told)
+        assert names_interruption(running.output)
     timed = records(run)
     assert timed.records[: len(scored.records)] == scored.records
 

@@ -39,10 +39,10 @@ def test_only_figures_and_messages_reach_the_terminal(place: Place) -> None:
 
     done = place.call("evaluate", "--config", "fp32_baseline", *make, *QUICK, "--json")
     assert done.returncode == 0, done.stderr
-    assert [load["status"] for load in json.loads(done.stdout)["variants"]] == ["ok"]
+    assert [variant["status"] for variant in json.loads(done.stdout)["variants"]] == ["ok"]
     assert "score fp32_baseline@eager: done" in done.stderr
     assert "NOISE" not in done.stdout + done.stderr
-    assert all(f"NOISE {one}\n" in log.read_text() for one in NOISE)
+    assert all(f"NOISE {source}\n" in log.read_text() for source in NOISE)
 
     done = place.call("evaluate", "--config", "fp32_baseline", *make)
     assert done.returncode == 0, done.stderr
@@ -60,12 +60,12 @@ def test_only_figures_and_messages_reach_the_terminal(place: Place) -> None:
     logged = log.read_text().count("NOISE")
     done = place.call("quantize", "--config", "fp32_baseline", *make, "-v")
     assert done.returncode == 0, done.stderr
-    assert all(f"NOISE {one}\n" in done.stdout for one in ("on import", "on 1", "printed", "in C"))
-    assert all(f"NOISE {one}\n" in done.stderr for one in ("on 2", "printed on stderr"))
+    assert all(f"NOISE {source}\n" in done.stdout for source in ("on import", "on 1", "printed", "in C"))
+    assert all(f"NOISE {source}\n" in done.stderr for source in ("on 2", "printed on stderr"))
     assert log.read_text().count("NOISE") == logged
 
 
-def test_an_error_is_still_told(place: Place) -> None:
+def test_an_error_is_still_reported(place: Place) -> None:
     (place.folder / "mine.py").write_text(MODEL)
     done = place.call("train", "--model", "mine.py:fail", *RUN)
     assert done.returncode == 2

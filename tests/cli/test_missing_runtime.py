@@ -35,11 +35,11 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_list_and_doctor_say_what_to_install(invoke: Invoke) -> None:
     code, printed = invoke("list", "--json")
     assert code == 0
-    (row,) = (load for load in json.loads(printed) if (load["kind"], load["name"]) == ("runtime", "openvino"))
+    (row,) = (row for row in json.loads(printed) if (row["kind"], row["name"]) == ("runtime", "openvino"))
     assert REASON in row["what"]
     code, printed = invoke("doctor", "--quick", "--json")
     assert code == 0
-    (fact,) = (load for load in json.loads(printed) if load["what"] == "runtime openvino")
+    (fact,) = (fact for fact in json.loads(printed) if fact["what"] == "runtime openvino")
     assert REASON in fact["finding"] + fact["why"]
 
 
@@ -56,9 +56,10 @@ def test_the_report_has_it_with_the_reason_and_the_others_are_measured(invoke: I
     assert REASON in printed
     report = place.folder / "run" / "report"
     found = {
-        load["name"]: load for load in json.loads((report / "full_results.json").read_bytes())["variants"]
+        variant["name"]: variant
+        for variant in json.loads((report / "full_results.json").read_bytes())["variants"]
     }
-    assert {name: one["status"] for name, one in found.items()} == {
+    assert {name: variant["status"] for name, variant in found.items()} == {
         "fp32_baseline@eager": "ok",
         "fp32_baseline@openvino": "unsupported",
         "static_int8_per_channel@onnxruntime": "ok",

@@ -83,7 +83,7 @@ def parsed(command: str, *arguments: str) -> dict[str, object]:
 
 
 def test_every_setting_is_an_option() -> None:
-    declared = {one.name for kind in (Settings, MeasurementProtocol) for one in settings_of(kind)}
+    declared = {setting.name for kind in (Settings, MeasurementProtocol) for setting in settings_of(kind)}
     assert declared | {"run_dir"} <= parsed("pipeline").keys()
     assert sweep_settings().keys() <= parsed("sweep").keys()
 

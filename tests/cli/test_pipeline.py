@@ -178,7 +178,7 @@ def test_other_settings_on_the_same_folder_are_refused_one_by_one(copied: Place,
     assert snapshot(run) == before
 
 
-def test_a_changed_artifact_is_found_and_said_how_to_mend(
+def test_a_changed_artifact_is_found_and_the_message_has_the_remedy(
     copied: Place, invoke: Invoke, results: Results
 ) -> None:
     run = copied.folder / "run"

@@ -104,7 +104,7 @@ def test_what_the_budgets_pick_is_printed_and_served_on_more_threads(swept: Plac
     (deployment,) = summary["deployments"]
     cores = len(os.sched_getaffinity(0))
     doubling = {2**power for power in range(cores.bit_length())}
-    assert {one["threads"] for one in deployment["throughput"]} == doubling
+    assert {served["threads"] for served in deployment["throughput"]} == doubling
     printed = (swept.folder / "printed.txt").read_text()
     assert f"Ship {wide['chosen']}" in printed
     assert "comes closest: " in printed
@@ -159,8 +159,8 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
     assert code == 0
     assert "Ship " in printed
     first, again = (
-        {path.name: path.read_bytes() for path in (one.folder / "out").iterdir() if path.is_file()}
-        for one in (swept, place)
+        {path.name: path.read_bytes() for path in (origin.folder / "out").iterdir() if path.is_file()}
+        for origin in (swept, place)
     )
     # With what describes the measurement, which was not done again.
     assert first == again
@@ -176,7 +176,7 @@ def test_outputs_are_derived_again_from_what_was_recorded(swept: Place, place: P
         ({"seeds": [2, 3]}, ("--seed", "4", "--run-dir", "there"), "there/seed-4/study.jsonl"),
     ],
 )
-def test_the_command_line_wins_over_the_file_and_a_seed_that_was_not_run_is_told(
+def test_the_command_line_wins_over_the_file_and_a_seed_that_was_not_run_is_reported(
     place: Place, invoke: Invoke, changes: dict[str, object], arguments: tuple[str, ...], sentences: str
 ) -> None:
     config = write(place.folder, **changes)
@@ -210,7 +210,7 @@ def test_wrong_input_is_one_sentence_before_anything_is_done(
     assert not (place.folder / "out").exists()
 
 
-def test_a_configuration_that_is_not_there_is_told(invoke: Invoke, place: Place) -> None:
+def test_a_configuration_that_is_not_there_is_reported(invoke: Invoke, place: Place) -> None:
     code, printed = invoke("sweep", "--config", place.folder / "none.yaml")
     assert code == 2
     assert "none.yaml: cannot be read" in printed

@@ -176,7 +176,7 @@ class TestFiles:
         assert sha256_of(tmp_path / "a.bin") == digest
         assert list_files(tmp_path) == (File("a.bin", 3, digest),)
 
-    def test_an_unverified_manifest_can_be_told_from_its_files(self, folder: Path) -> None:
+    def test_an_unverified_manifest_is_distinguished_from_its_files(self, folder: Path) -> None:
         artifact = Artifact.load(folder)
         claimed = replace(artifact.manifest.files[0], sha256="0" * 64)
         forged = replace(artifact.manifest, files=(claimed,))

@@ -65,5 +65,5 @@ def test_the_nearest_is_compared_with() -> None:
     assert find_least_differences([], now) == ()
 
 
-def test_what_is_not_recorded_here_is_said() -> None:
+def test_what_is_not_recorded_here_is_reported() -> None:
     assert Difference("torch", "2.13", "").as_contrast() == "torch 2.13 there, not recorded here"

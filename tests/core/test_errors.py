@@ -48,7 +48,7 @@ def test_what_an_exception_says_can_stand_in_a_sentence(error: BaseException, ex
     assert explain(error) == expected
 
 
-def test_a_busy_run_folder_can_be_told_from_bad_input() -> None:
+def test_a_busy_run_folder_is_distinguished_from_bad_input() -> None:
     assert RunBusyError.exit_code != QuantExplorerError.exit_code
 
 

@@ -33,7 +33,7 @@ values: st.SearchStrategy[ParameterValue] = (
     [(PLAIN, PLAIN_SOURCE, "3260d957151e2f0e"), (FULL, FULL_SOURCE, "96fa45f056bdd266")],
 )
 def test_golden_digests(recipe: Recipe, provenance: Provenance, golden: str) -> None:
-    """These name artifacts and results that exist. If one changes, every run folder is built anew."""
+    """These name artifacts and results that exist. If one changes, every run folder is built again."""
     assert recipe.digest(provenance) == golden
 
 

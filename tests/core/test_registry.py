@@ -16,7 +16,7 @@ def test_is_a_mapping_in_the_order_given() -> None:
     assert "egaer" not in RUNTIMES
 
 
-def test_a_wrong_name_is_told_the_nearest_and_all_that_are_allowed() -> None:
+def test_a_wrong_name_is_answered_with_the_nearest_and_all_that_are_allowed() -> None:
     with pytest.raises(UnknownNameError) as caught:
         RUNTIMES["egaer"]
     expected = "unknown runtime 'egaer'. Did you mean 'eager'? Allowed: eager, onnxruntime."

@@ -148,7 +148,7 @@ def disk_full(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("owner_and_name", [(os, "fsync"), (Path, "open"), (Path, "mkdir")])
-def test_a_full_disk_is_told_and_loses_nothing(
+def test_a_full_disk_is_reported_and_loses_nothing(
     study: Study, path: Path, monkeypatch: pytest.MonkeyPatch, owner_and_name: tuple[object, str]
 ) -> None:
     with monkeypatch.context() as full:
@@ -161,7 +161,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     assert Study.load(path).records[: len(ALL)] == list(ALL)
 
 
-def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"study\.jsonl"):
         Study(tmp_path / "file" / "study.jsonl").append(SPLIT)

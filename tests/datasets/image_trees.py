@@ -17,7 +17,7 @@ from quant_explorer.core.progress import Task
 class Recorder:
     """The lines said, and how far each bar came."""
 
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     bars: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
@@ -26,7 +26,7 @@ class Recorder:
         yield _RecordedTask(self, label)
 
     def say(self, message: str) -> None:
-        self.said.append(message)
+        self.messages.append(message)
 
 
 @dataclass

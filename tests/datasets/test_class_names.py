@@ -20,7 +20,7 @@ def test_numbers_are_sorted_as_names_with_a_warning_and_as_numbers_when_asked(tm
     recorder = Recorder()
     by_name = find_dataset(name, options(tmp_path), recorder).load()
     assert by_name.classes[:4] == ("0", "1", "10", "11")
-    assert any("--class-order number" in line for line in recorder.said)
+    assert any("--class-order number" in line for line in recorder.messages)
     by_number = find_dataset(name, options(tmp_path, class_order="number"), Silent()).load()
     assert by_number.classes == tuple(map(str, range(12)))
     assert np.bincount(by_number.report.labels).tolist() == [2] * 12

@@ -116,7 +116,7 @@ def test_an_orientation_is_not_applied_as_torchvisions_reader_does_not(tmp_path:
     recorder = Recorder()
     decoded = load(root, tmp_path / "cache", recorder).report.take(np.array([3]))[0]
     assert (decoded == np.asarray(default_loader(str(path)))).all()
-    assert any("1 of 18 images have an EXIF orientation" in line for line in recorder.said)
+    assert any("1 of 18 images have an EXIF orientation" in line for line in recorder.messages)
 
 
 @pytest.mark.parametrize("name", ["test", "val"])
@@ -137,9 +137,9 @@ def test_files_left_out_are_counted_by_suffix(tmp_path: Path) -> None:
     recorder = Recorder()
     dataset = load(root, tmp_path / "cache", recorder)
     assert len(dataset.train) + len(dataset.search) == 13
-    note = "3 files are left out, for their suffix is none of an image: .heic 2, .txt 1"
+    note = "3 files are left out, whose suffix is not that of an image: .heic 2, .txt 1"
     assert note in dataset.notes
-    assert note in recorder.said
+    assert note in recorder.messages
 
 
 def test_unreadable_images_are_all_named_and_can_be_left_out(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_images_in_subfolders_of_a_class_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("allow", [False, True])
-def test_a_truncated_image_names_its_file_whatever_pillow_was_told(
+def test_a_truncated_image_names_its_file_whatever_pillow_is_configured_to(
     tmp_path: Path, suffix: str, allow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", allow)

@@ -79,12 +79,12 @@ def test_digest_follows_the_splits(tmp_path: Path) -> None:
     assert load(name, tmp_path).digest != load(name, tmp_path, calibration_images=5).digest
 
 
-def test_fewer_calibration_images_than_asked_for_is_said(tmp_path: Path) -> None:
+def test_fewer_calibration_images_than_asked_for_is_reported(tmp_path: Path) -> None:
     recorder = Recorder()
     name = f"imagefolder:{two_classes(tmp_path / 'tree')}"
     dataset = load(name, tmp_path, recorder=recorder, calibration_images=256)
     assert len(dataset.calibrate) == len(dataset.train) == 10
-    assert recorder.said == ["Calibration uses all 10 training images there are"]
+    assert recorder.messages == ["Calibration uses all 10 training images there are"]
 
 
 def test_a_name_that_is_unknown_lists_those_that_are_not(tmp_path: Path) -> None:

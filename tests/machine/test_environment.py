@@ -7,9 +7,9 @@ from quant_explorer.machine.environment import describe_environment
 
 
 def test_the_digest_names_the_machine_and_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = describe_environment(threads=1, packages=["numpy"])
-    assert describe_environment(threads=1, packages=["numpy"]) == one
-    digests = {one.digest, describe_environment(threads=2, packages=["numpy"]).digest}
+    described = describe_environment(threads=1, packages=["numpy"])
+    assert describe_environment(threads=1, packages=["numpy"]) == described
+    digests = {described.digest, describe_environment(threads=2, packages=["numpy"]).digest}
     digests.add(describe_environment(threads=1, packages=["numpy", "torch"]).digest)
     monkeypatch.setattr(environment, "instruction_sets", lambda: ("another",))
     digests.add(describe_environment(threads=1, packages=["numpy"]).digest)

@@ -14,7 +14,7 @@ from quant_explorer.metrics.fidelity import (
     Margin,
     check_fp32,
     compare_with_simulation,
-    describe,
+    describe_fidelity,
     sqnr_db,
 )
 
@@ -64,8 +64,8 @@ def test_fp32_may_be_off_by_1e_4_of_the_largest_logit(off: float, where: tuple[i
     if off < 1e-4:
         check_fp32(logits, EXPECTED)
     else:
-        told = r"^the lowered FP32 model is off by 0\.0001 of the largest logit; 0\.0001 is allowed$"
-        with pytest.raises(BuildError, match=told):
+        message = r"^the lowered FP32 model is off by 0\.0001 of the largest logit; 0\.0001 is allowed$"
+        with pytest.raises(BuildError, match=message):
             check_fp32(logits, EXPECTED)
 
 
@@ -97,12 +97,12 @@ def test_where_the_float_model_is_silent_only_silence_passes(check: Callable[[Ba
         check(sound, silence)
 
 
-def test_noise_is_not_told_from_a_wrong_lowering_however_noisy_the_simulation_is() -> None:
+def test_noise_is_not_distinguished_from_a_wrong_lowering_however_noisy_the_simulation_is() -> None:
     noisy = [with_noise(10**-0.1)]
     compare_with_simulation(with_noise(10**0.21), EXPECTED, noisy, "images", ORDINARY)
-    with pytest.raises(FidelityError, match=r"has -1\.0 dB; below 2 dB nothing can be told from noise$"):
+    with pytest.raises(FidelityError, match=r"has -1\.0 dB; outputs below 2 dB are indistinguishable"):
         compare_with_simulation(with_noise(10**0.19), EXPECTED, noisy, "images", ORDINARY)
-    # Nothing at all, and what was said of another image.
+    # Zeros, and the logits of another image.
     for wrong in (np.zeros_like(EXPECTED), EXPECTED[::-1]):
         with pytest.raises(FidelityError, match="below 2 dB"):
             compare_with_simulation(wrong, EXPECTED, noisy, "images", ORDINARY)
@@ -114,19 +114,19 @@ MARGIN = Margin(whole_db=10.0, output_db=13.0)
 
 def compared(found_db: float, *simulated_db: float) -> Fidelity:
     """Noise in all logits, by its distance from them."""
-    ways = [with_noise(10 ** (decibels / 10)) for decibels in simulated_db]
-    return compare_with_simulation(with_noise(10 ** (found_db / 10)), EXPECTED, ways, "images", MARGIN)
+    noisy = [with_noise(10 ** (decibels / 10)) for decibels in simulated_db]
+    return compare_with_simulation(with_noise(10 ** (found_db / 10)), EXPECTED, noisy, "images", MARGIN)
 
 
 def test_outputs_may_be_so_much_noisier_than_the_simulation_that_is_furthest_from_the_model() -> None:
     found = compared(20.1, 35.0, 30.0)
     assert found.files_db == pytest.approx(20.1, abs=1e-3)
     assert found.simulated_db == pytest.approx(30.0, abs=1e-3)
-    told = (
+    message = (
         r"^on images the outputs have 19\.9 dB signal to quantization noise against the float model, and a "
         r"simulation of the same quantization has 30\.0 dB; at most 10 dB less are allowed$"
     )
-    with pytest.raises(FidelityError, match=told):
+    with pytest.raises(FidelityError, match=message):
         compared(19.9, 35.0, 30.0)
 
 
@@ -155,7 +155,7 @@ def test_one_output_alone_may_be_noisier_but_not_much(factor: float, passes: boo
 
 def test_both_figures_are_described() -> None:
     found = [Fidelity("calibration images", 40.04, 41.0), Fidelity("nearly white ones", None, 30.0)]
-    assert describe(found) == (
+    assert describe_fidelity(found) == (
         "signal to quantization noise of the files, and of a simulation of the same quantization: "
         "40.0 dB (41.0 dB) on calibration images, none (30.0 dB) on nearly white ones"
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quant_explorer.core.errors import ModelError
-from quant_explorer.models import LoadedModel, load_model
+from quant_explorer.models import LoadedModel, check_training, load_model, parameter_digest
 
 SOURCE = """import torch
 from torch import nn
@@ -46,12 +46,18 @@ def load(
             "return self.linear(F.dropout(x, 0.5))",
             r"other outputs the second time.*mine\.py:13: return .*dropout.*training=self\.training",
         ),
-        ("return self.linear(x).double()", r"gives torch\.float64\. Allowed: torch\.float32"),
+        (
+            "return self.linear(x).double()",
+            r"gives torch\.float64 \(see .*mine\.py:13: return .*\)\. Allowed: torch\.float32",
+        ),
         (
             "return {'out': x, 'logits': self.linear(x)}",
-            r"returned dict.*return self\.inner\(images\)\['logits'\]",
+            r"returned dict, .*mine\.py:13: return.*return self\.inner\(images\)\['logits'\]",
         ),
-        ("return self.linear(x), x", r"returned tuple.*return self\.inner\(images\)\[0\]"),
+        (
+            "return self.linear(x), x",
+            r"returned tuple, .*mine\.py:13: return.*return self\.inner\(images\)\[0\]",
+        ),
         ("return self.linear(x)[:, :, None, None]", r"Return output\.flatten\(1\)"),
         ("return self.linear(x.view(2, 4))", r"batch of shape \(1, 3, 8, 8\).*mine\.py:13: return"),
     ],
@@ -68,7 +74,10 @@ def test_dropout_that_knows_when_to_stop_is_sound(tmp_path: Path) -> None:
 
 
 def test_a_model_in_another_precision(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"holds torch\.float64\. Allowed: torch\.float32"):
+    with pytest.raises(
+        ModelError,
+        match=r"holds torch\.float64 \(for instance in linear\.bias\).*mine\.py:9: .*Allowed: torch\.float32",
+    ):
         load(
             tmp_path,
             "return self.linear(x.double()).float()",
@@ -76,17 +85,75 @@ def test_a_model_in_another_precision(tmp_path: Path) -> None:
         )
 
 
-def test_a_softmax_at_the_end_is_said(tmp_path: Path) -> None:
+def test_a_softmax_at_the_end_is_reported(tmp_path: Path) -> None:
     (note,) = load(tmp_path, "return self.linear(x).softmax(1)").notes
     assert "ends with a softmax" in note
+    assert f"{tmp_path / 'mine.py'}:13: return self.linear(x).softmax(1)" in note
 
 
 def test_lazy_layers_are_initialized_by_the_seed(tmp_path: Path) -> None:
-    one, two = (load(tmp_path, "return self.linear(x)", linear="LazyLinear(5)") for _ in range(2))
-    assert one.notes == (
+    first, second = (load(tmp_path, "return self.linear(x)", linear="LazyLinear(5)") for _ in range(2))
+    assert first.notes == (
         "Lazy layers got their shapes from a batch (2, 3, 8, 8): linear.weight, linear.bias",
     )
-    assert torch.equal(one.module.get_parameter("linear.weight"), two.module.get_parameter("linear.weight"))
+    assert torch.equal(
+        first.module.get_parameter("linear.weight"), second.module.get_parameter("linear.weight")
+    )
+
+
+def test_lazy_layers_that_nothing_calls_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no shape: linear\.weight, linear\.bias \(see .*mine\.py:9: "):
+        load(tmp_path, "return x[:, :5]", conv="Conv2d(3, 5, 3)", linear="LazyLinear(5)")
+
+
+@pytest.mark.parametrize(
+    "wrap", ["weight_norm", "spectral_norm", "parametrizations.weight_norm", "parametrizations.orthogonal"]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_weights_that_are_computed_are_named(tmp_path: Path, wrap: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        f"    return nn.Sequential(nn.Flatten(), nn.utils.{wrap}(nn.Linear(192, 5)))\n"
+    )
+    loaded = load_model(
+        f"{tmp_path / 'mine.py'}:make", weights=None, classes=5, image_shape=(3, 8, 8), seed=0
+    )
+    assert loaded.notes == ("Computed once, and plain weights from then on, in training too: 1.weight",)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "return (self.linear(x), x) if self.training else self.linear(x)",
+            r"training mode the model returns tuple, not one tensor \(n, 5\).*mine\.py:13: return"
+            r".*\[0\] if self\.training else self\.inner\(images\)",
+        ),
+        (
+            "return x if self.training else self.linear(x)",
+            r"returns a tensor \(2, 4\), not one tensor \(n, 5\)",
+        ),
+        (
+            "return self.linear(x.view(-1, 3) if self.training else x)",
+            r"batch of shape \(2, 3, 8, 8\) in training mode .*mine\.py:13: return",
+        ),
+    ],
+)
+def test_what_training_gives_is_checked_where_something_is_trained(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    loaded = load(tmp_path, line)
+    with pytest.raises(ModelError, match=rf"(?s){message}"):
+        check_training(loaded.module, loaded.input_shape, 5)
+
+
+def test_a_model_with_heads_for_training(tmp_path: Path) -> None:
+    loaded = load_model("torchvision:googlenet", weights=None, classes=5, image_shape=(3, 64, 64), seed=0)
+    before = parameter_digest(loaded.module)
+    with pytest.raises(ModelError, match=r"(?s)returns GoogLeNetOutputs.*aux_logits=False.*\.logits if self"):
+        check_training(loaded.module, loaded.input_shape, 5)
+    assert parameter_digest(loaded.module) == before
 
 
 def test_more_outputs_than_classes_point_to_the_list_of_names(tmp_path: Path) -> None:

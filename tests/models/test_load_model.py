@@ -49,12 +49,12 @@ def test_the_seed_decides_the_weights_and_the_callers_stream_goes_on() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    one, two, other = (
+    first, second, other = (
         load_model("small_cnn", weights=None, classes=10, image_shape=CIFAR, seed=seed) for seed in (1, 1, 2)
     )
     assert torch.equal(torch.rand(3), expected)
-    assert parameter_digest(one.module) == parameter_digest(two.module)
-    assert parameter_digest(one.module) != parameter_digest(other.module)
+    assert parameter_digest(first.module) == parameter_digest(second.module)
+    assert parameter_digest(first.module) != parameter_digest(other.module)
 
 
 def test_a_loaded_model_is_in_eval_mode_and_trained_only_with_weights(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from quant_explorer.models import load_model, parameter_digest
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "resnet18"])
 def test_built_for_the_classes_at_224_and_seeded(name: str) -> None:
-    one, two = (load_model(name, weights=None, classes=7, image_shape=(1, 28, 28), seed=3) for _ in range(2))
-    assert one.input_shape == (3, 224, 224)
-    assert not one.trained
-    assert parameter_digest(one.module) == parameter_digest(two.module)
+    first, second = (
+        load_model(name, weights=None, classes=7, image_shape=(1, 28, 28), seed=3) for _ in range(2)
+    )
+    assert first.input_shape == (3, 224, 224)
+    assert not first.trained
+    assert parameter_digest(first.module) == parameter_digest(second.module)
     with torch.no_grad():
-        assert one.module(torch.zeros(1, 3, 224, 224)).shape == (1, 7)
+        assert first.module(torch.zeros(1, 3, 224, 224)).shape == (1, 7)
 
 
 def test_vgg11_bn_has_the_published_size() -> None:

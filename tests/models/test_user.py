@@ -45,8 +45,8 @@ def test_a_function_or_class_gives_the_model(tmp_path: Path, function: str, clas
 
 
 def test_initial_weights_follow_the_seed(tmp_path: Path) -> None:
-    one, two = load(tmp_path, SOUND, "make"), load(tmp_path, SOUND, "make")
-    assert parameter_digest(one.module) == parameter_digest(two.module)
+    first, second = load(tmp_path, SOUND, "make"), load(tmp_path, SOUND, "make")
+    assert parameter_digest(first.module) == parameter_digest(second.module)
 
 
 def test_its_folder_can_be_imported_from_and_only_meanwhile(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_another_kind_of_path_is_an_unknown_name() -> None:
         ),
     ],
 )
-def test_what_the_users_code_raises_is_told_and_chained(
+def test_what_the_users_code_raises_is_reported_and_chained(
     tmp_path: Path, source: str, message: str, cause: type[BaseException]
 ) -> None:
     with pytest.raises(ModelError, match=rf"mine\.py: {message}") as caught:
@@ -182,20 +182,27 @@ def test_a_function_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_model("nets_of_this_test.small:made", weights=None, classes=5, image_shape=(3, 8, 8), seed=0)
 
 
+def test_a_file_runs_once(tmp_path: Path) -> None:
+    counting = "from pathlib import Path\nwith open(Path(__file__).parent / 'runs', 'a') as runs:\n"
+    counting += "    runs.write('.')\n"
+    load(tmp_path, f"{SOUND}{counting}preprocessing = {ASKED}\n", "make")
+    assert (tmp_path / "runs").read_text() == "."
+
+
 ASKED = "{'image_size': 8, 'resize': 9, 'mean': 0.5, 'interpolation': 'bicubic'}"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         f"preprocessing = {ASKED}\n",
         f"def preprocessing():\n    return {ASKED}\n",
         f"def carrying():\n    model = make()\n    model.preprocessing = {ASKED}\n    return model\n",
     ],
 )
-def test_a_file_or_a_module_says_how_images_are_prepared(tmp_path: Path, said: str) -> None:
-    (tmp_path / "mine.py").write_text(SOUND + said)
-    name = f"{tmp_path / 'mine.py'}:{'carrying' if 'carrying' in said else 'make'}"
+def test_a_file_or_a_module_says_how_images_are_prepared(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.py").write_text(SOUND + text)
+    name = f"{tmp_path / 'mine.py'}:{'carrying' if 'carrying' in text else 'make'}"
     loaded = load_model(name, weights=None, classes=5, image_shape=(3, 40, 30), seed=0)
     assert loaded.input_shape == (3, 8, 8)
     assert loaded.preprocessing == Preprocessing(
@@ -204,16 +211,16 @@ def test_a_file_or_a_module_says_how_images_are_prepared(tmp_path: Path, said: s
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("text", "message"),
     [
         ("preprocessing = 3\n", "preprocessing is a int. Expected: a dict"),
         ("preprocessing = {'sice': 3}\n", "preprocessing: unknown 'sice'. Allowed: image_size"),
         ("def preprocessing():\n    raise KeyError('x')\n", r"preprocessing\(\) failed with KeyError: .*'x'"),
     ],
 )
-def test_a_file_that_says_it_wrongly(tmp_path: Path, said: str, message: str) -> None:
+def test_a_file_that_says_it_wrongly(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ModelError, match=rf"mine\.py: {message}"):
-        load(tmp_path, SOUND + said, "make")
+        load(tmp_path, SOUND + text, "make")
 
 
 def test_a_model_of_one_channel_takes_grey_images(tmp_path: Path) -> None:

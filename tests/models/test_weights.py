@@ -31,9 +31,9 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_tied_weights_are_saved(tmp_path: Path) -> None:
     def tied(seed: int) -> nn.Module:
         torch.manual_seed(seed)
-        one, two = nn.Linear(4, 4), nn.Linear(4, 4)
-        two.weight = one.weight
-        return nn.Sequential(one, two)
+        first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+        second.weight = first.weight
+        return nn.Sequential(first, second)
 
     with torch.random.fork_rng(devices=[]):
         saved, loaded = tied(0), tied(1)
@@ -87,7 +87,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_prefixes_of_wrappers_are_taken_off_and_it_is_said(tmp_path: Path, prefix: str) -> None:
+def test_prefixes_of_wrappers_are_taken_off_and_it_is_reported(tmp_path: Path, prefix: str) -> None:
     saved, loaded = model(0), model(1)
     torch.save({f"{prefix}{name}": t for name, t in saved.state_dict().items()}, tmp_path / "w.pt")
     notes = load_weights(loaded, tmp_path / "w.pt")
@@ -96,7 +96,7 @@ def test_prefixes_of_wrappers_are_taken_off_and_it_is_said(tmp_path: Path, prefi
     assert all("was taken off all names" in note for note in notes)
 
 
-def test_averaged_weights_are_preferred_the_choice_is_said_and_can_be_changed(tmp_path: Path) -> None:
+def test_averaged_weights_are_preferred_the_choice_is_reported_and_can_be_changed(tmp_path: Path) -> None:
     noisy, averaged = model(0), model(1)
     ema = {f"module.{name}": tensor for name, tensor in averaged.state_dict().items()}
     content = {
@@ -244,9 +244,9 @@ def test_parameter_digest_covers_names_dtypes_shapes_and_values() -> None:
 
 
 def test_parameter_digest_is_of_the_values_not_the_memory_layout() -> None:
-    one = model()
-    two = model().to(memory_format=torch.channels_last)
-    assert parameter_digest(one) == parameter_digest(two)
+    first = model()
+    second = model().to(memory_format=torch.channels_last)
+    assert parameter_digest(first) == parameter_digest(second)
 
 
 def test_parameter_digest_is_stable() -> None:

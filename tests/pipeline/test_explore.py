@@ -62,7 +62,7 @@ def explored(run: RunFolder, *recipes: Recipe, until: Until = Until.MEASURED) ->
 
 def statuses(run: RunFolder) -> dict[str, Status]:
     found = Study.load(run.study).measurements(ENVIRONMENT.digest)
-    return {one.variant.config: one.status for one in found.values()}
+    return {measurement.variant.config: measurement.status for measurement in found.values()}
 
 
 def reasons(outcome: Outcome) -> dict[str, str]:
@@ -200,7 +200,7 @@ def test_what_a_later_protocol_asks_for_is_measured(run: RunFolder) -> None:
         watching = Watching(lambda *_: None)
         subject = toy_subject(dataset=more_images, progress=watching)
         outcome = exploration(run, subject=subject, protocol=protocol).explore([FP32], until=Until.MEASURED)
-        return outcome.contenders[0].measurement, watching.said
+        return outcome.contenders[0].measurement, watching.messages
 
     def scored(measurement: Measurement) -> int:
         assert measurement.predictions is not None
@@ -209,12 +209,12 @@ def test_what_a_later_protocol_asks_for_is_measured(run: RunFolder) -> None:
     first, _ = explore(PROTOCOL)
     assert scored(first) < 140
     larger = replace(PROTOCOL, batch_sizes=(1, 4, 8))
-    second, said = explore(larger)
-    assert [one.batch_size for one in second.memory] == [1, 8]
-    assert said == ["Measuring fp32_baseline@fake again for peak memory at batch 8."]
-    third, said = explore(replace(larger, time_limit_s=60.0))
+    second, messages = explore(larger)
+    assert [memory.batch_size for memory in second.memory] == [1, 8]
+    assert messages == ["Measuring fp32_baseline@fake again for peak memory at batch 8."]
+    third, messages = explore(replace(larger, time_limit_s=60.0))
     assert scored(third) == 140
-    assert said == [
+    assert messages == [
         f"Measuring fp32_baseline@fake again for outputs of {140 - scored(second)} of 140 images."
     ]
     assert explore(larger) == (third, [])
@@ -277,7 +277,7 @@ def test_the_reference_of_a_resumed_run_is_that_of_the_first(run: RunFolder) -> 
 
 
 @pytest.mark.parametrize("after", [0, 9], ids=["when checked", "when measured"])
-def test_a_baseline_that_fails_is_said_and_nothing_is_timed(run: RunFolder, after: int) -> None:
+def test_a_baseline_that_fails_is_reported_and_nothing_is_timed(run: RunFolder, after: int) -> None:
     broken = fake("fp32_baseline", fault="raise", fault_after=after)
     outcome = explored(run, broken, STATIC, until=Until.TIMED)
     assert outcome.failed

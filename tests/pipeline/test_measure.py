@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import itertools
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from torch import nn
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError
-from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
@@ -102,65 +100,16 @@ def test_a_sound_variant_has_every_figure(run: RunFolder) -> None:
     assert alone.predictions == found.predictions
 
 
-def counter(root: Path) -> Path:
-    """Make the counter of one CPU package and return its file."""
-    package = root / "intel-rapl:0"
-    package.mkdir(parents=True)
-    (package / "name").write_text("package-0\n")
-    (package / "max_energy_range_uj").write_text("1000000000\n")
-    file = package / "energy_uj"
-    file.write_text("0\n")
-    return file
-
-
-def test_energy_is_measured_where_a_counter_moves(
-    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = counter(tmp_path / "powercap")
-    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
-    over = threading.Event()
-
-    def draw_power() -> None:
-        for joules in itertools.count(1):
-            # Replaced whole, as a reader of sysfs never sees half a number.
-            fresh = file.with_name("fresh")
-            fresh.write_text(f"{joules * 1_000}\n")
-            fresh.replace(file)
-            if over.wait(0.01):
-                return
-
-    thread = threading.Thread(target=draw_power)
-    thread.start()
-    try:
-        found, _ = measured(run, fake("fp32"))
-    finally:
-        over.set()
-        thread.join()
-    assert found.energy_reason is None
-    assert len(found.energy) == 10
-    assert all(block.calls > 0 and block.energy_j > 0 for block in found.energy)
-
-
-def test_a_counter_that_stands_still_is_a_reason_and_not_a_zero(
-    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counter(tmp_path / "powercap")
-    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
-    found, _ = measured(run, fake("fp32"))
-    assert (found.status, found.energy) == (Status.OK, ())
-    assert found.energy_reason == "the energy counters did not move"
-
-
 def test_without_a_counter_there_is_a_reason(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters, "POWERCAP", tmp_path / "none")
     found, _ = measured(run, fake("fp32"))
-    assert (found.status, found.energy) == (Status.OK, ())
+    assert found.status is Status.OK
     assert "no energy counter" in (found.energy_reason or "")
 
 
-def test_nothing_else_runs_while_start_memory_and_energy_are_measured(
+def test_nothing_else_runs_while_start_and_memory_are_measured(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
@@ -174,17 +123,12 @@ def test_nothing_else_runs_while_start_memory_and_energy_are_measured(
             events.append("memory")
             return super().measure_memory(batch)
 
-        def measure_energy(self, batch: Batch, root: Path) -> tuple[EnergyBlock, ...]:
-            events.append("energy")
-            return ()
-
     recipe = fake("fp32")
     measured(run, recipe)
     monkeypatch.setattr(experiment_module, "Worker", Watched)
-    monkeypatch.setattr(counters, "unavailable", lambda root: None)
     found, _ = measured(run, recipe, meanwhile=lambda: events.append("meanwhile"))
     assert found.status is Status.OK
-    assert events == ["open", "memory", "memory", "energy", "meanwhile"]
+    assert events == ["open", "memory", "memory", "meanwhile"]
 
 
 def test_a_variant_is_compared_with_the_reference(run: RunFolder) -> None:
@@ -216,11 +160,11 @@ def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
     subject = replace(toy_subject(), model=model, weights_digest=parameter_digest(model))
     found, _ = measured(run, fake("fp32"), subject=subject, protocol=replace(PROTOCOL, batch_sizes=(1, 16)))
     assert found.status is Status.OK
-    one, sixteen = found.memory
-    assert one.floor_bytes == sixteen.floor_bytes < one.loaded_bytes == sixteen.loaded_bytes
+    single, sixteen = found.memory
+    assert single.floor_bytes == sixteen.floor_bytes < single.loaded_bytes == sixteen.loaded_bytes
     # 200,000 features, gathered as float32 and multiplied as float64.
     assert sixteen.peak_bytes > sixteen.loaded_bytes + 16 * 200_000 * 4
-    assert one.floor_bytes < one.peak_bytes < sixteen.peak_bytes
+    assert single.floor_bytes < single.peak_bytes < sixteen.peak_bytes
 
 
 # The first call is that of opening.

@@ -54,8 +54,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def load(folder: Path, root: Path, function: str = "Net", said: str = ASKED, **given: object) -> Subject:
-    (folder / "mine.py").write_text(MODEL + said)
+def load(folder: Path, root: Path, function: str = "Net", declared: str = ASKED, **given: object) -> Subject:
+    (folder / "mine.py").write_text(MODEL + declared)
     state = {"linear.weight": torch.tensor([[-1.0], [1.0]]), "linear.bias": torch.tensor([-0.76, 0.76])}
     if function == "of_three":
         state = {"linear.weight": torch.tensor([[0.0], [1.0], [-1.0]])}
@@ -95,9 +95,9 @@ def test_logits_are_those_of_the_authors_own_loop(
     torch.testing.assert_close(prepared, batch[chosen], rtol=0, atol=1e-6)
     assert subject.dataset.report.labels.tolist() == labels[chosen].tolist()
     assert right(subject) == 1.0
-    # What is not said by the model is not known by the data: this is the fault that costs most.
-    assert right(load(tmp_path, root, said="")) < 1.0
-    assert right(load(tmp_path, root, said="", mean=(0.5,), std=(0.5,))) == 1.0
+    # What is not declared by the model is not known by the data: this is the fault that costs most.
+    assert right(load(tmp_path, root, declared="")) < 1.0
+    assert right(load(tmp_path, root, declared="", mean=(0.5,), std=(0.5,))) == 1.0
 
 
 def test_a_model_may_have_more_outputs_than_there_are_folders(

@@ -29,7 +29,7 @@ def test_the_source_has_its_commit_and_whether_it_was_changed(tmp_path: Path) ->
     assert source_state(tmp_path)[1] is True
 
 
-def test_everything_that_decides_the_outcome_is_told() -> None:
+def test_everything_that_decides_the_outcome_is_reported() -> None:
     plan = SweepPlan("toy", (3, 4), (), (), configuration=(("seed", "3"),))
     sentences = describe_reproducibility(["sweep"], ENVIRONMENT, ["d3", "d4"], plan)
     assert (sentences.seeds, sentences.data_digests) == ((3, 4), ("d3", "d4"))

@@ -103,22 +103,22 @@ def test_other_training_is_another_file(run: RunFolder, change: dict[str, int]) 
 def said(run: RunFolder, settings: Settings = SETTINGS) -> list[str]:
     watching = Watching(lambda label, done, note: None)
     load_subject(settings, run, watching)
-    return [line for line in watching.said if not line.startswith("Pre-processing")]
+    return [line for line in watching.messages if not line.startswith("Pre-processing")]
 
 
-def test_weights_of_another_version_are_trained_anew_and_why_is_said(
+def test_weights_of_another_version_are_trained_again_and_why_is_reported(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert said(run) == []
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
     # Another model of the same folder is no earlier version of this one.
     assert said(run, replace(SETTINGS, model="edge_cnn")) == []
-    assert said(run) == ["Training small_cnn anew: training code 1 is now 2."]
+    assert said(run) == ["Training small_cnn again: training code 1 is now 2."]
     assert said(run) == []
     for origin in run.weights.glob("*.origin.json"):
         origin.unlink()
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
-    assert said(run) == ["Training small_cnn anew: what is here does not say how it was made."]
+    assert said(run) == ["Training small_cnn again: what is here does not say how it was made."]
 
 
 def test_an_interrupted_training_goes_on(run: RunFolder) -> None:
@@ -236,6 +236,20 @@ def test_fine_tuning_with_a_teacher_is_other_training_and_leaves_the_teacher() -
     assert parameter_digest(subject.model) == before
 
 
+def test_a_model_that_gives_more_in_training_is_not_fine_tuned() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = toy_linear_model(shape=TOY_SHAPE)
+
+        def forward(self, images: torch.Tensor) -> object:
+            logits = self.inner(images)
+            return (logits, logits) if self.training else logits
+
+    with pytest.raises(UnsupportedError, match="in training mode the model returns tuple"):
+        toy_subject(dataset=DATA).workbench().fine_tune(Heads(), epochs=1, learning_rate=0.01, label="")
+
+
 def test_what_decides_fine_tuning_decides_its_digest() -> None:
     other = toy_dataset(train=64, search=8, report=12, seed=1)
     digests = {
@@ -262,7 +276,7 @@ def test_options_count_before_the_data_and_decide_digests(run: RunFolder) -> Non
     assert asked.calibration[0].shape[1:] == (1, 24, 24)
     assert (asked.spec.mean, asked.spec.std) == ((0.5,), (0.25,))
     assert asked.training_digest != plain.training_digest
-    assert watching.said[-1].startswith("Pre-processing: 1 channel (option), 24 x 24 (option)")
+    assert watching.messages[-1].startswith("Pre-processing: 1 channel (option), 24 x 24 (option)")
 
 
 def test_without_training_images_nothing_is_trained(
@@ -284,6 +298,6 @@ def test_without_training_images_nothing_is_trained(
         preparation.candidate((static, create_step("qat")))
 
 
-def test_a_layer_to_keep_in_float_that_is_not_there_is_said_at_once(run: RunFolder) -> None:
+def test_a_layer_to_keep_in_float_that_is_not_there_is_reported_at_once(run: RunFolder) -> None:
     with pytest.raises(SettingsError, match=r"--float-layer clasifier: .*Allowed: .*classifier"):
         load(run, replace(SETTINGS, float_layers=("clasifier", "block1.*")), train=False)

@@ -110,7 +110,7 @@ class Watching:
     """A Progress that tells `seen` of every step of a bar: its label, how far it is, its note."""
 
     seen: Callable[[str, int, str], None]
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -121,7 +121,7 @@ class Watching:
 
     def say(self, message: str) -> None:
         """Keep the message."""
-        self.said.append(message)
+        self.messages.append(message)
 
 
 @dataclass

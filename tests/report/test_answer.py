@@ -39,7 +39,7 @@ def test_fp32_that_stays_says_why(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_without_accuracy_is_told_by_its_agreement(tmp_path: Path) -> None:
+def test_a_model_without_accuracy_is_described_by_its_agreement(tmp_path: Path) -> None:
     text = answer(tmp_path, SERVED, INT8, trained=False)
     assert text.endswith("the class that FP32 gives for 100.00 [99.05, 100.00] % of the images.")
 

@@ -46,7 +46,7 @@ def test_the_columns_are_those_of_the_report(tmp_path: Path) -> None:
         "mem_peak_mb",
         "pareto_optimal",
     )
-    assert {row[0] for row in table.rows} == {*(one.config for one in ORDINARY), "close"}
+    assert {row[0] for row in table.rows} == {*(variant.config for variant in ORDINARY), "close"}
     cells = cells_of(table, ORDINARY[2].config)
     assert cells["size_kb"] == "250.0"
     assert cells["size_ratio"] == "0.250"
@@ -72,7 +72,7 @@ def test_an_untrained_model_says_agreement(tmp_path: Path) -> None:
 def test_images_are_a_column_only_where_they_differ(tmp_path: Path) -> None:
     table = pareto_table(ranked(tmp_path, (*ORDINARY, Played("slow", images=100))), "small_cnn")
     images = {row[0]: row[table.headings.index("images")] for row in table.rows}
-    assert images == {one.config: "400" for one in ORDINARY} | {"slow": "100"}
+    assert images == {variant.config: "400" for variant in ORDINARY} | {"slow": "100"}
 
 
 def test_missing_figures_are_not_numbers(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_metric_has_a_column_with_the_median_and_its_interval(tmp_path: Path) 
     )
     results = ranked(tmp_path, played)
     table = detail_table(results, "small_cnn")
-    cells = {one.config: cells_of(table, one.config)["heat_c"] for one in played}
+    cells = {variant.config: cells_of(table, variant.config)["heat_c"] for variant in played}
     assert cells.pop("fp32_baseline").startswith("3 [")
     assert cells == {
         "dynamic_int8": "-1.5",

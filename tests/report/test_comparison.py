@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from quant_explorer.analysis.decide.comparison import Comparison, RunComparison
+from quant_explorer.analysis.decide.comparison import RunComparison, VariantComparison
 from quant_explorer.report.comparison import comparison_table, describe_comparison
 from quant_explorer.stats.intervals import Interval
 
-FASTER = Comparison(
+FASTER = VariantComparison(
     "small_cnn", "a@eager", 0.5, "faster", 1.2, Interval(1.1, 1.3), "loss", -2.0, Interval(-3.0, -1.0), 400
 )
-UNKNOWN = Comparison(
+UNKNOWN = VariantComparison(
     "small_cnn", "b@eager", None, "not comparable", None, None, "not comparable", None, None, 0,
     {"speed_ratio": "another machine", "diff_pp": "other images"},
 )  # fmt: skip

@@ -84,7 +84,7 @@ def test_three_that_dominate_are_named_and_the_others_counted(tmp_path: Path) ->
     assert "- fp32_baseline is dominated by better_4, better_3, better_2 and 2 more" in text
 
 
-def test_a_note_is_said_once_of_all_it_is_about(tmp_path: Path) -> None:
+def test_a_note_is_reported_once_of_all_it_is_about(tmp_path: Path) -> None:
     noted = [Played(name, notes=("computed in FP32.",)) for name in ("bf16", "fp16")]
     text = render_pareto(ranked(tmp_path, (BASELINE, *noted)))
     assert "- computed in FP32: bf16@eager, fp16@eager" in text

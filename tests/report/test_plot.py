@@ -45,7 +45,7 @@ def test_area_is_proportional_to_size(tmp_path: Path) -> None:
 def test_only_variants_with_all_figures_are_points(tmp_path: Path) -> None:
     played = (*ORDINARY, BROKEN, Played("odd", latency=False))
     points = drawable_points(ranked(tmp_path, played), "small_cnn")
-    assert [point.name for point in points] == [one.config for one in ORDINARY]
+    assert [point.name for point in points] == [variant.config for variant in ORDINARY]
     assert points[2].accuracy == 80.0
     assert points[2].latency_ci_ms[0] <= points[2].latency_ms <= points[2].latency_ci_ms[1]
     assert [point.on_frontier for point in points] == [True, False, True, True]
@@ -59,10 +59,10 @@ def test_odd_figures_are_drawn_too(tmp_path: Path, scene: Scene) -> None:
 
 
 def test_a_single_point_and_a_wide_range(tmp_path: Path) -> None:
-    one = draw_pareto(ranked(tmp_path / "one", ORDINARY[:1], Scene(noise=0.0)))
+    single = draw_pareto(ranked(tmp_path / "one", ORDINARY[:1], Scene(noise=0.0)))
     wide = draw_pareto(ranked(tmp_path / "wide", (*ORDINARY, Played("slow", slowness=40.0))))
-    assert count_of(one, ON_FRONTIER) > 100
-    assert pixels(wide).shape == pixels(one).shape
+    assert count_of(single, ON_FRONTIER) > 100
+    assert pixels(wide).shape == pixels(single).shape
 
 
 def test_a_panel_for_every_model_and_environment(tmp_path: Path) -> None:

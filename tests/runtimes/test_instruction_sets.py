@@ -126,33 +126,36 @@ def ran(
     """Return what a restricted process computes: from what was built, and from native files of its own."""
     folder = tmp_path_factory.mktemp("restricted")
     own = [Files(name, "own", str(folder / name)) for name in NAMES]
-    return {(one.runtime, one.target): one for one in run(restriction, [*own, *(one.files for one in built)])}
+    return {
+        (result.runtime, result.target): result
+        for result in run(restriction, [*own, *(result.files for result in built)])
+    }
 
 
 def test_the_whole_cpu_is_exact_by_vnni_where_it_has_it(built: tuple[Ran, ...]) -> None:
     has_vnni = bool(set(VNNI) & set(instruction_sets()))
-    assert {one.runtime: "VNNI" in one.features for one in built} == dict.fromkeys(NAMES, has_vnni)
-    for one in built:
-        assert ("VNNI" in one.needs) == (has_vnni and one.target == "native")
+    assert {result.runtime: "VNNI" in result.features for result in built} == dict.fromkeys(NAMES, has_vnni)
+    for result in built:
+        assert ("VNNI" in result.needs) == (has_vnni and result.target == "native")
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("target", ["own", "portable"])
 def test_near_white_is_right(ran: dict[tuple[str, str], Ran], name: str, target: str) -> None:
     """In native files that were made under the restriction, and in portable ones of the whole CPU."""
-    one = ran[name, target]
-    assert "VNNI" not in (*one.features, *one.needs)
+    result = ran[name, target]
+    assert "VNNI" not in (*result.features, *result.needs)
     expected = float_logits(near_white.network(), near_white.network_images())
-    np.testing.assert_array_equal(one.classes, near_white.labels())
+    np.testing.assert_array_equal(result.classes, near_white.labels())
     share = near_white.largest_error(*REDUCED_LEVELS)
-    assert np.abs(np.array(one.logits) - expected).max() <= share * np.abs(expected).max()
+    assert np.abs(np.array(result.logits) - expected).max() <= share * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", ["eager", "openvino"])
 def test_full_range_overflows_for_want_of_what_it_needs(
     ran: dict[tuple[str, str], Ran], built: tuple[Ran, ...], name: str
 ) -> None:
-    whole = next(one for one in built if (one.runtime, one.target) == (name, "native"))
+    whole = next(result for result in built if (result.runtime, result.target) == (name, "native"))
     assert whole.needs == ("VNNI",)
     np.testing.assert_array_equal(whole.classes, near_white.labels())
     assert (ran[name, "native"].classes != near_white.labels()).any()

@@ -45,7 +45,7 @@ for runtime, folder in zip(runtimes, artifacts[1::2], strict=True):
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_one_thread_is_one_thread(name: str, lowered: Callable[[str, str], LoweredCandidate]) -> None:
     both = [lowered(name, spec) for spec in ("fp32", "static_int8_per_channel")]
-    artifacts = [(json.dumps(dict(one.lowering.options)), str(one.folder)) for one in both]
+    artifacts = [(json.dumps(dict(candidate.lowering.options)), str(candidate.folder)) for candidate in both]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, runtime_path(RUNTIMES[name]), *itertools.chain(*artifacts)],
         env=os.environ | thread_environment(1),

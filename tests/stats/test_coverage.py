@@ -154,19 +154,21 @@ def test_contrasts_cover_the_speedup_on_a_machine_whose_modes_switch(machine: Ma
 def test_quotient_interval_covers_a_ratio_of_two_groups(rounds: int, noise: float, outliers: float) -> None:
     rng = np.random.default_rng([6, rounds])
     groups = [simulate_pairs(rng, rounds, noise, outliers, comparisons=1_000) for _ in range(2)]
-    one, other = (baseline / variant for baseline, variant in groups)
+    first, second = (baseline / variant for baseline, variant in groups)
     # Both are SPEEDUP times as fast as the baseline.
-    covered = [quotient_interval(*pair)[1].contains(1.0) for pair in zip(one, other, strict=True)]
+    covered = [quotient_interval(*pair)[1].contains(1.0) for pair in zip(first, second, strict=True)]
     assert 0.93 <= coverage(covered) <= 0.97
 
 
 @pytest.mark.parametrize(("noise", "outliers"), [(0.01, 0.05), (0.05, 0.1)])
 @pytest.mark.parametrize("rounds", [10, 15, 20, 40])
-def test_median_interval_covers_the_median_of_a_sitting(rounds: int, noise: float, outliers: float) -> None:
+def test_median_interval_covers_the_median_of_a_comparison(
+    rounds: int, noise: float, outliers: float
+) -> None:
     rng = np.random.default_rng([4, rounds])
     truth = float(np.median(slowdowns(rng, (1, 1_000_001), noise, outliers)))
-    sittings = slowdowns(rng, (COMPARISONS, rounds), noise, outliers)
-    low, high = order_statistics_interval(np.sort(sittings, axis=1))
+    samples = slowdowns(rng, (COMPARISONS, rounds), noise, outliers)
+    low, high = order_statistics_interval(np.sort(samples, axis=1))
     assert 0.93 <= coverage((low <= truth) & (high >= truth)) <= 0.97
 
 
@@ -230,8 +232,8 @@ def test_stopping_as_soon_as_the_interval_is_narrow_loses_coverage() -> None:
 
 
 def test_a_simulation_can_fail() -> None:
-    sittings = slowdowns(np.random.default_rng(8), (COMPARISONS, 10), noise=0.02, outliers=0.05)
-    low, high = np.quantile(sittings, [0.35, 0.65], axis=1)
+    samples = slowdowns(np.random.default_rng(8), (COMPARISONS, 10), noise=0.02, outliers=0.05)
+    low, high = np.quantile(samples, [0.35, 0.65], axis=1)
     assert coverage((low <= 1.0) & (high >= 1.0)) < 0.93
 
 

@@ -44,6 +44,18 @@ def test_int8_leaves_them_in_float(technique: StaticInt8 | DynamicInt8) -> None:
     assert applied.spec.float_layers == ("stem", "head")
 
 
-def test_a_pattern_that_matches_nothing_is_a_reason() -> None:
-    reason = StaticInt8(float_layers="stem,tail").unsupported(Candidate(MODEL, QuantSpec()))
-    assert reason == ("--float-layer tail: there is no such layer. Allowed: stem, body.0, body.2.0, head.")
+def test_a_pattern_that_matches_nothing_is_a_reason_with_near_names() -> None:
+    candidate = Candidate(MODEL, QuantSpec())
+    assert StaticInt8(float_layers="stem,tail").unsupported(candidate) == (
+        "--float-layer tail: there is no such layer. Allowed: stem, body.0, body.2.0, head."
+    )
+    reason = StaticInt8(float_layers="bodi.*").unsupported(candidate)
+    assert reason is not None
+    assert "--float-layer bodi.*: there is no such layer. Did you mean 'body'" in reason
+
+
+def test_of_many_layers_the_first_are_listed() -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(30)))
+    reason = StaticInt8(float_layers="tail").unsupported(Candidate(model, QuantSpec()))
+    assert reason is not None
+    assert reason.endswith("Allowed: " + ", ".join(map(str, range(20))) + " and 10 more.")

@@ -200,7 +200,7 @@ def test_a_chain_computes_what_it_did_without_the_least_important_channels(
     for made, norm, read in (("0", "1", "4"), ("4", "5", "9")):
         scores = importance_by_hand(importance, model, made, norm, read)
         least = np.argsort(scores)[: round(ratio * len(scores))].tolist()
-        before, after = (tensors(one)[f"{norm}.weight"] for one in (model, result))
+        before, after = (tensors(network)[f"{norm}.weight"] for network in (model, result))
         assert removed(before, after) == sorted(least)
         with torch.no_grad():
             without.get_parameter(f"{read}.weight")[:, least] = 0
@@ -301,13 +301,13 @@ def test_a_group_that_is_not_what_it_was_without_its_channels_is_left_whole(
     )
 
 
-def test_what_is_left_whole_is_told_with_the_reason() -> None:
+def test_what_is_left_whole_is_reported_with_the_reason() -> None:
     candidate = Candidate(seeded(shuffled), QuantSpec())
-    _, told = ChannelPruning(0.5).apply(candidate, Workbench(BATCHES, ToyTraining())).notes
-    assert told.startswith("not pruned: stem, whose channels are connected in a way that is not followed")
+    _, note = ChannelPruning(0.5).apply(candidate, Workbench(BATCHES, ToyTraining())).notes
+    assert note.startswith("not pruned: stem, whose channels are connected in a way that is not followed")
     candidate = Candidate(seeded(lambda: Wired(nn.GroupNorm(4, 12))), QuantSpec())
-    _, told = ChannelPruning(0.5).apply(candidate, Workbench(BATCHES, ToyTraining())).notes
-    assert told == "not pruned: stem, whose channels wiring takes its statistics over"
+    _, note = ChannelPruning(0.5).apply(candidate, Workbench(BATCHES, ToyTraining())).notes
+    assert note == "not pruned: stem, whose channels wiring takes its statistics over"
 
 
 @pytest.mark.parametrize(

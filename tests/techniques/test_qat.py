@@ -275,7 +275,7 @@ TORCHAO = "torchao not installed: pip install 'quant-explorer[qat]'"
 NO_FX = "this PyTorch has no torch.ao.quantization"
 
 
-def test_what_cannot_be_trained_is_said_before_training() -> None:
+def test_what_cannot_be_trained_is_reported_before_training() -> None:
     training = ToyTraining()
     message = (
         r"cannot be traced .* move it out of forward.*; nor can torchao train it: .* captured by torch.export"

@@ -12,7 +12,7 @@ import torch
 
 from quant_explorer.runtimes import RUNTIMES
 from quant_explorer.testing.zoo import ZOO
-from quant_explorer.testing.zoo.cells import OPTIONS, Openers, Subject, Verdict, examine
+from quant_explorer.testing.zoo.cells import OPTIONS, Openers, SpecimenSubject, Verdict, judge_specimen
 
 FP32, INT8 = "fp32", "static_int8_per_channel"
 # One after the other gets what is not chosen below: each lowers in about a second.
@@ -94,7 +94,7 @@ def test_lowered_right(name: str, runtime: str, config: str, openers: dict[str, 
     reason = opened.runtime.unavailable()
     if reason is not None:
         pytest.skip(reason)
-    cell = examine(Subject(ZOO[name]), config, opened)
+    cell = judge_specimen(SpecimenSubject(ZOO[name]), config, opened)
     assert cell.verdict == (Verdict.REFUSED if name in _REFUSED else Verdict.RIGHT), cell.line()
     assert _REFUSED.get(name, "") in cell.reason
 

@@ -55,7 +55,7 @@ def lowered(name: str) -> tuple[float, tuple[str, ...]]:
 def test_int8_is_near_the_float_model(name: str, note: str) -> None:
     db, notes = lowered(name)
     assert db > LEAST_DB
-    assert not note or any(note.rpartition("in float")[2] in one for one in notes)
+    assert not note or any(note.rpartition("in float")[2] in known for known in notes)
 
 
 class Residual(nn.Module):

@@ -82,7 +82,7 @@ def peak_by_force(steps: list[Step]) -> int:
     for step in range(len(reads)):
         begun = set().union({0}, *reads[: step + 1])
         later = set().union(*reads[step:])
-        peak = max(peak, sum(size[one] for one in begun & later))
+        peak = max(peak, sum(size[tensor] for tensor in begun & later))
     return peak
 
 

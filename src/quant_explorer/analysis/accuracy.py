@@ -157,7 +157,9 @@ def _per_class(
         inside = common[labels[common] == number]
         if len(inside) and baseline:
             paired[number] = compare_paired(hits.at(inside), baseline.at(inside))
-    p_values = dict(zip(paired, holm([one.mcnemar_p for one in paired.values()]).tolist(), strict=True))
+    p_values = dict(
+        zip(paired, holm([difference.mcnemar_p for difference in paired.values()]).tolist(), strict=True)
+    )
     return tuple(
         _one_class(
             name, hits.right[labels[hits.positions] == number], paired.get(number), p_values.get(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from quant_explorer.analysis.latency import DISTURBING_SHARE
 from quant_explorer.analysis.results import Latency, RunInfo, TwinCheck, VariantResult
@@ -11,10 +11,9 @@ from quant_explorer.core.host.architecture import HALF_PRECISIONS
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.recipe import BASELINE
-from quant_explorer.core.units import format_count
+from quant_explorer.core.units import format_count, list_some
 
 FEW_ROUNDS = 10
-MOST_NAMED = 4
 
 
 def list_distrust(
@@ -119,7 +118,7 @@ def _percent(share: float) -> str:
 
 def _name(check: TwinCheck, aa: Sequence[TwinCheck]) -> str:
     """Name a comparison by model and batch size, and by its group where there are several."""
-    groups = {one.group for one in aa if (one.model, one.batch_size) == (check.model, check.batch_size)}
+    groups = {twin.group for twin in aa if (twin.model, twin.batch_size) == (check.model, check.batch_size)}
     group = f", group {check.group[:6]}" if len(groups) > 1 else ""
     return f"{check.model}, batch {check.batch_size}{group}"
 
@@ -131,7 +130,7 @@ def _failures(variants: Sequence[VariantResult]) -> Iterator[str]:
             failed.setdefault(variant.status.predicate, []).append(label(variant))
     if failed:
         kinds = "; ".join(
-            f"{predicate.removeprefix('is ')}: {_listed(names)}" for predicate, names in failed.items()
+            f"{predicate.removeprefix('is ')}: {list_some(names)}" for predicate, names in failed.items()
         )
         yield f"Not everything was measured; {kinds}. The report has the reasons."
 
@@ -155,7 +154,7 @@ def _ends(aa: Sequence[TwinCheck]) -> Iterator[str]:
                 f"{_name(check, aa)} after {format_count(check.rounds, 'round')}"
             )
     for stopped, names in ends.items():
-        yield f"Timing {stopped}: {_listed(names, '; ')}."
+        yield f"Timing {stopped}: {list_some(names, separator='; ')}."
 
 
 def _wide(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision: float) -> Iterator[str]:
@@ -170,7 +169,7 @@ def _wide(variants: Sequence[VariantResult], aa: Sequence[TwinCheck], precision:
         }
         if widths:
             widest_first = sorted(widths.items(), key=lambda item: -item[1])
-            names = _listed(f"{name} ±{width:.1%}" for name, width in widest_first)
+            names = list_some(f"{name} ±{width:.1%}" for name, width in widest_first)
             yield f"{model}, batch {size}: speed-ups wider than the ±{precision * 100:g}% asked for: {names}."
 
 
@@ -188,13 +187,13 @@ def _few_rounds(variants: Sequence[VariantResult]) -> Iterator[str]:
         if 0 < latency.rounds < FEW_ROUNDS
     ]
     if few:
-        yield f"Fewer than {FEW_ROUNDS} rounds, so the intervals are rough: {_listed(few)}."
+        yield f"Fewer than {FEW_ROUNDS} rounds, so the intervals are rough: {list_some(few)}."
 
 
 def _subsets(variants: Sequence[VariantResult]) -> Iterator[str]:
     for variant in variants:
         images = variant.scored_images
-        whole = max((one.scored_images for one in variants if one.model == variant.model), default=0)
+        whole = max((other.scored_images for other in variants if other.model == variant.model), default=0)
         if 0 < images < whole:
             yield (
                 f"{label(variant)} was too slow to be scored in full: its accuracy is of {images:,} of "
@@ -211,9 +210,10 @@ def _tails(variants: Sequence[VariantResult]) -> Iterator[str]:
                 if latency.rounds and figure in latency.reasons:
                     missing[batch] = missing.get(batch, 0) + 1
         if missing:
-            counts = _listed(
+            groups = (
                 f"{format_count(count, 'variant')} at batch {batch}" for batch, count in missing.items()
             )
+            counts = list_some(groups)
             yield f"{figure.removesuffix('_s')} is not given, for want of calls, for {counts}."
 
 
@@ -223,7 +223,7 @@ def _memory(variants: Sequence[VariantResult]) -> Iterator[str]:
         if variant.status is Status.OK and "peak_bytes" in variant.memory.reasons:
             reasons.setdefault(variant.memory.reasons["peak_bytes"], []).append(label(variant))
     for reason, names in reasons.items():
-        yield f"Peak memory is not available for {_listed(names)}: {reason}."
+        yield f"Peak memory is not available for {list_some(names)}: {reason}."
 
 
 def _emulation(variants: Sequence[VariantResult], environment: Environment) -> Iterator[str]:
@@ -231,8 +231,8 @@ def _emulation(variants: Sequence[VariantResult], environment: Environment) -> I
         names = [label(variant) for variant in variants if (variant.executed.macs or {}).get(precision)]
         if names:
             yield (
-                f"{_listed(names)}: {environment.cpu} has no {precision} arithmetic: it converts to fp32 and "
-                "back, and these latencies say nothing of a CPU that has it."
+                f"{list_some(names)}: {environment.cpu} has no {precision} arithmetic: it converts to fp32 "
+                "and back, and these latencies say nothing of a CPU that has it."
             )
 
 
@@ -243,10 +243,4 @@ def _promotion(variants: Sequence[VariantResult]) -> Iterator[str]:
         if variant.precision in HALF_PRECISIONS and ran and variant.precision not in ran:
             names.setdefault((variant.precision, " and ".join(ran)), []).append(label(variant))
     for (precision, ran_in), named in names.items():
-        yield f"{_listed(named)}: asked for {precision}, computed in {ran_in}."
-
-
-def _listed(names: Iterable[str], separator: str = ", ") -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
-    return separator.join(listed[:MOST_NAMED]) + rest
+        yield f"{list_some(named)}: asked for {precision}, computed in {ran_in}."

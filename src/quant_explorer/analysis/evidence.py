@@ -53,7 +53,12 @@ class Evidence:
         return None
 
     def energy(self, digest: str) -> tuple[EnergyBlock, ...]:
-        """The blocks of calls whose energy was counted, of one variant."""
+        """The blocks of calls whose energy was counted, of one variant: one a round, at batch 1."""
+        timings = self.timings.get(1)
+        if timings is not None:
+            counted = tuple(round_.energy[digest] for round_ in timings.rounds if digest in round_.energy)
+            if counted:
+                return counted
         return next(
             (measurement.energy for measurement in self.measurements if measurement.variant.digest == digest),
             (),
@@ -88,15 +93,17 @@ def gather(
             sound = record.status is Status.OK
             latest[record.variant.model, record.variant.name] = record if sound else _without_figures(record)
     models = dict.fromkeys(model for model, _ in latest)
-    timed = [one for one in study.records if isinstance(one, Round) and one.environment == environment]
+    timed = [
+        round_ for round_ in study.records if isinstance(round_, Round) and round_.environment == environment
+    ]
     rounds = {
-        batch: [variant for variant in timed if variant.batch_size == batch]
-        for batch in sorted({*batch_sizes, *(variant.batch_size for variant in timed)})
+        batch: [round_ for round_ in timed if round_.batch_size == batch]
+        for batch in sorted({*batch_sizes, *(round_.batch_size for round_ in timed)})
     }
     ends = study.timing_ends(environment)
     return tuple(
         _join(
-            [one for one in latest.values() if one.variant.model == model],
+            [measurement for measurement in latest.values() if measurement.variant.model == model],
             rounds,
             ends,
             study.splits,

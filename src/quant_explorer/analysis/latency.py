@@ -96,7 +96,7 @@ class Timings:
         if len(shared) >= MIN_ROUNDS:
             return median_interval(shared, self.confidence)
         if not len(shared):
-            own, other = (np.exp(-self.log_ratios(one, self.baseline)) for one in (digest, reference))
+            own, other = (np.exp(-self.log_ratios(key, self.baseline)) for key in (digest, reference))
             own, other = own[np.isfinite(own)], other[np.isfinite(other)]
             if min(len(own), len(other)) >= FEWEST_FOR_QUOTIENT:
                 return quotient_interval(own, other, self.confidence)
@@ -109,15 +109,15 @@ def collect_timings(
     """Gather the rounds of the groups in which any of `digests` was timed; `baseline` is compared with."""
     keys = (*sorted({*digests, baseline}), twin_key(baseline))
     kept = _current([round_ for round_ in rounds if not round_.keys.isdisjoint(keys)], keys, baseline)
-    shape = (len(kept), max((len(kept_round.passes) for kept_round in kept), default=0))
+    shape = (len(kept), max((len(round_.passes) for round_ in kept), default=0))
     contrasts = {key: np.full(shape, np.nan) for key in keys}
-    for number, one in enumerate(kept):
-        for place, blocks in enumerate(one.passes):
+    for number, round_ in enumerate(kept):
+        for place, blocks in enumerate(round_.passes):
             medians = np.array([np.median(block.calls_ns) for block in blocks]) / 1e9
             found = log_contrasts([block.key for block in blocks], medians, baseline)
             for key in contrasts.keys() & found.keys():
                 contrasts[key][number, place] = found[key]
-    baseline_s = np.array([_median_s(kept_round.calls_ns(baseline)) for kept_round in kept])
+    baseline_s = np.array([_median_s(round_.calls_ns(baseline)) for round_ in kept])
     return Timings(baseline, kept, contrasts, baseline_s, confidence)
 
 

@@ -14,7 +14,7 @@ from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 
 @dataclass(frozen=True)
 class _RunInfo1:
-    """What schema 1 said of a run; a subset of 0 was all images, `qat_epochs` those of all fine-tuning."""
+    """What schema 1 records of a run; a subset of 0 was all images, `qat_epochs` those of all fine-tuning."""
 
     data: str
     data_digest: str
@@ -55,7 +55,7 @@ class _RunInfo1:
         )
         known = {*self.__dataclass_fields__, "fine_tune_epochs"}
         declared = (*settings_of(Settings), *settings_of(MeasurementProtocol))
-        unrecorded = tuple(one.name for one in declared if one.name not in known)
+        unrecorded = tuple(setting.name for setting in declared if setting.name not in known)
         return RunInfo(settings, protocol, self.data_digest, self.version, unrecorded)
 
 

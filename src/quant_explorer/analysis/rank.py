@@ -49,7 +49,7 @@ def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
     if unknown:
         raise StudyError(f"{study.path}: measurements of an unknown environment {unknown[0]!r}")
     latest_first = [visit for visit in reversed(study.visits) if visit.digest in measured]
-    return tuple(sorted(latest_first, key=lambda one: one.threads != run.protocol.threads))
+    return tuple(sorted(latest_first, key=lambda visit: visit.threads != run.protocol.threads))
 
 
 def gather_candidates(
@@ -88,13 +88,11 @@ def _summarize_environment(
         objectives |= dict.fromkeys(axes)
         described = _describe(evidence, run)
         places = _rank(evidence, described, axes, run.ranked_batch, draws)
-        placed = tuple(replace(one, frontier=places[one.digest]) for one in described)
+        placed = tuple(replace(variant, frontier=places[variant.digest]) for variant in described)
         groups = find_groups(placed, evidence, run.ranked_batch, run.rules)
         variants += [
-            replace(
-                placed_row, frontier=replace(placed_row.frontier, group=groups.get(placed_row.digest, ""))
-            )
-            for placed_row in placed
+            replace(variant, frontier=replace(variant.frontier, group=groups.get(variant.digest, "")))
+            for variant in placed
         ]
         answers.append(find_answer(Candidates(placed, evidence), run))
     aa = tuple(
@@ -105,9 +103,9 @@ def _summarize_environment(
         for check in check_twins(timings, evidence.model, batch, evidence.ends)
     )
     picks = tuple(
-        one
+        chosen
         for evidence in gathered
-        for one in pick(
+        for chosen in pick(
             [variant for variant in variants if variant.model == evidence.model], evidence, run.ranked_batch
         )
     )

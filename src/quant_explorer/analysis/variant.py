@@ -82,10 +82,10 @@ def _latency(evidence: Evidence, measurement: Measurement) -> dict[str, Latency]
     digest = measurement.variant.digest
     reference = evidence.fp32_digest(measurement.variant.runtime)
     settled = {
-        (end.batch_size, one)
+        (end.batch_size, settled_digest)
         for end in evidence.ends
-        for one in end.settled
-        if evidence.timings[end.batch_size].stopped_early(one, end.group)
+        for settled_digest in end.settled
+        if evidence.timings[end.batch_size].stopped_early(settled_digest, end.group)
     }
     return {
         str(batch): latency_of(timings, digest, reference, settled=(batch, digest) in settled)
@@ -97,7 +97,7 @@ def _memory(measurement: Measurement) -> Memory:
     if not measurement.memory:
         missing = measurement.memory_reason or _why_missing(measurement, "no peak memory was recorded")
         return Memory(reasons={"peak_bytes": missing})
-    return Memory({str(one.batch_size): one.peak_bytes - one.floor_bytes for one in measurement.memory})
+    return Memory({str(peak.batch_size): peak.peak_bytes - peak.floor_bytes for peak in measurement.memory})
 
 
 def _executed(measurement: Measurement) -> ExecutedMacs:

@@ -18,6 +18,7 @@ COMMANDS = {
     "qat-finetune": "qat_finetune",
     "evaluate": "evaluate",
     "bench": "bench",
+    "inspect": "inspect",
     "report": "report",
     "pick": "pick",
     "compare": "compare",

@@ -25,7 +25,7 @@ def command(run_a: Path, run_b: Path, as_json: bool) -> int:
 
     from quant_explorer.analysis.decide.comparison import Recorded, compare_runs
     from quant_explorer.analysis.rank import gather_candidates, order_environments
-    from quant_explorer.cli.session import recall, say
+    from quant_explorer.cli.job import recall, say
     from quant_explorer.report.comparison import comparison_table, describe_comparison
     from quant_explorer.report.terminal import draw_table
 

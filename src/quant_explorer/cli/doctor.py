@@ -24,9 +24,9 @@ def command(
 ) -> int:
     """Show CPU, cores, memory, versions, and by a short measurement how fast INT8 is in each runtime."""
     from quant_explorer.cli.console import ConsoleProgress, divert_libraries
-    from quant_explorer.cli.session import print_figures
+    from quant_explorer.cli.job import print_figures
     from quant_explorer.datasets.cache import default_cache_dir
-    from quant_explorer.machine.kept_peaks import measure_and_keep
+    from quant_explorer.machine.peaks.kept import measure_and_keep
     from quant_explorer.pipeline.doctor.diagnosis import describe_peaks, examine, expect_int8
     from quant_explorer.pipeline.plan.space import choose_runtimes
     from quant_explorer.runtimes import RUNTIMES
@@ -35,7 +35,7 @@ def command(
     progress = ConsoleProgress()
     chosen = choose_runtimes(runtimes, RUNTIMES)
     with tempfile.TemporaryDirectory() as folder, divert_libraries(Path(folder) / "log.txt"):
-        # Measured first: an error in the options is told before anything else takes time.
+        # Measured first: an error in the options is reported before anything else takes time.
         measured = (
             *(describe_peaks(measure_and_keep(cores, progress, default_cache_dir())) if with_peaks else ()),
             *(() if quick else expect_int8(chosen, cores, progress)),

@@ -46,11 +46,11 @@ def measure_configs(
     as_json: bool,
 ) -> int:
     """Measure `configs` on `runtimes` and show the report of the run so far."""
-    from quant_explorer.cli.session import Shown, exit_code, open_session, write_and_show
+    from quant_explorer.cli.job import Shown, exit_code, open_job, write_and_show
     from quant_explorer.pipeline.explore import Until
 
-    with open_session(run_dir, given) as session:
-        outcome = session.explore(configs, runtimes, until=Until.TIMED if timed else Until.MEASURED)
+    with open_job(run_dir, given) as job:
+        outcome = job.explore(configs, runtimes, until=Until.TIMED if timed else Until.MEASURED)
         shown = Shown(as_json=as_json, everything=True)
-        write_and_show(session.run, session.study, session.wanted, given, shown, multi=False)
+        write_and_show(job.run, job.study, job.wanted, given, shown, multi=False)
     return exit_code(outcome)

@@ -23,7 +23,7 @@ def command(results: Path, models: tuple[str, ...], as_json: bool) -> int:
     multiply-accumulates in INT8; exit 2 when the file cannot be read.
     """
     from quant_explorer.analysis.decide.gate import gate_size
-    from quant_explorer.cli.session import print_figures
+    from quant_explorer.cli.job import print_figures
     from quant_explorer.report.render import load_results
 
     violations = gate_size(load_results(results), models=models or None)

@@ -12,16 +12,16 @@ from quant_explorer.cli.options import json_option, verbosity_options
 @json_option
 def command(as_json: bool) -> int:
     """List configurations, models, data sets, runtimes, metrics and techniques."""
-    from quant_explorer.cli.session import print_figures
+    from quant_explorer.cli.job import print_figures
     from quant_explorer.datasets import SOURCES
     from quant_explorer.metrics import METRICS
     from quant_explorer.models import MODELS
-    from quant_explorer.pipeline.plan.space import CONFIGURATIONS, describe
+    from quant_explorer.pipeline.plan.space import CONFIGURATIONS, describe_config
     from quant_explorer.runtimes import RUNTIMES
     from quant_explorer.techniques import TECHNIQUES
 
     rows = [
-        *(_row("configuration", name, describe(name)) for name in CONFIGURATIONS),
+        *(_row("configuration", name, describe_config(name)) for name in CONFIGURATIONS),
         *(_row("model", name, model.description) for name, model in MODELS.items()),
         _row("model", "path/to/file.py:function", "your own: a function that returns an nn.Module"),
         _row("model", "package.module:function", "the same, imported by its name"),

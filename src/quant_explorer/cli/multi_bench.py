@@ -47,7 +47,7 @@ def command(
     A model that takes the data set's own image size is trained on it and has accuracy; one that
     takes 224 pixels is not, and is compared by its agreement with FP32 on real images.
     """
-    from quant_explorer.cli.session import Shown, exit_code, open_session, write_and_show
+    from quant_explorer.cli.job import Shown, exit_code, open_job, write_and_show
     from quant_explorer.models import MODELS
     from quant_explorer.pipeline.explore import Until
     from quant_explorer.pipeline.subject import takes_image_size
@@ -55,13 +55,11 @@ def command(
     trains = {model: takes_image_size(model) for model in models or MODELS}
     given = {**given, "model": MULTI, "batch_sizes": batch_sizes or PROTOCOL.batch_sizes}
     failed = 0
-    with open_session(run_dir, given) as session:
+    with open_job(run_dir, given) as job:
         for model, train in trains.items():
-            session.progress.say(f"{model}:")
-            outcome = session.explore(
-                configs or CONFIGS, runtimes, until=Until.TIMED, model=model, train=train
-            )
+            job.progress.say(f"{model}:")
+            outcome = job.explore(configs or CONFIGS, runtimes, until=Until.TIMED, model=model, train=train)
             failed = max(failed, exit_code(outcome))
         shown = Shown(as_json=as_json, everything=everything)
-        write_and_show(session.run, session.study, session.wanted, given, shown, multi=True)
+        write_and_show(job.run, job.study, job.wanted, given, shown, multi=True)
     return failed

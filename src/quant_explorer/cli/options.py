@@ -19,6 +19,7 @@ from quant_explorer.core.settings.groups import (
     SweepGrid,
     sweep_settings,
 )
+from quant_explorer.core.settings.limits import GateLimits, PickLimits
 from quant_explorer.pipeline.run import RunDescription, RunFolder
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -123,7 +124,7 @@ def models_option(text: str, unset: str) -> Callable[[F], F]:
 
 def runtime_option(default: str) -> Callable[[F], F]:
     """Return the option `--runtime`; `default` is a runtime or "all"."""
-    (declared,) = (one for one in settings_of(SweepGrid) if one.name == "runtimes")
+    (declared,) = (setting for setting in settings_of(SweepGrid) if setting.name == "runtimes")
     return option(dataclasses.replace(declared, default=(default,)), unset=(default,))
 
 
@@ -135,7 +136,7 @@ def _names(name: str, text: str, unset: str) -> Setting:
 
 def threads_option(text: str) -> Callable[[F], F]:
     """Return the option `--threads` of a command that measures no variants."""
-    (declared,) = (one for one in declared_of(MeasurementProtocol()) if one.name == "threads")
+    (declared,) = (setting for setting in declared_of(MeasurementProtocol()) if setting.name == "threads")
     return option(dataclasses.replace(declared, help=text))
 
 
@@ -159,6 +160,11 @@ def rules_options(command: F) -> F:
     return _add(command, *map(option, declared_of(DecisionRules())))
 
 
+def limit_options(start: PickLimits | GateLimits) -> Callable[[F], F]:
+    """Return what adds the limits that recorded figures are held against, with `start` for defaults."""
+    return lambda command: _add(command, *map(option, declared_of(start)))
+
+
 def multi_options(command: F, protocol: MeasurementProtocol) -> F:
     """Add what run_options and protocol_options add, of several models and with other defaults."""
     declared = (
@@ -167,7 +173,7 @@ def multi_options(command: F, protocol: MeasurementProtocol) -> F:
         *declared_of(Settings()),
         *declared_of(Output()),
     )
-    return _add(command, *(option(one) for one in declared if one.name != "model"), *_VERBOSITY)
+    return _add(command, *(option(setting) for setting in declared if setting.name != "model"), *_VERBOSITY)
 
 
 def sweep_options(command: F) -> F:

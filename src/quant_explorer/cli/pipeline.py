@@ -49,14 +49,14 @@ def command(
 
     A run that was stopped goes on where it was; what was recorded is not done again.
     """
-    from quant_explorer.cli.session import Shown, exit_code, open_session, write_and_show
+    from quant_explorer.cli.job import Shown, exit_code, open_job, write_and_show
     from quant_explorer.pipeline.explore import Until
     from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 
     if tiny:
         given = {name: TINY.get(name) if value is None else value for name, value in given.items()}
-    with open_session(run_dir, given, suffix="-tiny" if tiny else "") as session:
-        outcome = session.explore(configs or CONFIGURATIONS, runtimes, until=Until.TIMED)
+    with open_job(run_dir, given, suffix="-tiny" if tiny else "") as job:
+        outcome = job.explore(configs or CONFIGURATIONS, runtimes, until=Until.TIMED)
         shown = Shown(as_json=as_json, everything=everything)
-        write_and_show(session.run, session.study, session.wanted, given, shown, multi=False)
+        write_and_show(job.run, job.study, job.wanted, given, shown, multi=False)
     return exit_code(outcome)

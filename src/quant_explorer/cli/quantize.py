@@ -36,11 +36,11 @@ def build_configs(
     as_json: bool,
 ) -> int:
     """Build and list the artifacts of `configs` on `runtimes`."""
-    from quant_explorer.cli.session import exit_code, open_session, print_figures
+    from quant_explorer.cli.job import exit_code, open_job, print_figures
     from quant_explorer.pipeline.explore import Until
 
-    with open_session(run_dir, given) as session:
-        outcome = session.explore(configs, runtimes, until=Until.BUILT)
+    with open_job(run_dir, given) as job:
+        outcome = job.explore(configs, runtimes, until=Until.BUILT)
         rows = [
             {
                 "name": contender.measurement.variant.name,

@@ -17,7 +17,7 @@ from quant_explorer.core.settings.declaration import Value
 @json_option
 def command(run_dir: Path | None, everything: bool, as_json: bool, **given: Value) -> int:
     """Write the report of what was recorded, on any machine; nothing is built or measured."""
-    from quant_explorer.cli.session import Shown, write_and_show
+    from quant_explorer.cli.job import Shown, write_and_show
     from quant_explorer.core.errors import StudyError
     from quant_explorer.pipeline.run import RunFolder
 

@@ -18,7 +18,7 @@ from quant_explorer.core.settings.declaration import Value
 
 if TYPE_CHECKING:
     from quant_explorer.analysis.sweep.findings import SeedFindings
-    from quant_explorer.cli.session import Session
+    from quant_explorer.cli.job import Job
     from quant_explorer.core.study import Study
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
@@ -63,7 +63,7 @@ def command(config_file: Path, report_only: bool, everything: bool, as_json: boo
     What is given here wins over the file. Each seed has a run folder of its own in --run-dir; a sweep that
     was stopped goes on where it was.
     """
-    from quant_explorer.cli.session import exit_code
+    from quant_explorer.cli.job import exit_code
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig, read_sweep_file
 
     values = read_sweep_file(config_file)
@@ -108,14 +108,14 @@ class _Sweep:
         from quant_explorer.pipeline.explore import Until
         from quant_explorer.pipeline.inspect import inspect_machine, inspect_models
 
-        with self._opened(seed) as session:
+        with self._opened(seed) as job:
             if len(self.seeds) > 1:
-                session.progress.say(f"seed {seed}:")
-            exploration = session.begin(session.wanted.settings)
-            inspect_machine(session.study, session.environment, session.progress)
-            inspect_models(self.recipes, exploration.preparation, session.study)
-            outcome = session.take(exploration, self.recipes, until=Until.TIMED)
-            self._examine(seed, session.run, session.study, session.wanted)
+                job.progress.say(f"seed {seed}:")
+            exploration = job.begin(job.wanted.settings)
+            inspect_machine(job.study, job.environment, job.progress)
+            inspect_models(self.recipes, exploration.preparation, job.study)
+            outcome = job.take(exploration, self.recipes, until=Until.TIMED)
+            self._examine(seed, job.run, job.study, job.wanted)
         return outcome
 
     def recall(self) -> None:
@@ -138,20 +138,18 @@ class _Sweep:
         from quant_explorer.pipeline.explore import Until
 
         decisions = decide_all(list(self.findings.values()), self.plan)
-        names = {BASELINE, *(one.chosen for one in decisions)}
+        names = {BASELINE, *(decision.chosen for decision in decisions)}
         wanted = [recipe for recipe in self.recipes if recipe.name in names]
         counts = [2**power for power in range(1, available_cores().bit_length())]
         if not any(decision.chosen for decision in decisions) or not counts:
             return
-        with self._opened(self.seeds[0]) as session:
+        with self._opened(self.seeds[0]) as job:
             for threads in counts:
-                session.progress.say(f"{', '.join(recipe.name for recipe in wanted)} on {threads} cores:")
-                protocol = dataclasses.replace(session.wanted.protocol, threads=threads)
-                wider = dataclasses.replace(
-                    session, wanted=dataclasses.replace(session.wanted, protocol=protocol)
-                )
-                wider.take(wider.begin(session.wanted.settings), wanted, until=Until.TIMED)
-            self._examine(self.seeds[0], session.run, session.study, session.wanted)
+                job.progress.say(f"{', '.join(recipe.name for recipe in wanted)} on {threads} cores:")
+                protocol = dataclasses.replace(job.wanted.protocol, threads=threads)
+                wider = dataclasses.replace(job, wanted=dataclasses.replace(job.wanted, protocol=protocol))
+                wider.take(wider.begin(job.wanted.settings), wanted, until=Until.TIMED)
+            self._examine(self.seeds[0], job.run, job.study, job.wanted)
 
     def write_and_show(self, *, as_json: bool, everything: bool, measured: bool) -> None:
         """Write every output, and print the table of each seed and what the budgets pick.
@@ -160,7 +158,7 @@ class _Sweep:
         """
         from quant_explorer.analysis.sweep.tables import tabulate_sweep
         from quant_explorer.cli.console import ConsoleProgress, output
-        from quant_explorer.cli.session import conclude, say, show
+        from quant_explorer.cli.job import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
         from quant_explorer.report.render import write_page
         from quant_explorer.report.sweep.files import write_sweep
@@ -190,11 +188,11 @@ class _Sweep:
         conclude(results, page, choices)
 
     @contextlib.contextmanager
-    def _opened(self, seed: int) -> Iterator[Session]:
-        from quant_explorer.cli.session import open_described
+    def _opened(self, seed: int) -> Iterator[Job]:
+        from quant_explorer.cli.job import open_described
 
-        with open_described(self._folder(seed), self._wanted(seed)) as session:
-            yield session
+        with open_described(self._folder(seed), self._wanted(seed)) as job:
+            yield job
 
     def _folder(self, seed: int) -> Path:
         return self.config.run_dir / f"seed-{seed}"
@@ -207,7 +205,7 @@ class _Sweep:
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
         from quant_explorer.analysis.rank import summarize
         from quant_explorer.analysis.sweep.findings import examine_seed
-        from quant_explorer.cli.session import run_info
+        from quant_explorer.cli.job import run_info
         from quant_explorer.report.page.sheet import make_sheets
         from quant_explorer.report.render import write_report
 

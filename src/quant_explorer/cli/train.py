@@ -18,21 +18,21 @@ def command(run_dir: Path | None, as_json: bool, **given: Value) -> int:
 
     The accuracy it prints is that of the search split; the report split is left to the measured artifact.
     """
-    from quant_explorer.cli.session import open_session, print_figures
+    from quant_explorer.cli.job import open_job, print_figures
     from quant_explorer.pipeline.subject import load_subject
     from quant_explorer.pipeline.training.trainer import Trainer
 
-    with open_session(run_dir, given) as session:
-        settings = session.wanted.settings
-        subject = load_subject(settings, session.run, session.progress)
-        trainer = Trainer(subject.dataset, subject.spec, settings.seed, session.progress)
+    with open_job(run_dir, given) as job:
+        settings = job.wanted.settings
+        subject = load_subject(settings, job.run, job.progress)
+        trainer = Trainer(subject.dataset, subject.spec, settings.seed, job.progress)
         row = {
             "model": subject.model_name,
             "data": settings.data,
             "train_images": len(subject.dataset.train),
             "search_images": len(subject.dataset.search),
             "search_top1": round(trainer.accuracy(subject.model, subject.dataset.search), 4),
-            "weights": str(settings.weights or session.run.weights),
+            "weights": str(settings.weights or job.run.weights),
         }
         print_figures([row], as_json=as_json, title="Trained")
     return 0

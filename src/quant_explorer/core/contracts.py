@@ -87,7 +87,7 @@ class Technique(Protocol):
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries beside PyTorch that decide what `apply` makes.
 
-        They are part of the digests of trained weights and of artifacts, which others make anew.
+        They are part of the digests of trained weights and of artifacts, which others make again.
         """
 
     def unsupported(self, candidate: Candidate) -> str | None:
@@ -155,11 +155,18 @@ class Runtime(Protocol):
     def unsupported(self, candidate: Candidate) -> str | None:
         """Return why the candidate cannot be lowered, in words a person can act on, or None."""
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """Return the convolutions and linear layers that INT8 leaves in float, by qualified name, and why.
+
+        Nothing is lowered for it. Layers that the spec names are not in it. What only the vendor's quantizer
+        decides, of other kinds of layers for instance, shows in the files.
+        """
+
     def cpu_features(self) -> tuple[str, ...]:
         """Return the features of this CPU that `lower` chooses by, for instance ("VNNI",).
 
         They are found by running the library's own kernels or by asking it, so that what limits the library
-        limits them too. They are part of every digest: files from another CPU are lowered anew.
+        limits them too. They are part of every digest: files from another CPU are lowered again.
         """
 
     def versions(self) -> dict[str, str]:

@@ -41,17 +41,17 @@ def find_differences(before: Facts, now: Facts) -> tuple[Difference, ...]:
     """Return what two descriptions do not share, in the order of their facts."""
     names = dict.fromkeys((*now, *before))
     found = (Difference(name, before.get(name, ""), now.get(name, "")) for name in names)
-    return tuple(one for one in found if one.before != one.now)
+    return tuple(difference for difference in found if difference.before != difference.now)
 
 
 def describe_changes(found: Iterable[Difference]) -> str:
     """Return the differences as clauses, each once."""
-    return "; ".join(dict.fromkeys(one.as_change() for one in found)) or UNEXPLAINED
+    return "; ".join(dict.fromkeys(difference.as_change() for difference in found)) or UNEXPLAINED
 
 
 def describe_contrasts(found: Iterable[Difference]) -> str:
     """Return the differences of two places as clauses."""
-    return "; ".join(one.as_contrast() for one in found)
+    return "; ".join(difference.as_contrast() for difference in found)
 
 
 def find_least_differences(earlier: Iterable[Facts], now: Facts) -> tuple[Difference, ...]:

@@ -134,7 +134,8 @@ class Measurement:
 
     With a status other than OK, `reason` says why, and the figures that were not reached are None.
     `precision` is the one that was asked for, None where it was not recorded; `executed` is what ran.
-    `energy` are blocks of calls at batch 1; empty, with a reason, where no counter could be read.
+    `energy_reason` says why no counter of energy could be read; `energy` are the blocks of earlier
+    versions, which measured it outside of the rounds.
     `preprocessing` says what was done to the images, and on whose word.
     """
 
@@ -199,6 +200,7 @@ class Round:
     `passes` holds the blocks of each pass in the order they were timed. The baseline has several blocks in
     a pass, so that one is near every other block. `group` names the variants timed together; groups share
     baseline and twin. `opening_s` and `timing_s` are what the two parts of the round took.
+    `energy` has a block of calls of each key where counters can be read, at batch 1 only.
     """
 
     environment: str
@@ -209,6 +211,7 @@ class Round:
     opening_s: float | None = None
     timing_s: float | None = None
     conditions: Conditions | None = None
+    energy: dict[str, EnergyBlock] = field(default_factory=dict)
 
     @property
     def keys(self) -> frozenset[str]:

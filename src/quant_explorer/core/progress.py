@@ -30,7 +30,7 @@ class Progress(Protocol):
 @dataclass(frozen=True)
 class _Silence:
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Drop the amount."""
+        """Ignore progress."""
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ class Silent:
         yield _Silence()
 
     def say(self, message: str) -> None:
-        """Drop the message."""
+        """Ignore the message."""

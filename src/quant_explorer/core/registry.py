@@ -14,7 +14,7 @@ T = TypeVar("T")
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name that begins with `name` or is spelled most like it, None when none is close."""
     names = list(allowed)
-    begun = [one for one in names if name and one.startswith(name)]
+    begun = [candidate for candidate in names if name and candidate.startswith(name)]
     matches = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return matches[0] if matches else None
 

@@ -1,9 +1,21 @@
 """Formatting at the edge. Inside, everything is in seconds (`_s`) and bytes (`_bytes`)."""
 
+from collections.abc import Iterable
+
+# In a sentence; the rest is a number.
+MOST_NAMED = 4
+
 
 def format_count(count: int, noun: str) -> str:
     """Format a number of things, whose plural has an s: `1 round`, `2 rounds`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def list_some(names: Iterable[object], most: int = MOST_NAMED, separator: str = ", ") -> str:
+    """Return the first `most` names and the number of the others: `a, b and 3 more`."""
+    texts = [str(name) for name in names]
+    rest = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + rest
 
 
 def format_kb(size_bytes: float) -> str:

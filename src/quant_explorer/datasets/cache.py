@@ -31,7 +31,7 @@ class Entry:
 
     `mean` and `std` are per channel, of all training images scaled to [0, 1], to six decimals; `digest`
     is the SHA-256 of classes, labels, shape and pixels. Without training images, all images count. `shared`
-    is how many test images have the very pixels of a training image, `notes` what the source said.
+    is how many test images have the very pixels of a training image, `notes` the notes of the source.
     """
 
     schema_version: int

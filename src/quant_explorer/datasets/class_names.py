@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant_explorer.core.errors import DataError, SettingsError, explain
+from quant_explorer.core.units import list_some
 
 _SHOWN = 10
 
@@ -52,9 +53,8 @@ def map_classes(own: Sequence[str], outputs: Sequence[str], where: str) -> NDArr
     position = {name: number for number, name in enumerate(outputs)}
     missing = [name for name in own if name not in position]
     if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise DataError(
-            f"{where} does not hold {', '.join(missing[:_SHOWN])}{more}, which the data set has. "
+            f"{where} does not hold {list_some(missing, _SHOWN)}, which the data set has. "
             f"Expected: a line for each output, spelled like the data set's classes ({own[0]!r}, ...)."
         )
     return np.array([position[name] for name in own], np.int64)

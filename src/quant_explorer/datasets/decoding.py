@@ -80,7 +80,7 @@ def decode(paths: Sequence[Path], spec: InputSpec, progress: Progress) -> Iterat
     """Yield the images in order, uint8 of shape (k, height, width, channels), framed as `spec` says.
 
     As with the reader of torchvision's ImageFolder an alpha channel is dropped and an EXIF orientation
-    not applied, which is said. Raises DataError naming every file that is damaged, truncated, too large
+    not applied, which is reported. Raises DataError naming every file that is damaged, truncated, too large
     or of more than 8 bits.
     """
     faults: list[str] = []

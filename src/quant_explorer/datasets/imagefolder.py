@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
+from quant_explorer.core.units import list_some
 from quant_explorer.datasets.decoding import decode, find_readable, typical_size
 from quant_explorer.datasets.source import Reading, Survey
 
@@ -26,6 +27,7 @@ LAYOUT = (
     "without train/ nothing can be trained, so weights must be given."
 )
 _NAMED = 5
+_CLASSES_NAMED = 20
 
 
 class _File(NamedTuple):
@@ -38,7 +40,7 @@ class _File(NamedTuple):
 class _Part:
     """One of the two halves: the folder, and the images of each class sorted by path.
 
-    `left_out` counts the files whose suffix is none of an image.
+    `left_out` counts the files that have no suffix of an image.
     """
 
     folder: Path
@@ -74,7 +76,7 @@ class _Tree:
 class ImageFolder:
     """The layout of torchvision's ImageFolder.
 
-    `val/` is used only where there is no `test/`. Hidden files, and files whose suffix is none of an image,
+    `val/` is used only where there is no `test/`. Hidden files, and files without the suffix of an image,
     are left out; a line names the suffixes.
     """
 
@@ -107,7 +109,7 @@ class ImageFolder:
             named = ", ".join(f"{suffix} {count}" for suffix, count in left_out.most_common(_NAMED))
             more = f" and {len(left_out) - _NAMED} more kinds" if len(left_out) > _NAMED else ""
             notes.append(
-                f"{left_out.total()} files are left out, for their suffix is none of an image: {named}{more}"
+                f"{left_out.total()} files are left out, whose suffix is not that of an image: {named}{more}"
             )
         if not tree.train_count:
             notes.append(
@@ -135,9 +137,8 @@ class ImageFolder:
             good = find_readable(paths, spec, progress)
             bad = [path.relative_to(root) for path, sound in zip(paths, good, strict=True) if not sound]
             if bad:
-                named = ", ".join(map(str, bad[:_NAMED]))
-                more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-                notes = (f"{len(bad)} of {len(paths)} images cannot be read and are left out: {named}{more}",)
+                named = list_some(bad, _NAMED)
+                notes = (f"{len(bad)} of {len(paths)} images cannot be read and are left out: {named}",)
             paths = [path for path, sound in zip(paths, good, strict=True) if sound]
             train_count = int(good[:train_count].sum())
             labels = labels[good]
@@ -198,7 +199,7 @@ def _check(tree: _Tree) -> None:
     names = [set(part.files) for part in tree.parts]
     if names[0] != names[-1]:
         only = [
-            f"only in {folder}: {_listed(own - other)}"
+            f"only in {folder}: {list_some(sorted(own - other), _CLASSES_NAMED)}"
             for folder, own, other in zip(folders, names, reversed(names), strict=True)
             if own - other
         ]
@@ -214,10 +215,6 @@ def _check(tree: _Tree) -> None:
         empty = {name for name, files in part.files.items() if not files}
         if empty:
             raise DataError(
-                f"{part.folder}: no images for {_listed(empty)}. Images end in {', '.join(SUFFIXES)}."
+                f"{part.folder}: no images for {list_some(sorted(empty), _CLASSES_NAMED)}. "
+                f"Images end in {', '.join(SUFFIXES)}."
             )
-
-
-def _listed(names: set[str], limit: int = 20) -> str:
-    shown = ", ".join(sorted(names)[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

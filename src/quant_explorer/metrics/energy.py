@@ -1,4 +1,4 @@
-"""Energy: what the CPU packages draw during blocks of calls.
+"""Energy: what the CPU packages draw during a block of calls.
 
 A package's counter covers everything that runs on it. Nothing is subtracted for an idle machine.
 """
@@ -13,8 +13,7 @@ from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.measurement import EnergyBlock
 
 # The counters move about once a millisecond.
-MIN_BLOCK_S = 0.5
-BLOCKS = 10
+MIN_BLOCK_S = 0.2
 
 
 class EnergyCounters(Protocol):
@@ -31,19 +30,14 @@ def measure_energy(
     run: Callable[[], object],
     counters: EnergyCounters,
     *,
-    blocks: int = BLOCKS,
     min_block_s: float = MIN_BLOCK_S,
-) -> tuple[EnergyBlock, ...]:
-    """Return calls, duration and energy of `blocks` blocks of calls, each at least `min_block_s` long.
+) -> EnergyBlock:
+    """Return calls, duration and energy of a block of calls that is at least `min_block_s` long.
 
-    Raw values: `analysis/hardware/energy.py:energy_per_call` gives the median and its interval. One
-    unmeasured call comes first. Raises UnsupportedError when the counters did not move during a block.
+    Raw values: `analysis/hardware/energy.py:energy_per_call` gives the median over rounds and its interval.
+    One unmeasured call comes first. Raises UnsupportedError when the counters did not move.
     """
     run()
-    return tuple(_measure_block(run, counters, min_block_s) for _ in range(blocks))
-
-
-def _measure_block(run: Callable[[], object], counters: EnergyCounters, min_block_s: float) -> EnergyBlock:
     before = counters.read()
     start = time.perf_counter()
     calls, elapsed = 0, 0.0

@@ -20,7 +20,7 @@ FP32_TOLERANCE = 1e-4
 class Margin:
     """How many dB below the simulation the outputs may be, and how many a single one of them.
 
-    `least_db` is what they must have, whatever the simulation has: below it nothing can be told from noise.
+    `least_db` is what they must have, whatever the simulation has: less is indistinguishable from noise.
     """
 
     whole_db: float
@@ -79,7 +79,7 @@ def compare_with_simulation(
         allowance = f"at most {margin.whole_db:g} dB less are allowed"
         raise FidelityError(_explain(f"on {images} the outputs have", found, allowance))
     if found.files_db is not None and found.files_db < margin.least_db:
-        allowance = f"below {margin.least_db:g} dB nothing can be told from noise"
+        allowance = f"outputs below {margin.least_db:g} dB are indistinguishable from noise"
         raise FidelityError(_explain(f"on {images} the outputs have", found, allowance))
     share = noise / (np.maximum(allowed, allowed.mean()) + rounding + np.finfo(np.float64).tiny)
     worst = int(share.argmax())
@@ -100,7 +100,7 @@ def _explain(what: str, found: Fidelity, allowance: str) -> str:
     )
 
 
-def describe(found: Sequence[Fidelity]) -> str:
+def describe_fidelity(found: Sequence[Fidelity]) -> str:
     """Return the figures of the files, and of the simulation in brackets."""
     kinds = ", ".join(
         f"{_format(item.files_db)} ({_format(item.simulated_db)}) on {item.images}" for item in found

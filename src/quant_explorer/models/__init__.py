@@ -12,7 +12,13 @@ from quant_explorer.core.data.preprocessing import Preprocessing, merged
 from quant_explorer.core.errors import ModelError
 from quant_explorer.core.registry import Registry
 from quant_explorer.models.architecture import Architecture, Labelled, Particular, Shape
-from quant_explorer.models.checks import check_model, check_output, initialize_lazy
+from quant_explorer.models.checks import (
+    check_model,
+    check_output,
+    check_training,
+    describe_computed,
+    initialize_lazy,
+)
 from quant_explorer.models.edge_cnn import EdgeCnn
 from quant_explorer.models.published import DEFAULT, PUBLISHED, parse_published, preprocessing_of_timm
 from quant_explorer.models.small_cnn import SmallCnn
@@ -29,6 +35,7 @@ __all__ = [
     "Labelled",
     "LoadedModel",
     "check_output",
+    "check_training",
     "find_architecture",
     "load_model",
     "load_weights",
@@ -128,7 +135,7 @@ def load_model(
         notes += load_weights(module, weights, weights_key)
     module.eval()
     check_output(module, shape, classes)
-    notes += check_model(module, shape, name=name)
+    notes += (*describe_computed(module), *check_model(module, shape, name=name))
     return LoadedModel(name, module, shape, weights is not None, asked, notes)
 
 

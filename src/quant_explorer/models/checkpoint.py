@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.errors import ModelError, explain
+from quant_explorer.core.units import list_some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,14 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
     # AveragedModel of torch.optim.swa_utils counts its updates beside the weights.
     state = {name: tensor for name, tensor in state.items() if name != "n_averaged" or name in own}
     while not own & state.keys():
-        prefix = next((one for one in PREFIXES if state and all(name.startswith(one) for name in state)), "")
+        prefix = next(
+            (
+                candidate
+                for candidate in PREFIXES
+                if state and all(name.startswith(candidate) for name in state)
+            ),
+            "",
+        )
         if not prefix:
             break
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -110,9 +118,7 @@ def _allowed(found: Mapping[str, object], content: object) -> str:
 
 def _describe(content: object) -> str:
     if isinstance(content, Mapping) and content:
-        names = [str(name) for name in content]
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        return f"a dict whose {', '.join(names[:_LISTED])}{more} hold no tensors alone"
+        return f"a dict whose {list_some(content, _LISTED)} hold no tensors alone"
     return f"a {type(content).__name__}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import traceback
@@ -24,6 +25,10 @@ _WRAPPER = """Wrap it, and give the wrapper to --model:
 _SQUEEZE = re.compile(r"\bsqueeze\(\s*(\w+\s*)?\)")
 # A dropout that does not say whether it is in training.
 _DROPOUT = re.compile(r"\bdropout\d?d?\((?!.*training).*\)")
+_SOFTMAX = re.compile(r"softmax\(", re.IGNORECASE)
+_DTYPE = re.compile(r"\bdtype=|\.(double|half|bfloat16|to)\(")
+_LAZY = re.compile(r"\bLazy\w+\(")
+_RETURN = re.compile(r"\s*return\b")
 _RANDOM = re.compile(r"\b(rand|randn|randint|rand_like|randn_like|bernoulli|randperm)\(")
 
 
@@ -38,8 +43,8 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
         output = _run(module, torch.zeros(count, *input_shape))
         if not isinstance(output, torch.Tensor):
             raise ModelError(
-                f"the model returned {type(output).__name__}, not one tensor (n, {classes}). "
-                f"{_wrapper(output)}"
+                f"the model returned {type(output).__name__}, not one tensor (n, {classes})"
+                f"{_returns(module)}. {_wrapper(output)}"
             )
         if tuple(output.shape) != (count, classes) or not output.is_floating_point():
             raise ModelError(
@@ -48,7 +53,10 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
                 f"{(count, classes)}{_why_shape(module, output, count, classes)}"
             )
         if output.dtype != torch.float32:
-            raise ModelError(f"the model gives {output.dtype}. Allowed: torch.float32; call .float() on it.")
+            raise ModelError(
+                f"the model gives {output.dtype}{_returns(module)}. Allowed: torch.float32; "
+                "call .float() on it."
+            )
 
 
 def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) -> tuple[str, ...]:
@@ -59,13 +67,14 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
     import torch
 
     kinds = {
-        str(tensor.dtype)
-        for tensor in (*module.parameters(), *module.buffers())
+        str(tensor.dtype): part
+        for part, tensor in (*module.named_parameters(), *module.named_buffers())
         if tensor.is_floating_point() and tensor.dtype != torch.float32
     }
     if kinds:
+        held = ", ".join(f"{kind} (for instance in {part})" for kind, part in sorted(kinds.items()))
         raise ModelError(
-            f"--model {name}: it holds {', '.join(sorted(kinds))}. Allowed: torch.float32; "
+            f"--model {name}: it holds {held}{_places(module, _DTYPE)}. Allowed: torch.float32; "
             "return model.float()."
         )
     batch = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
@@ -81,10 +90,44 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
     sums = first.sum(1)
     if bool((first >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-4)):
         return (
-            f"{name} ends with a softmax (its outputs are shares that add up to 1). Accuracy is the same; "
-            "decibels and training are not, so return the logits",
+            f"{name} ends with a softmax (its outputs are shares that add up to 1)"
+            f"{_places(module, _SOFTMAX)}. Accuracy is the same; decibels and training are not, so return "
+            "the logits",
         )
     return ()
+
+
+def check_training(module: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Run two images in training mode; raises ModelError unless it gives what it does in evaluation.
+
+    Heads that help training come out too then, for instance of GoogLeNet. The module is not touched.
+    """
+    import torch
+
+    from quant_explorer.tracing.plain import make_plain
+
+    own = copy.deepcopy(make_plain(module)).train()
+    images = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        output = _run(own, images, training=True)
+    if isinstance(output, torch.Tensor) and tuple(output.shape) == (2, classes):
+        return
+    found = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+    raise ModelError(
+        f"in training mode the model returns {found}, not one tensor (n, {classes}) as in evaluation"
+        f"{_returns(module)}. Leave out what only training has (aux_logits=False in torchvision's models). "
+        f"{_wrapper(output, 'if self.training else self.inner(images)')}"
+    )
+
+
+def describe_computed(module: nn.Module) -> tuple[str, ...]:
+    """Return which weights are computed before each call, by weight norm for instance, and what is done."""
+    from quant_explorer.tracing.plain import list_computed
+
+    computed = list_computed(module)
+    if not computed:
+        return ()
+    return (f"Computed once, and plain weights from then on, in training too: {', '.join(computed)}",)
 
 
 def initialize_lazy(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[str, ...]:
@@ -96,20 +139,27 @@ def initialize_lazy(module: nn.Module, input_shape: tuple[int, int, int]) -> tup
     if not lazy:
         return ()
     _run(module, torch.zeros(2, *input_shape))
+    left = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
+    if left:
+        raise ModelError(
+            f"lazy layers that no image reaches have no shape: {', '.join(left)}{_places(module, _LAZY)}. "
+            "Call them in forward(), or leave them out."
+        )
     return (f"Lazy layers got their shapes from a batch {(2, *input_shape)}: {', '.join(lazy)}",)
 
 
-def _run(module: nn.Module, batch: torch.Tensor) -> object:
+def _run(module: nn.Module, batch: torch.Tensor, *, training: bool = False) -> object:
     import torch
 
     was_training = module.training
-    module.eval()
+    module.train(training)
     try:
         with torch.no_grad():
             output: object = module(batch)
     except Exception as error:  # a user's own code: it may raise anything
+        mode = " in training mode" if training else ""
         raise ModelError(
-            f"the model cannot take a batch of shape {tuple(batch.shape)} ({explain(error)})"
+            f"the model cannot take a batch of shape {tuple(batch.shape)}{mode} ({explain(error)})"
             f"{_line_of(error, module)}"
         ) from error
     finally:
@@ -121,16 +171,24 @@ def _images(count: int) -> str:
     return f"{count} image{'s' * (count > 1)}"
 
 
-def _wrapper(output: object) -> str:
+def _wrapper(output: object, otherwise: str = "") -> str:
+    """Return the class to write for what a model returns, `otherwise` where its access is not right."""
+    access = _access(output)
+    if not access:
+        return "Return the logits."
+    return _WRAPPER.format(access=f"{access} {otherwise}".rstrip())
+
+
+def _access(output: object) -> str:
+    if hasattr(output, "logits"):
+        return ".logits"
     match output:
         case dict():
             key = next((key for key in ("logits", "out") if key in output), next(iter(output), "logits"))
-            return _WRAPPER.format(access=f"[{key!r}]")
+            return f"[{key!r}]"
         case tuple() | list():
-            return _WRAPPER.format(access="[0]")
-    if hasattr(output, "logits"):
-        return _WRAPPER.format(access=".logits")
-    return "Return the logits."
+            return "[0]"
+    return ""
 
 
 def _why_shape(module: nn.Module, output: torch.Tensor, count: int, classes: int) -> str:
@@ -163,6 +221,21 @@ def _places(module: nn.Module, pattern: re.Pattern[str]) -> str:
         if pattern.search(line.partition("#")[0])
     ]
     return f" (see {'; '.join(dict.fromkeys(found))})" if found else ""
+
+
+def _returns(module: nn.Module) -> str:
+    """Name the last line of the model's own `forward` that returns something."""
+    if type(module).__module__.partition(".")[0] == "torch":
+        return ""
+    try:
+        lines, start = inspect.getsourcelines(type(module).forward)
+    except (OSError, TypeError):
+        return ""
+    found = [(number, line.strip()) for number, line in enumerate(lines, start) if _RETURN.match(line)]
+    if not found:
+        return ""
+    number, line = found[-1]
+    return f" (see {inspect.getsourcefile(type(module))}:{number}: {line})"
 
 
 def _sources(module: nn.Module) -> Iterator[tuple[str, int, list[str]]]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -88,16 +89,18 @@ class UserModel:
 
     @contextmanager
     def _imported(self) -> Iterator[ModuleType]:
+        folders = (Path.cwd(),) if self.path is None else _folders(self.path)
+        with _importable(*folders):
+            yield self._module
+
+    @cached_property
+    def _module(self) -> ModuleType:
+        """The file, which runs once for its model and what it says of images."""
         if self.path is None:
-            with _importable(Path.cwd()):
-                yield self._run(lambda: importlib.import_module(self.module))
-            return
+            return self._run(lambda: importlib.import_module(self.module))
         if not self.path.is_file():
             raise ModelError(f"--model {self.name}: no file {self.path}")
-        folder = self.path.resolve().parent
-        root = next(parent for parent in (folder, *folder.parents) if not (parent / "__init__.py").exists())
-        with _importable(folder, root):
-            yield self._from_file(self.path.resolve(), folder, root)
+        return self._from_file(self.path.resolve(), *_folders(self.path))
 
     def _from_file(self, path: Path, folder: Path, root: Path) -> ModuleType:
         # Dataclasses, pickling and tracing look modules up by name, relative imports by that of the package.
@@ -150,6 +153,13 @@ class UserModel:
         except (Exception, SystemExit) as error:
             name = getattr(factory, "__name__", self.function)
             raise ModelError(f"{self.where}: {name}() failed with {explain(error)}") from error
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    """Return the folder of a file, and that which the outermost package around it is in."""
+    folder = path.resolve().parent
+    root = next(parent for parent in (folder, *folder.parents) if not (parent / "__init__.py").exists())
+    return folder, root
 
 
 def read_preprocessing(content: object, where: str) -> Preprocessing:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.errors import ModelError, StorageError, explain
+from quant_explorer.core.units import list_some
 from quant_explorer.models.checkpoint import read_checkpoint, strip_prefixes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load_weights(module: nn.Module, path: Path, key: str = "") -> tuple[str, ...
     result = module.load_state_dict(fitting, strict=False)
     missing = [name for name in result.missing_keys if name not in shapes]
     problems = [
-        f"{label}: {_listed(names)}"
+        f"{label}: {list_some(names, _LISTED)}"
         for label, names in (
             ("missing", missing),
             ("unexpected", result.unexpected_keys),
@@ -63,7 +63,7 @@ def check_finite(module: nn.Module, where: str) -> None:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all())
     ]
     if bad:
-        raise ModelError(f"{where}: NaN or infinite weights in {_listed(bad)}")
+        raise ModelError(f"{where}: NaN or infinite weights in {list_some(bad, _LISTED)}")
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -90,8 +90,3 @@ def parameter_digest(module: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_LISTED])
-    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

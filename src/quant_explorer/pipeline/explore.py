@@ -15,7 +15,7 @@ import numpy as np
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Runtime
-from quant_explorer.core.data.preprocessing import describe
+from quant_explorer.core.data.preprocessing import describe_preprocessing
 from quant_explorer.core.errors import (
     QuantExplorerError,
     StorageError,
@@ -29,9 +29,13 @@ from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.study import Study
 from quant_explorer.metrics.accuracy import Scored
-from quant_explorer.pipeline.building.anew import explain_rebuilding, explain_remeasuring, explain_retraining
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
+from quant_explorer.pipeline.building.rebuilding import (
+    explain_rebuilding,
+    explain_remeasuring,
+    explain_retraining,
+)
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import find_missing, measure, status_of
 from quant_explorer.pipeline.run import RunFolder
@@ -102,7 +106,7 @@ class Exploration:
         The next one is built while the images of the one before are scored.
         """
         self._begin()
-        for line in self._explain_anew(recipes, until):
+        for line in self._explain_repetitions(recipes, until):
             self.subject.progress.say(line)
         contenders: list[Contender] = []
         failures: list[Measurement] = []
@@ -136,7 +140,7 @@ class Exploration:
         if self.subject.split not in self.study.records:
             self.study.append(self.subject.split)
 
-    def _explain_anew(self, recipes: Sequence[Recipe], until: Until) -> Iterator[str]:
+    def _explain_repetitions(self, recipes: Sequence[Recipe], until: Until) -> Iterator[str]:
         """Say what an earlier version has done here already and is done again, and why."""
         wanted = {
             recipe: provenance_of(recipe, self.subject, create_runtime(recipe, self.runtimes))
@@ -203,7 +207,7 @@ class Exploration:
             split=self.subject.split.digest,
             status=Status.OK,
             steps=tuple(step.describe() for step in recipe.steps),
-            preprocessing=describe(self.subject.spec),
+            preprocessing=describe_preprocessing(self.subject.spec),
         )
 
     def _build(self, recipe: Recipe) -> Contender | Measurement:

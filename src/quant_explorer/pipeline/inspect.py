@@ -11,7 +11,7 @@ from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import Recipe, Step, canonical_step, digest_of
 from quant_explorer.core.study import Study
 from quant_explorer.datasets.cache import default_cache_dir
-from quant_explorer.machine.kept_peaks import load_or_measure
+from quant_explorer.machine.peaks.kept import load_or_measure
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.workload.model_cost import analyze_model
 

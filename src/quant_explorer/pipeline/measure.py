@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
-from quant_explorer.core.measurement import EnergyBlock, Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.settings.groups import MeasurementProtocol
+from quant_explorer.core.units import list_some
 from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores
 from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored, score
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.scoring import score_split
-from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender, workers_that_fit
 from quant_explorer.pipeline.worker.messages import Opened
 from quant_explorer.pipeline.worker.process import Worker
@@ -45,8 +45,7 @@ def measure(
             opened = worker.open(subject.batch(1))
             found = replace(found, cold_start_s=(opened.cold_start_s,), memory_reason=opened.memory_reason)
             found = replace(found, memory=tuple(_peaks(worker, opened, experiment)))
-            blocks, no_energy = _energy(worker, subject)
-            found = replace(found, energy=blocks, energy_reason=no_energy)
+            found = replace(found, energy_reason=counters.unavailable(counters.POWERCAP))
             for metric in METRICS.values():
                 observed = worker.observe(metric, subject.batch(1))
                 found = replace(found, observations=(*found.observations, observed))
@@ -91,22 +90,11 @@ def check_precision(spec: QuantSpec, executed: Executed) -> None:
     least = LEAST_STATIC_INT8_FRACTION if spec.activations == "static" else 0.0
     if fraction <= least:
         ran = ", ".join(f"{name} {executed.fraction(name):.1%}" for name in executed.macs) or "nothing"
-        floats = f": {_some(executed.in_float)}" if executed.in_float else ""
+        floats = f": {list_some(executed.in_float, _NAMED)} in float" if executed.in_float else ""
         raise BuildError(
             f"named INT8, but its multiply-accumulates ran in {ran}{floats} "
             f"(more than {least:.0%} in int8 is required); choose FP32, or a runtime with INT8 for that"
         )
-
-
-def _some(operators: Sequence[str]) -> str:
-    more = f" and {len(operators) - _NAMED} more" if len(operators) > _NAMED else ""
-    return f"{', '.join(operators[:_NAMED])}{more} in float"
-
-
-def _energy(worker: Worker, subject: Subject) -> tuple[tuple[EnergyBlock, ...], str | None]:
-    reason = counters.unavailable(counters.POWERCAP)
-    blocks = worker.measure_energy(subject.batch(1), counters.POWERCAP) if reason is None else ()
-    return blocks, reason if blocks or reason else "the energy counters did not move"
 
 
 def _peaks(worker: Worker, opened: Opened, experiment: Experiment) -> Iterator[PeakMemory]:
@@ -126,7 +114,7 @@ def find_missing(found: Measurement, experiment: Experiment) -> str | None:
     Memory at a batch size that it was not measured at, images that a shorter time limit left out, or a metric
     that was not registered then. What was tried with as much time and could not be had is not missing.
     """
-    known = {one.batch_size for one in found.memory}
+    known = {memory.batch_size for memory in found.memory}
     sizes = [size for size in _memory_sizes(experiment.protocol) if size not in known]
     if sizes and found.memory_reason is None:
         return f"peak memory at batch {', '.join(map(str, sizes))}"

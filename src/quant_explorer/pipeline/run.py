@@ -105,10 +105,10 @@ class RunFolder:
         earlier = self.describe()
         if earlier is not None and self.is_used:
             differing = [
-                f"{one.option} {_given(before)} (now {_given(now)})"
-                for one in settings_of(Settings)
-                if (before := getattr(earlier.settings, one.name))
-                != (now := getattr(wanted.settings, one.name))
+                f"{setting.option} {_given(before)} (now {_given(now)})"
+                for setting in settings_of(Settings)
+                if (before := getattr(earlier.settings, setting.name))
+                != (now := getattr(wanted.settings, setting.name))
             ]
             if differing:
                 raise SettingsError(

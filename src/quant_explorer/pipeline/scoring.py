@@ -50,8 +50,8 @@ def score_split(
         with ThreadPoolExecutor(max(len(wanted), 1)) as pool:
             helping = [pool.submit(scoring.help, start) for start in wanted]
             scoring.run(worker)
-        for one in helping:
-            one.result()
+        for future in helping:
+            future.result()
     scored = concatenate(scoring.parts)
     by_position = np.argsort(scored.positions)
     return Scored(scored.positions[by_position], scored.logits[by_position])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.data.dataset import Dataset, InputSpec
-from quant_explorer.core.data.preprocessing import Preprocessing, describe, resolve
+from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, resolve
 from quant_explorer.core.difference import Facts, describe_changes
-from quant_explorer.core.errors import DataError, SettingsError
+from quant_explorer.core.errors import DataError, ModelError, SettingsError, UnsupportedError, explain
 from quant_explorer.core.measurement import ReportSplit
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
@@ -33,6 +33,7 @@ from quant_explorer.models import (
     PUBLISHED,
     Labelled,
     LoadedModel,
+    check_training,
     find_architecture,
     load_model,
     load_weights,
@@ -119,8 +120,16 @@ class Subject:
         label: str,
         teacher: Teacher | None = None,
     ) -> None:
+        from torch import fx
+
         from quant_explorer.pipeline.training.trainer import Trainer
 
+        # A graph was traced in evaluation mode, and gives the same in training.
+        if not isinstance(model, fx.GraphModule):
+            try:
+                check_training(model, self.spec.shape, len(self.dataset.classes))
+            except ModelError as error:
+                raise UnsupportedError(explain(error)) from error
         schedule = self._fine_tuning(epochs=epochs, learning_rate=learning_rate)
         settings = self.settings
         trainer = Trainer(
@@ -146,21 +155,9 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
 
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     found = _find_data(settings, progress)
-    loaded = load_model(
-        settings.model,
-        weights=settings.weights,
-        classes=len(found.classes),
-        image_shape=found.image_shape,
-        seed=settings.seed,
-        option=settings.preprocessing,
-        weights_key=settings.weights_key,
-    )
-    for note in loaded.notes:
-        progress.say(note)
+    loaded = _load_model(found, settings, progress)
     dataset, spec = _prepare_data(found, loaded, settings)
-    if problem := explain_unmatched(loaded.module, settings.float_layers):
-        raise SettingsError(problem)
-    progress.say(f"Pre-processing: {describe(spec)}")
+    progress.say(f"Pre-processing: {describe_preprocessing(spec)}")
     subject = Subject(
         model_name=loaded.name,
         model=loaded.module,
@@ -176,6 +173,31 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     elif not loaded.trained:
         _settle_batch_norms(subject.model, subject.calibration)
     return dataclasses.replace(subject, weights_digest=parameter_digest(subject.model))
+
+
+def load_float_model(settings: Settings, progress: Progress) -> LoadedModel:
+    """Load the model for the data of a run; no image is decoded and nothing is trained.
+
+    Raises what `load_subject` does for data, model, weights and layers that are to stay in float.
+    """
+    return _load_model(_find_data(settings, progress), settings, progress)
+
+
+def _load_model(found: FoundData, settings: Settings, progress: Progress) -> LoadedModel:
+    loaded = load_model(
+        settings.model,
+        weights=settings.weights,
+        classes=len(found.classes),
+        image_shape=found.image_shape,
+        seed=settings.seed,
+        option=settings.preprocessing,
+        weights_key=settings.weights_key,
+    )
+    for note in loaded.notes:
+        progress.say(note)
+    if problem := explain_unmatched(loaded.module, settings.float_layers):
+        raise SettingsError(problem)
+    return loaded
 
 
 def _find_data(settings: Settings, progress: Progress) -> FoundData:
@@ -228,6 +250,7 @@ def _train(subject: Subject, run: RunFolder) -> None:
             f"{dataset.name} has no training images, so {subject.model_name} cannot be trained. Allowed: its "
             "weights (--weights FILE), or images in train/<class>/."
         )
+    check_training(subject.model, spec.shape, len(dataset.classes))
     schedule = Schedule(
         settings.epochs,
         settings.learning_rate,
@@ -241,7 +264,7 @@ def _train(subject: Subject, run: RunFolder) -> None:
     if path.exists():
         load_weights(subject.model, path)
         return
-    _say_why_anew(origin, run, progress)
+    _explain_retraining(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")
     Trainer(dataset, spec, settings.batch_seed, progress, augment=settings.augment).fit(
         subject.model, schedule, label=f"train {subject.model_name}", checkpoint=checkpoint
@@ -258,10 +281,10 @@ def explain_untrainable(dataset: Dataset) -> str | None:
     return f"it trains, and {dataset.name} has no training images; put some into train/<class>/"
 
 
-def _say_why_anew(origin: Origin, run: RunFolder, progress: Progress) -> None:
+def _explain_retraining(origin: Origin, run: RunFolder, progress: Progress) -> None:
     found = origin.differences(run.weights.glob("baseline-*.safetensors"))
     if found is not None:
-        progress.say(f"Training {origin.made} anew: {describe_changes(found)}.")
+        progress.say(f"Training {origin.made} again: {describe_changes(found)}.")
 
 
 def _settle_batch_norms(model: nn.Module, calibration: Sequence[Batch]) -> None:

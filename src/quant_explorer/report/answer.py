@@ -55,9 +55,10 @@ def _speed(results: Results, variant: VariantResult) -> Iterator[str]:
     text = f"{_times(latency.speedup, latency.speedup_ci)} times as fast as your FP32 in PyTorch"
     fp32 = next(
         (
-            one.latency[batch]
-            for one in results.of_model(variant.model)
-            if (one.config, one.runtime, one.status) == (BASELINE_CONFIG, variant.runtime, Status.OK)
+            reference.latency[batch]
+            for reference in results.of_model(variant.model)
+            if (reference.config, reference.runtime, reference.status)
+            == (BASELINE_CONFIG, variant.runtime, Status.OK)
         ),
         None,
     )

@@ -42,22 +42,27 @@ def pareto_table(results: Results, model: str, *, everything: bool = True) -> Ta
     """
     measured = _measured(results, model)
     batch = str(results.run.ranked_batch)
-    trained = any(variant.accuracy for variant in measured) or not any(one.agreement for one in measured)
+    trained = any(variant.accuracy for variant in measured) or not any(
+        variant.agreement for variant in measured
+    )
     counts = {variant.scored_images for variant in measured}
     columns = (
         _config_column(measured),
         Column("size_kb", _size),
-        Column("size_ratio", lambda one: MISSING if one.size.ratio is None else f"{one.size.ratio:.3f}"),
+        Column(
+            "size_ratio",
+            lambda variant: MISSING if variant.size.ratio is None else f"{variant.size.ratio:.3f}",
+        ),
         Column(f"p50_lat_ms_b{batch}", partial(_p50, batch=batch)),
         Column("latency_speedup", partial(_speedup, batch=batch)),
         Column("speedup_same_runtime", partial(_same_runtime, batch=batch)),
         *(ACCURACY_COLUMNS if trained else AGREEMENT_COLUMNS),
         *((_margin_column(results),) if trained else ()),
-        *((Column("images", lambda one: f"{one.scored_images:,}"),) if len(counts) > 1 else ()),
+        *((Column("images", lambda variant: f"{variant.scored_images:,}"),) if len(counts) > 1 else ()),
         Column("mem_peak_mb", partial(_memory, batch=batch)),
         Column("pareto_optimal", _optimal, numeric=False),
     )
-    rows = measured if everything else [one for one in measured if is_choice(results, one)]
+    rows = measured if everything else [variant for variant in measured if is_choice(results, variant)]
     return _fill(f"Pareto table of {model}", columns, rows)
 
 
@@ -83,12 +88,15 @@ def detail_table(results: Results, model: str) -> Table:
         columns.append(Column(f"latency_speedup_b{batch}", partial(_speedup, batch=batch)))
     columns += [
         Column(f"p95_lat_ms_b{ranked}", partial(_p95, batch=str(ranked))),
-        Column("cold_start_ms", lambda one: _optional(one.cold_start_s, format_ms)),
+        Column("cold_start_ms", lambda variant: _optional(variant.cold_start_s, format_ms)),
     ]
     if largest != ranked:
         columns.append(Column(f"mem_peak_mb_b{largest}", partial(_memory, batch=str(largest))))
     columns.append(
-        Column("int8_mac_fraction", lambda one: _optional(one.executed.int8_mac_fraction, "{:.3f}".format))
+        Column(
+            "int8_mac_fraction",
+            lambda variant: _optional(variant.executed.int8_mac_fraction, "{:.3f}".format),
+        )
     )
     units = {name: figure.unit for variant in measured for name, figure in variant.metrics.items()}
     columns += [Column(f"{name}_{unit}", partial(_metric, name=name)) for name, unit in units.items()]
@@ -119,7 +127,7 @@ def in_reading_order(variants: Sequence[VariantResult], batch: int) -> tuple[Var
 
 
 def _measured(results: Results, model: str) -> tuple[VariantResult, ...]:
-    measured = [one for one in results.of_model(model) if one.status is Status.OK]
+    measured = [variant for variant in results.of_model(model) if variant.status is Status.OK]
     return in_reading_order(measured, results.run.ranked_batch)
 
 
@@ -134,7 +142,7 @@ def _fill(title: str, columns: Sequence[Column], variants: Sequence[VariantResul
 
 def _config_column(variants: Sequence[VariantResult]) -> Column:
     names = display_names(variants)
-    return Column("config", lambda one: names[one.name], numeric=False)
+    return Column("config", lambda variant: names[variant.name], numeric=False)
 
 
 def _optional(value: float | None, form: Callable[[float], str]) -> str:

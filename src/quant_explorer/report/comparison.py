@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from quant_explorer.analysis.decide.comparison import Comparison, RunComparison
+from quant_explorer.analysis.decide.comparison import RunComparison, VariantComparison
+from quant_explorer.core.units import list_some
 from quant_explorer.report.columns import MISSING, Table, signed, with_interval
-from quant_explorer.report.decision import listed
 
 _HEADINGS = ("variant", "model", "size_ratio", "speed_ratio", "speed", "acc_diff_pp", "images")
 
@@ -26,23 +26,25 @@ def describe_comparison(found: RunComparison) -> Iterator[str]:
     yield f"Speed of B: {speeds}. Accuracy of B: {_counted(variant.quality for variant in found.variants)}."
     for reason in dict.fromkeys(reason for variant in found.variants for reason in variant.reasons.values()):
         names = [variant.name for variant in found.variants if reason in variant.reasons.values()]
-        yield f"Not comparable for {listed(names)}: {reason}."
+        yield f"Not comparable for {list_some(names)}: {reason}."
     for run, alone in (("A", found.only_in_a), ("B", found.only_in_b)):
         if alone:
-            yield f"Measured in {run} alone: {listed(alone)}."
+            yield f"Measured in {run} alone: {list_some(alone)}."
 
 
-def _row(one: Comparison) -> tuple[str, ...]:
+def _row(comparison: VariantComparison) -> tuple[str, ...]:
     return (
-        one.name,
-        one.model,
-        MISSING if one.size_ratio is None else f"{one.size_ratio:.3f}",
-        MISSING if one.speed_ratio is None else with_interval(one.speed_ratio, one.speed_ci, "{:.3f}".format),
-        one.speed,
-        one.quality
-        if one.diff_pp is None
-        else f"{with_interval(one.diff_pp, one.diff_ci_pp, signed)} {one.quality}",
-        f"{one.images:,}",
+        comparison.name,
+        comparison.model,
+        MISSING if comparison.size_ratio is None else f"{comparison.size_ratio:.3f}",
+        MISSING
+        if comparison.speed_ratio is None
+        else with_interval(comparison.speed_ratio, comparison.speed_ci, "{:.3f}".format),
+        comparison.speed,
+        comparison.quality
+        if comparison.diff_pp is None
+        else f"{with_interval(comparison.diff_pp, comparison.diff_ci_pp, signed)} {comparison.quality}",
+        f"{comparison.images:,}",
     )
 
 

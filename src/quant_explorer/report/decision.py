@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from quant_explorer.analysis.decide.decision import Decision, Obstacle
 from quant_explorer.core.settings.plan import Budgets
-from quant_explorer.core.units import format_count
-
-MOST_NAMED = 4
+from quant_explorer.core.units import format_count, list_some
 
 
 def describe_budgets(budgets: Budgets) -> str:
@@ -50,19 +48,12 @@ def describe_decision(decision: Decision) -> str:
 
 def describe_ties(tied: Sequence[str]) -> str:
     """Return a sentence with a blank before it; empty where nothing ties."""
-    return f" Nothing measured separates it from {listed(tied)}." if tied else ""
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return some names and the number of the others."""
-    if len(names) <= MOST_NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more"
+    return f" Nothing measured separates it from {list_some(tied)}." if tied else ""
 
 
 def _describe_obstacle(obstacle: Obstacle, count: int) -> str:
     costs = f"The limit of {obstacle.budget} costs most:"
     if obstacle.freed:
-        return f"{costs} without it, {listed(obstacle.freed)} would be within."
+        return f"{costs} without it, {list_some(obstacle.freed)} would be within."
     exceeding = f"{obstacle.rejected} of {format_count(count, 'variant')}"
     return f"{costs} it rejects {exceeding}, and none is within without it."

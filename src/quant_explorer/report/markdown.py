@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.units import format_mb
+from quant_explorer.core.units import format_mb, list_some
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
 
@@ -53,9 +53,9 @@ def _render(results: Results, title: str) -> str:
     blocks = [f"# {title}"]
     if not results.others:
         blocks += _environment(results, "##")
-    for one in (results, *results.others) if results.others else ():
-        blocks.append(f"## Environment {escape(one.environment.digest)}")
-        blocks += _environment(one, "###")
+    for measured_in in (results, *results.others) if results.others else ():
+        blocks.append(f"## Environment {escape(measured_in.environment.digest)}")
+        blocks += _environment(measured_in, "###")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -112,13 +112,13 @@ def _groups(results: Results, model: str) -> Iterator[str]:
 
 def describe_groups(results: Results, model: str) -> tuple[str, ...]:
     """Return a sentence for each group of several on the frontier, with the names that the table uses."""
-    measured = [one for one in results.of_model(model) if one.status is Status.OK]
+    measured = [variant for variant in results.of_model(model) if variant.status is Status.OK]
     names = display_names(measured)
     groups: dict[str, list[str]] = {}
-    for one in in_reading_order(measured, results.run.ranked_batch) if measured else ():
-        if one.frontier.group:
-            members = groups.setdefault(one.frontier.group, [])
-            members += [names[one.name]] if one.name != one.frontier.group else []
+    for variant in in_reading_order(measured, results.run.ranked_batch) if measured else ():
+        if variant.frontier.group:
+            members = groups.setdefault(variant.frontier.group, [])
+            members += [names[variant.name]] if variant.name != variant.frontier.group else []
     return tuple(
         f"{names[representative]} stands for {', '.join(members)} too: none of which is shown to be smaller, "
         "faster or more accurate"
@@ -131,11 +131,10 @@ def _dominance(variants: Sequence[VariantResult]) -> Iterator[str]:
     names = display_names([variant for variant in variants if variant.status is Status.OK])
     lines = []
     for variant in variants:
-        better = [one.name for one in variants if one.name in variant.frontier.dominated_by]
+        better = [other.name for other in variants if other.name in variant.frontier.dominated_by]
         if better:
-            named = ", ".join(names[one] for one in better[:_NAMED])
-            more = f" and {len(better) - _NAMED} more" if len(better) > _NAMED else ""
-            lines.append(f"- {names[variant.name]} is dominated by {named}{more}")
+            named = list_some((names[name] for name in better), _NAMED)
+            lines.append(f"- {names[variant.name]} is dominated by {named}")
     if lines:
         yield "\n".join(escape(line) for line in lines)
 
@@ -149,7 +148,7 @@ def _picks(results: Results, model: str) -> Iterator[str]:
 
 def describe_picks(results: Results, model: str) -> tuple[str, ...]:
     """Return the picks of a model as sentences, with the names that its table uses."""
-    variants = [one for one in results.of_model(model) if one.status is Status.OK]
+    variants = [variant for variant in results.of_model(model) if variant.status is Status.OK]
     names = display_names(variants)
     trained = not any(variant.agreement for variant in variants)
     return tuple(describe_pick(pick, names, trained=trained) for pick in results.picks if pick.model == model)
@@ -171,7 +170,8 @@ def _failures(results: Results, level: str) -> Iterator[str]:
     failed = [variant for variant in results.variants if variant.status is not Status.OK]
     if failed:
         rows = tuple(
-            (one.name, one.model, str(one.status), one.reason or "no reason was recorded") for one in failed
+            (variant.name, variant.model, str(variant.status), variant.reason or "no reason was recorded")
+            for variant in failed
         )
         yield f"{level} Failed or unsupported"
         yield markdown_table(Table("", ("variant", "model", "status", "reason"), (False,) * 4, rows))

@@ -48,8 +48,8 @@ def draw_pareto(results: Results) -> bytes:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        for axes, (one, model) in zip(grid.flat, panels, strict=False):
-            _draw_panel(axes, one, model, several=bool(results.others))
+        for axes, (measured_in, model) in zip(grid.flat, panels, strict=False):
+            _draw_panel(axes, measured_in, model, several=bool(results.others))
         content = io.BytesIO()
         figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

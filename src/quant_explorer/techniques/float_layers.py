@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Of a large model's layers, in a message; `inspect` shows all.
+_LISTED = 20
 
 
 def find_float_layers(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -27,7 +31,11 @@ def explain_unmatched(model: nn.Module, patterns: Sequence[str]) -> str | None:
     odd = [pattern for pattern in patterns if not find_float_layers(model, [pattern])]
     if not odd:
         return None
-    return f"--float-layer {', '.join(odd)}: there is no such layer. Allowed: {', '.join(_layers(model))}."
+    layers = _layers(model)
+    near = dict.fromkeys(name for pattern in odd for name in _near(pattern, layers))
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    shown = ", ".join(layers[:_LISTED]) + (f" and {len(layers) - _LISTED} more" * (len(layers) > _LISTED))
+    return f"--float-layer {', '.join(odd)}: there is no such layer.{hint} Allowed: {shown}."
 
 
 def split_patterns(text: str) -> list[str]:
@@ -42,6 +50,12 @@ def _layers(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if name and any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
     ]
+
+
+def _near(pattern: str, layers: Sequence[str]) -> list[str]:
+    """Return names that are spelled most like a pattern, of layers or of what is around them."""
+    names = dict.fromkeys(part for layer in layers for part in _around(layer))
+    return difflib.get_close_matches(pattern.strip("*."), names, n=2, cutoff=0.6)
 
 
 def _around(name: str) -> list[str]:

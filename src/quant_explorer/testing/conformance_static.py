@@ -17,7 +17,14 @@ from quant_explorer.core.recipe import ParameterValue
 from quant_explorer.testing import near_white
 from quant_explorer.testing.lowered import open_files
 from quant_explorer.testing.reference import ROUNDING, LinearLayer, float_logits
-from quant_explorer.testing.toys import TOY_CONVOLUTION_MACS, toy_batches, toy_linear_model
+from quant_explorer.testing.toys import (
+    TOY_CONVOLUTION_MACS,
+    TOY_LAYER_MACS,
+    TOY_SHAPE,
+    toy_batches,
+    toy_linear_model,
+    toy_model,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,6 +107,23 @@ class StaticConformance:
             assert set(lowering.needs) <= set(runtime.cpu_features())
         else:
             assert "VNNI" not in lowering.needs
+
+    @pytest.mark.parametrize("layer", ["0", "4", "9"])
+    def test_a_layer_named_in_float_runs_in_float(self, runtime: Runtime, layer: str, tmp_path: Path) -> None:
+        """As counted by hand, from what the worker executed; `inspect` promises nothing else of the model."""
+        if not self.convolution_macs:
+            pytest.skip("the runtime lowers no convolutions")
+        spec = QuantSpec("int8", "static", observer="minmax", float_layers=(layer,))
+        candidate = Candidate(toy_model(), spec)
+        if reason := runtime.unsupported(candidate):
+            pytest.skip(reason)
+        assert runtime.kept_in_float(candidate) == {}
+        batches = toy_batches(TOY_SHAPE)
+        lowering = runtime.lower(candidate, batches, tmp_path)
+        with open_files(runtime, lowering, tmp_path, batches[0]) as worker:
+            executed = worker.executed(batches[0])
+        total, kept = sum(TOY_LAYER_MACS.values()), TOY_LAYER_MACS[layer]
+        assert executed.macs == {"fp32": kept, "int8": total - kept}
 
     def test_near_white_convolutions_are_exact(self, runtime: Runtime, tmp_path: Path) -> None:
         """Dense and depthwise, with SiLU: half a step for every tensor, and for every weight."""

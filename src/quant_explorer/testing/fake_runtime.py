@@ -60,6 +60,10 @@ class FakeRuntime:
             return f"fake lowers fp32 and calibrated static int8, not {spec.activations} {spec.precision}"
         return None
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """Nothing, of a linear layer."""
+        return {}
+
     def cpu_features(self) -> tuple[str, ...]:
         """NumPy computes the same on every CPU."""
         return ()

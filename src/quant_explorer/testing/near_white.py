@@ -1,6 +1,6 @@
 """Images near white and models whose weights all reach for the largest value: 8-bit sums at their largest.
 
-Kernels that add products in 16 bits overflow on them, and then no class is told from another.
+Kernels that add products in 16 bits overflow on them, and then all classes look alike.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Affine:
         return cls(scale, float(np.rint(-low / scale)), levels)
 
     def round_trip(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Quantize and dequantize."""
+        """Return `values` rounded to the grid of INT8 and scaled back."""
         steps = np.clip(np.rint(values / self.scale) + self.zero_point, 0, self.levels)
         return np.asarray((steps - self.zero_point) * self.scale, np.float64)
 
@@ -67,7 +67,7 @@ class LinearLayer:
 
     @property
     def input(self) -> Affine:
-        """Of the features."""
+        """The grid of the features."""
         return Affine.of(self.features, self.activation_levels)
 
     @property

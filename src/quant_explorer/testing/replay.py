@@ -105,11 +105,11 @@ def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> St
     study = Study.load(path)
     study.append(environment(scene.environment, scene.instruction_sets))
     study.append(split(scene.images))
-    for one in played:
-        study.append(measurement(one, scene))
+    for variant in played:
+        study.append(measurement(variant, scene))
     generator = np.random.default_rng(scene.seed)
-    for model in dict.fromkeys(one.model for one in played):
-        _play_rounds(study, [one for one in played if one.model == model], scene, generator)
+    for model in dict.fromkeys(variant.model for variant in played):
+        _play_rounds(study, [variant for variant in played if variant.model == model], scene, generator)
     return study
 
 
@@ -126,48 +126,54 @@ def split(images: int) -> ReportSplit:
     return ReportSplit("split", "toy", CLASSES, tuple(position % len(CLASSES) for position in range(images)))
 
 
-def measurement(one: Played, scene: Scene) -> Measurement:
-    """Return what a study records of one variant; a failed one has no figures."""
-    if one.status is not Status.OK:
-        return Measurement(one.variant, scene.environment, "split", one.status, one.reason, notes=one.notes)
+def measurement(variant: Played, scene: Scene) -> Measurement:
+    """Return what a study records of a variant; a failed one has no figures."""
+    if variant.status is not Status.OK:
+        return Measurement(
+            variant.variant, scene.environment, "split", variant.status, variant.reason, notes=variant.notes
+        )
     memory = tuple(
-        PeakMemory(batch, FLOOR_BYTES, FLOOR_BYTES + 1, FLOOR_BYTES + one.memory_bytes * batch)
+        PeakMemory(batch, FLOOR_BYTES, FLOOR_BYTES + 1, FLOOR_BYTES + variant.memory_bytes * batch)
         for batch in (min(scene.batch_sizes), max(scene.batch_sizes))
-        if one.memory_bytes is not None
+        if variant.memory_bytes is not None
     )
     return Measurement(
-        one.variant,
+        variant.variant,
         scene.environment,
         "split",
-        one.status,
-        files=(FileSize("model.pt", one.size_bytes),),
-        executed=Executed({"int8": one.int8_macs, one.ran_in: 1000 - one.int8_macs}, {"conv": 6}),
+        variant.status,
+        files=(FileSize("model.pt", variant.size_bytes),),
+        executed=Executed({"int8": variant.int8_macs, variant.ran_in: 1000 - variant.int8_macs}, {"conv": 6}),
         memory=memory,
         memory_reason=None if memory else "this kernel cannot reset the high-water mark",
         cold_start_s=(0.2, 0.1, 0.3),
-        predictions=_predictions(one, scene),
-        notes=one.notes,
-        steps=one.steps,
-        precision=one.precision,
-        observations=one.observations,
+        predictions=_predictions(variant, scene),
+        notes=variant.notes,
+        steps=variant.steps,
+        precision=variant.precision,
+        observations=variant.observations,
     )
 
 
-def _predictions(one: Played, scene: Scene) -> Predictions:
-    count = scene.images if one.images is None else one.images
+def _predictions(variant: Played, scene: Scene) -> Predictions:
+    count = scene.images if variant.images is None else variant.images
     labels = [position % len(CLASSES) for position in range(count)]
     top1 = tuple(
-        (label + 1) % len(CLASSES) if position >= count - one.wrong else label
+        (label + 1) % len(CLASSES) if position >= count - variant.wrong else label
         for position, label in enumerate(labels)
     )
-    sqnr_db = None if one.config == BASELINE_CONFIG else 30.0
+    sqnr_db = None if variant.config == BASELINE_CONFIG else 30.0
     return Predictions(tuple(range(count)), top1, count, scene.trained, sqnr_db)
 
 
 def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np.random.Generator) -> None:
     baseline = played[0]
-    for group in dict.fromkeys(one.group for one in played):
-        timed = [one for one in played if one.latency and one.status is Status.OK and one.group == group]
+    for group in dict.fromkeys(variant.group for variant in played):
+        timed = [
+            variant
+            for variant in played
+            if variant.latency and variant.status is Status.OK and variant.group == group
+        ]
         slowness = {baseline.variant.digest: 1.0, twin_key(baseline.variant.digest): scene.twin}
         slowness |= {variant.variant.digest: variant.slowness for variant in timed if variant is not baseline}
         # Each group runs at a speed of its own, so that only ratios to the baseline compare across groups.

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 TOY_SHAPE: Final = (3, 16, 16)
 TOY_CLASSES: Final = ("amber", "blue", "coral", "dusk")
 # Output elements times weights of a filter, by hand: they check what runtimes report.
-TOY_CONVOLUTION_MACS: Final = 8 * (16 * 16) * (3 * 3 * 3) + 16 * (8 * 8) * (8 * 3 * 3)
-TOY_LINEAR_MACS: Final = 16 * 4
+TOY_LAYER_MACS: Final = {
+    "0": 8 * (16 * 16) * (3 * 3 * 3),
+    "4": 16 * (8 * 8) * (8 * 3 * 3),
+    "9": 16 * 4,
+}
+TOY_LINEAR_MACS: Final = TOY_LAYER_MACS["9"]
+TOY_CONVOLUTION_MACS: Final = sum(TOY_LAYER_MACS.values()) - TOY_LINEAR_MACS
 _COARSE: Final = 4
 _NOISE: Final = 30.0
 

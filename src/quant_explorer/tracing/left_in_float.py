@@ -67,7 +67,7 @@ def leave_in_float(
     nodes = list(graph.module.graph.nodes)
     masked, computed = _masked(nodes), [node for node in nodes if node.target in KINDS]
     denominators = _denominators(nodes)
-    inside = [node for node in nodes if _is_inside(str(node.meta.get("scope", "")), float_layers)]
+    inside = [node for node in nodes if is_inside(str(node.meta.get("scope", "")), float_layers)]
     # Sizes, and what is computed from weights alone.
     aside = [node for node in nodes if node.meta.get("number") or "constant" in node.meta]
     _exclude(mapping, graph.module, {*masked, *computed, *denominators, *inside, *aside})
@@ -144,7 +144,8 @@ def _as_function(node: fx.Node) -> fx.Node:
     return call
 
 
-def _is_inside(scope: str, modules: Sequence[str]) -> bool:
+def is_inside(scope: str, modules: Sequence[str]) -> bool:
+    """Whether the qualified name `scope` is that of one of `modules`, or of a part of it."""
     return any(scope == name or scope.startswith(f"{name}.") for name in modules)
 
 

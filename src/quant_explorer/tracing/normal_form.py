@@ -66,7 +66,7 @@ def normalize(model: nn.Module, example: Batch, *, trainable: bool = False) -> F
     functional_layers.split_paddings(graph)
     _own_read_tensors(graph)
     graph.graph.eliminate_dead_code()
-    # Made anew, without the weights and buffers that nothing reads any more.
+    # Made again, without the weights and buffers that nothing reads any more.
     graph = fx.GraphModule(graph, graph.graph)
     check(graph, model, example)
     tensors = {name: names[id(value)] for name, value in _tensors(graph).items() if id(value) in names}

@@ -11,6 +11,12 @@ from torch.nn.utils import parametrize
 from quant_explorer.tracing.functional_layers import make_padding_numbers
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def layers_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, nn.Module]:
+    """Return the layers of `model` that are of one of `kinds`, by qualified name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def make_plain(model: nn.Module) -> nn.Module:
@@ -43,6 +49,18 @@ def make_plain(model: nn.Module) -> nn.Module:
     for tensor in _tensors(plain):
         tensor.data = tensor.data.contiguous()
     return plain
+
+
+def list_computed(model: nn.Module) -> list[str]:
+    """Return the weights of `model` that are computed before each call, by qualified name."""
+    return [
+        f"{layer}.{name}".lstrip(".")
+        for layer, module in model.named_modules()
+        for name in (
+            *(module.parametrizations if parametrize.is_parametrized(module) else ()),
+            *_hooked(module).values(),
+        )
+    ]
 
 
 def _is_special(model: nn.Module) -> bool:

@@ -16,8 +16,8 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from tensors_in(one)
+        for nested in value.values():
+            yield from tensors_in(nested)
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        for one in value:
-            yield from tensors_in(one)
+        for nested in value:
+            yield from tensors_in(nested)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.analysis.decide.comparison import Comparison, Recorded, RunComparison, compare_runs
+from quant_explorer.analysis.decide.comparison import Recorded, RunComparison, VariantComparison, compare_runs
 from quant_explorer.analysis.rank import gather_candidates, order_environments
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.settings.groups import DecisionRules
@@ -22,7 +22,7 @@ def recorded(path: Path, *played: Played, scene: Scene | None = None) -> Recorde
 
 def compared(
     folder: Path, first: Played, second: Played, scene: Scene | None = None
-) -> tuple[RunComparison, Comparison]:
+) -> tuple[RunComparison, VariantComparison]:
     runs = (recorded(folder / "a", first), recorded(folder / "b", second, scene=scene))
     found = compare_runs(*runs, 1, DecisionRules())
     return found, next(variant for variant in found.variants if variant.name == "int8@eager")

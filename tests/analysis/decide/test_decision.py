@@ -24,14 +24,14 @@ def decided(
     scene: Scene | None = None,
 ) -> Decision:
     found = [swept(folder, played, seed=seed, scene=scene) for seed, played in enumerate(seeds or [GRID])]
-    candidates = [Candidates(one.results.variants, one.evidence) for one in found]
+    candidates = [Candidates(seed.results.variants, seed.evidence) for seed in found]
     return decide(candidates, budgets, batch=1, minimize=minimize)
 
 
 def test_the_fastest_within_the_budgets_is_picked(tmp_path: Path) -> None:
     found = decided(tmp_path, dataclasses.replace(POINTS, accuracy_drop_pp=3.0))
     assert found.chosen == "int8@eager"
-    assert [one.name for one in found.rejected] == ["pruned50_int8@eager"]
+    assert [variant.name for variant in found.rejected] == ["pruned50_int8@eager"]
     assert found.rejected[0].over == ("accuracy drop: 4 pp, 1 pp over the 3 allowed",)
     assert (found.closest, found.failed, found.tied) == (None, (), ())
 
@@ -40,7 +40,7 @@ def test_by_the_bad_end_of_the_interval_less_is_within_budget(tmp_path: Path) ->
     by_interval = decided(tmp_path, Budgets(accuracy_drop_pp=1.5))
     # As fast as each other.
     assert {by_interval.chosen, *by_interval.tied} == {"fp32_baseline@eager", "fp32_finetune@eager"}
-    assert "int8@eager" in [one.name for one in by_interval.rejected]
+    assert "int8@eager" in [variant.name for variant in by_interval.rejected]
     assert decided(tmp_path / "b", dataclasses.replace(POINTS, accuracy_drop_pp=1.5)).chosen == "int8@eager"
 
 
@@ -55,7 +55,7 @@ def test_by_the_bad_end_of_the_interval_less_is_within_budget(tmp_path: Path) ->
     ],
 )
 def test_each_budget_says_by_how_much(tmp_path: Path, budgets: Budgets, over: str | None) -> None:
-    found = {one.name: one.over for one in decided(tmp_path, budgets).rejected}.get("int8@eager")
+    found = {variant.name: variant.over for variant in decided(tmp_path, budgets).rejected}.get("int8@eager")
     assert found is None if over is None else found is not None and found[0].startswith(over)
 
 
@@ -118,7 +118,7 @@ def test_an_untrained_model_is_held_by_its_changed_predictions(tmp_path: Path) -
     scene = Scene(trained=False)
     found = decided(tmp_path, dataclasses.replace(POINTS, accuracy_drop_pp=1.5), GRID[:4], scene=scene)
     assert found.chosen == "int8@eager"
-    assert {over for one in found.rejected for over in one.over} == {
+    assert {over for variant in found.rejected for over in variant.over} == {
         "changed predictions: 2 pp, 0.5 pp over the 1.5 allowed",
         "changed predictions: 4 pp, 2.5 pp over the 1.5 allowed",
     }
@@ -150,21 +150,24 @@ def test_where_no_budget_alone_frees_a_variant_the_one_most_exceed_is_named(tmp_
 
 
 def test_when_all_failed_nothing_comes_closest(tmp_path: Path) -> None:
-    broken = [dataclasses.replace(one, status=Status.DIED, reason="killed") for one in GRID]
+    broken = [dataclasses.replace(variant, status=Status.DIED, reason="killed") for variant in GRID]
     found = decided(tmp_path, Budgets(latency_s=1.0), broken)
     assert (found.chosen, found.closest) == (None, None)
     assert len(found.failed) == len(GRID)
 
 
 def test_a_variant_must_be_within_budget_in_every_seed(tmp_path: Path) -> None:
-    unlucky = [dataclasses.replace(one, wrong=80 if one.config == "int8" else one.wrong) for one in GRID]
+    unlucky = [
+        dataclasses.replace(variant, wrong=80 if variant.config == "int8" else variant.wrong)
+        for variant in GRID
+    ]
     assert (
         decided(tmp_path / "a", dataclasses.replace(POINTS, accuracy_drop_pp=1.5), GRID, GRID).chosen
         == "int8@eager"
     )
     found = decided(tmp_path / "b", dataclasses.replace(POINTS, accuracy_drop_pp=1.5), GRID, unlucky)
     assert found.chosen != "int8@eager"
-    assert "int8@eager" in [one.name for one in found.rejected]
+    assert "int8@eager" in [variant.name for variant in found.rejected]
 
 
 def test_a_variant_that_one_seed_lacks_is_failed(tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ def test_a_variant_that_one_seed_lacks_is_failed(tmp_path: Path) -> None:
 
 
 def test_what_was_not_timed_is_over_the_latency_budget(tmp_path: Path) -> None:
-    untimed = [dataclasses.replace(one, latency=one.config != "int8") for one in GRID]
+    untimed = [dataclasses.replace(variant, latency=variant.config != "int8") for variant in GRID]
     (rejected,) = decided(tmp_path, Budgets(latency_s=1.0), untimed).rejected
     assert rejected.name == "int8@eager"
     assert rejected.over == ("latency: unknown (not timed at this batch size), at most 1000 ms allowed",)

@@ -80,21 +80,21 @@ def test_a_cell_that_failed_for_another_model_is_expected(tmp_path: Path, status
 
 def test_a_runtime_that_has_no_cell_at_all_does_not_pass(tmp_path: Path) -> None:
     nothing = offered("a", Status.UNSUPPORTED, channel=Status.UNSUPPORTED)
-    assert [one.cell for one in gate_size(ranked(tmp_path, nothing))] == [
+    assert [violation.cell for violation in gate_size(ranked(tmp_path, nothing))] == [
         "static_int8_per_tensor@eager",
         "static_int8_per_channel@eager",
     ]
 
 
 def test_what_one_runtime_has_is_not_expected_of_another(tmp_path: Path) -> None:
-    served = [replace(one, runtime="served") for one in offered("a", Status.UNSUPPORTED)]
+    served = [replace(variant, runtime="served") for variant in offered("a", Status.UNSUPPORTED)]
     assert gate_size(ranked(tmp_path, (*offered("a", Status.OK), *served))) == ()
 
 
 def test_models_that_were_asked_for_are_expected(tmp_path: Path) -> None:
     results = ranked(tmp_path, (*cells("a"), *cells("b", size_bytes=900_000)))
     assert gate_size(results, models=("a",)) == ()
-    assert [one.model for one in gate_size(results, models=("a", "c"))] == ["c"]
+    assert [violation.model for violation in gate_size(results, models=("a", "c"))] == ["c"]
 
 
 def test_size_is_compared_on_the_same_runtime(tmp_path: Path) -> None:

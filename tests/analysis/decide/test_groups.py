@@ -16,7 +16,7 @@ NOISY = Scene(noise=0.02)
 
 def groups(results: Results) -> dict[str, str]:
     grouped = [variant for variant in results.variants if variant.frontier.group]
-    return {one.config: one.frontier.group.removesuffix("@eager") for one in grouped}
+    return {variant.config: variant.frontier.group.removesuffix("@eager") for variant in grouped}
 
 
 def with_rules(rules: DecisionRules) -> RunInfo:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.analysis.decide.regression import Check, Limits, gate
+from quant_explorer.analysis.decide.regression import Check, gate
 from quant_explorer.analysis.results import Results
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.settings.limits import GateLimits
 from quant_explorer.testing.replay import Played, Scene
 from tests.analysis.replayed import BASELINE, ORDINARY, ranked
 
@@ -16,8 +17,10 @@ INT8 = Played("int8", slowness=0.25, wrong=40, size_bytes=250_000, int8_macs=990
 MANY = tuple(Played(f"variant_{number}", slowness=0.5, wrong=40) for number in range(30))
 
 
-def failed(results: Results, baseline: Results, limits: Limits | None = None) -> dict[tuple[str, str], str]:
-    checks = gate(results, baseline, limits or Limits())
+def failed(
+    results: Results, baseline: Results, limits: GateLimits | None = None
+) -> dict[tuple[str, str], str]:
+    checks = gate(results, baseline, limits or GateLimits())
     return {(check.variant, check.rule): check.message for check in checks if check.verdict == "failed"}
 
 
@@ -60,7 +63,7 @@ def test_what_is_better_or_at_the_limit_passes(tmp_path: Path) -> None:
 def test_memory_is_held_where_it_is_asked_for(tmp_path: Path) -> None:
     before = ranked(tmp_path / "a", (BASELINE, INT8))
     after = ranked(tmp_path / "b", (BASELINE, replace(INT8, memory_bytes=60_000_000)))
-    assert list(failed(after, before, Limits(memory_growth=0.1))) == [("int8@eager", "peak memory")]
+    assert list(failed(after, before, GateLimits(max_memory_growth=0.1))) == [("int8@eager", "peak memory")]
 
 
 def test_a_variant_that_is_gone_is_a_regression_and_a_new_one_is_none(tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_latency_is_not_held_on_another_machine_and_accuracy_not_on_other_images
     before = ranked(tmp_path / "a", (BASELINE, INT8))
     slow = replace(INT8, slowness=0.5)
     elsewhere = ranked(tmp_path / "b", (BASELINE, slow), Scene(environment="other", images=200))
-    checks = gate(elsewhere, before, Limits())
+    checks = gate(elsewhere, before, GateLimits())
     latency = of_rule(checks, "int8@eager", "latency")
     assert latency.verdict == "skipped"
     assert "CPU CPU of env-a there, CPU of other here" in latency.message
@@ -91,7 +94,9 @@ def test_an_untrained_model_is_held_by_its_agreement(tmp_path: Path) -> None:
 def test_the_size_gate_is_one_of_the_rules_for_what_passed_it_before(tmp_path: Path) -> None:
     static = replace(INT8, config="static_int8_per_tensor", size_bytes=498_000)
     large = replace(static, size_bytes=502_000)
-    before, after = (ranked(tmp_path / name, (BASELINE, one)) for name, one in (("a", static), ("b", large)))
+    before, after = (
+        ranked(tmp_path / name, (BASELINE, gated)) for name, gated in (("a", static), ("b", large))
+    )
     assert list(failed(after, before)) == [("static_int8_per_tensor@eager", "gate-size: size")]
     assert failed(after, after) == {}
 
@@ -100,7 +105,7 @@ def test_without_a_common_variant_there_is_nothing_to_compare(tmp_path: Path) ->
     before = ranked(tmp_path / "a", ORDINARY)
     after = ranked(tmp_path / "b", (Played("fp32_baseline", model="other"),))
     with pytest.raises(StudyError, match="nothing to compare"):
-        gate(after, before, Limits())
+        gate(after, before, GateLimits())
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def test_the_verdict_is_the_interval_s(tmp_path: Path, wrong: int, verdict: str)
 
 
 def test_no_change_at_all_is_no_certainty(tmp_path: Path) -> None:
-    same = [dataclasses.replace(one, wrong=40) for one in GRID[:4]]
+    same = [dataclasses.replace(variant, wrong=40) for variant in GRID[:4]]
     (found,) = swept(tmp_path, same).interactions
     assert found.excess_pp == 0
     assert found.verdict == "adds up"

@@ -74,7 +74,7 @@ def test_the_energy_proxy_is_power_times_latency_and_needs_a_power(tmp_path: Pat
 def test_measured_energy_leaves_no_room_for_a_proxy(tmp_path: Path) -> None:
     found = swept(tmp_path)
     plan = dataclasses.replace(PLAN, power_watts=15.0)
-    (variant,) = [one for one in found.results.variants if one.config == "int8"]
+    (variant,) = [variant for variant in found.results.variants if variant.config == "int8"]
     blocks = tuple(EnergyBlock(10, 0.5, joules) for joules in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
     machine = Machine({variant.digest: FULL, "other": HALF}, PEAKS.peaks, {variant.digest: blocks})
     (row,) = sweep_rows(0, [variant], RUN.ranked_batch, RUN.largest_batch, machine, plan)
@@ -86,13 +86,13 @@ def test_measured_energy_leaves_no_room_for_a_proxy(tmp_path: Path) -> None:
 
 
 def test_without_an_inspection_there_is_no_roof_and_no_guess(tmp_path: Path) -> None:
-    (row,) = [one for one in swept(tmp_path, inspected=False).rows if one.config == "int8"]
+    (row,) = [row for row in swept(tmp_path, inspected=False).rows if row.config == "int8"]
     assert row.latency_p50_s is not None
     assert (row.macs, row.gmacs_per_s, row.roof_share, row.live_activation_bytes_estimate) == (None,) * 4
 
 
 def test_a_failed_variant_keeps_its_row_and_its_reason(tmp_path: Path) -> None:
     broken = [dataclasses.replace(GRID[1], status=Status.DIED, reason="killed by signal 9"), *GRID[2:]]
-    (row,) = [one for one in swept(tmp_path, [GRID[0], *broken]).rows if one.config == "int8"]
+    (row,) = [row for row in swept(tmp_path, [GRID[0], *broken]).rows if row.config == "int8"]
     assert (row.status, row.reason) == ("died", "killed by signal 9")
     assert (row.top1, row.latency_p50_s, row.size_bytes, row.gmacs_per_s) == (None,) * 4

@@ -18,7 +18,10 @@ def seeds(folder: Path, *wrong: int) -> list[SeedFindings]:
     return [
         swept(
             folder,
-            [dataclasses.replace(one, wrong=count if one.config == "int8" else one.wrong) for one in GRID],
+            [
+                dataclasses.replace(variant, wrong=count if variant.config == "int8" else variant.wrong)
+                for variant in GRID
+            ],
             seed=seed,
         )
         for seed, count in enumerate(wrong)
@@ -28,12 +31,12 @@ def seeds(folder: Path, *wrong: int) -> list[SeedFindings]:
 def test_mean_deviation_and_interval_are_those_of_student(tmp_path: Path) -> None:
     found = seeds(tmp_path, 40, 60, 56)
     rows = summarize_seeds(
-        [row for one in found for row in one.rows],
-        [one.ranked for one in found],
+        [row for seed in found for row in seed.rows],
+        [seed.ranked for seed in found],
         found[0].results.objectives,
         50,
     )
-    (row,) = [one for one in rows if one.config == "int8"]
+    (row,) = [row for row in rows if row.config == "int8"]
     top1 = 1 - np.array([40, 60, 56]) / 400
     low, high = stats.t.interval(0.95, 2, top1.mean(), stats.sem(top1))
     assert row.seeds == 3
@@ -55,12 +58,14 @@ def test_one_seed_has_a_mean_and_no_interval(tmp_path: Path) -> None:
 def test_a_seed_in_which_a_variant_failed_does_not_count(tmp_path: Path) -> None:
     good = swept(tmp_path, seed=0)
     broken = [
-        dataclasses.replace(one, status=Status.DIED, reason="killed") if one.config == "int8" else one
-        for one in GRID
+        dataclasses.replace(variant, status=Status.DIED, reason="killed")
+        if variant.config == "int8"
+        else variant
+        for variant in GRID
     ]
     bad = swept(tmp_path, broken, seed=1)
     rows = summarize_seeds([*good.rows, *bad.rows], [good.ranked, bad.ranked], good.results.objectives, 50)
-    (row,) = [one for one in rows if one.config == "int8"]
+    (row,) = [row for row in rows if row.config == "int8"]
     assert row.seeds == 1
     assert row.top1_mean is not None
     assert row.frontier_probability is None
@@ -71,8 +76,8 @@ def test_a_place_that_depends_on_the_seed_is_less_certain(tmp_path: Path) -> Non
     steady = seeds(tmp_path / "steady", 60, 60)
     luck = seeds(tmp_path / "luck", 70, 40)
     objectives = steady[0].results.objectives
-    sure = probability_over_seeds([one.ranked for one in steady], objectives, 400)["pruned50_fp32@eager"]
-    unsure = probability_over_seeds([one.ranked for one in luck], objectives, 400)["pruned50_fp32@eager"]
+    sure = probability_over_seeds([seed.ranked for seed in steady], objectives, 400)["pruned50_fp32@eager"]
+    unsure = probability_over_seeds([seed.ranked for seed in luck], objectives, 400)["pruned50_fp32@eager"]
     assert sure > 0.95
     # Only the draws that take the first seed twice, a quarter of all, and those where its lead outweighs.
     assert 0.2 < unsure < 0.9

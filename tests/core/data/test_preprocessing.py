@@ -2,7 +2,7 @@ import pytest
 
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import SettingsError
-from quant_explorer.core.data.preprocessing import Preprocessing, describe, parse_image_size, resolve
+from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, parse_image_size, resolve
 from quant_explorer.core.recipe import digest_of
 
 DATA = Preprocessing((40, 30), None, None, "bilinear", True, 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 1.0)
@@ -26,7 +26,7 @@ def test_the_option_counts_before_the_model_and_the_model_before_the_data() -> N
         "interpolation": "option",
         "antialias": "data",
     }
-    assert describe(spec) == (
+    assert describe_preprocessing(spec) == (
         "3 channels (data), 260 x 260 (model), shorter side to 292 (model), centre crop, nearest (option), "
         "values 0 to 1 (data), mean 0.5 0.5 0.5 (option), std 0.4 0.5 0.6 (data)"
     )

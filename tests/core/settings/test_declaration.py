@@ -43,7 +43,7 @@ class Oven:
 
 
 def declared(name: str) -> Setting:
-    return next(one for one in settings_of(Oven) if one.name == name)
+    return next(field for field in settings_of(Oven) if field.name == name)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def declared(name: str) -> Setting:
     ],
 )
 def test_words_derive_from_the_field(name: str, option_name: str, described: str, default: str) -> None:
-    one = declared(name)
-    assert (one.option, one.described, one.default_text) == (option_name, described, default)
+    field = declared(name)
+    assert (field.option, field.described, field.default_text) == (option_name, described, default)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,9 @@ def test_words_derive_from_the_field(name: str, option_name: str, described: str
         ({"mode": "side"}, "--mode side is out of range. Allowed: top or bottom."),
     ],
 )
-def test_a_value_out_of_range_is_told_with_what_is_allowed(change: dict[str, object], sentences: str) -> None:
+def test_a_value_out_of_range_is_reported_with_what_is_allowed(
+    change: dict[str, object], sentences: str
+) -> None:
     with pytest.raises(NotAllowedError, match=re.escape(sentences)):
         Oven(**change)  # type: ignore[arg-type]
 
@@ -119,7 +121,7 @@ def test_a_file_is_read_by_type(name: str, content: object, value: object) -> No
         ("mode", "side", "side"),
     ],
 )
-def test_what_a_file_must_not_hold_is_told_as_it_stands_there(
+def test_what_a_file_must_not_hold_is_reported_as_it_stands_there(
     name: str, content: object, wrong: object
 ) -> None:
     with pytest.raises(NotAllowedError) as caught:
@@ -146,15 +148,15 @@ def test_a_field_is_an_option_without_more_words() -> None:
     def bake(**given: object) -> None:
         click.echo(sorted((name, value) for name, value in given.items() if value is not None))
 
-    for one in settings_of(Oven):
-        bake = option(one)(bake)
+    for field in settings_of(Oven):
+        bake = option(field)(bake)
     arguments = ["--heat", "60", "--trays", "1,3", "--trays", "3", "--fan", "--book", "b", "--mode", "top"]
     printed = CliRunner().invoke(bake, arguments).output
     assert printed.strip() == str(
         [("book", Path("b")), ("fan", True), ("heat", 60), ("mode", "top"), ("trays", (1, 3))]
     )
     help_text = CliRunner().invoke(bake, ["--help"]).output
-    assert all(one.help in help_text and one.default_text in help_text for one in settings_of(Oven))
+    assert all(field.help in help_text and field.default_text in help_text for field in settings_of(Oven))
 
 
 def test_what_is_given_replaces_and_what_is_none_or_of_others_does_not() -> None:
@@ -165,7 +167,7 @@ def test_what_is_given_replaces_and_what_is_none_or_of_others_does_not() -> None
 
 def test_values_and_defaults_are_those_of_an_instance() -> None:
     assert values_of(Oven(heat=60))["heat"] == 60
-    assert [one.default for one in declared_of(Oven(heat=60))] == [*values_of(Oven(heat=60)).values()]
+    assert [field.default for field in declared_of(Oven(heat=60))] == [*values_of(Oven(heat=60)).values()]
 
 
 def test_a_type_that_no_file_and_no_option_has_cannot_be_declared() -> None:

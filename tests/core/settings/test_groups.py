@@ -35,13 +35,13 @@ def test_batch_sizes_are_positive_and_have_a_one(sizes: tuple[int, ...]) -> None
         ({"calibration_images": 0}, "--calibration-images"),
     ],
 )
-def test_training_options_out_of_range_are_told(change: dict[str, float], option: str) -> None:
+def test_training_options_out_of_range_are_reported(change: dict[str, float], option: str) -> None:
     with pytest.raises(SettingsError, match=rf"{option} .* is out of range"):
         Settings("d", "m", Path(), **change)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [{"warmup_calls": -1}, {"rounds": 5, "most_rounds": 4}])
-def test_rounds_and_warm_up_out_of_range_are_told(change: dict[str, int]) -> None:
+def test_rounds_and_warm_up_out_of_range_are_reported(change: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="is out of range"):
         MeasurementProtocol(**change)  # type: ignore[arg-type]
 

@@ -130,7 +130,7 @@ def test_more_threads_than_cores_are_an_error_and_no_row() -> None:
         expect_int8({"fake": FakeRuntime}, available_cores() + 1, Silent())
 
 
-def test_a_limit_of_a_container_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_a_container_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "memory_limit_bytes", lambda: 2_000_000_000)
     monkeypatch.setattr(diagnosis, "total_bytes", lambda: 2_000_000_000)
     monkeypatch.setattr(diagnosis, "available_bytes", lambda: 500_000_000)

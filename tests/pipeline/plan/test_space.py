@@ -11,7 +11,7 @@ from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.pipeline.plan.space import (
     CONFIGURATIONS,
     choose_runtimes,
-    describe,
+    describe_config,
     recipes,
     sweep_cells,
     sweep_recipes,
@@ -131,7 +131,7 @@ def test_an_unknown_configuration_suggests_the_nearest() -> None:
 
 @pytest.mark.parametrize("config", CONFIGURATIONS)
 def test_every_configuration_is_described(config: str) -> None:
-    assert describe(config).endswith(".")
+    assert describe_config(config).endswith(".")
 
 
 def sweep(
@@ -149,7 +149,7 @@ def sweep(
 
 
 def test_a_sweep_has_every_pair_on_every_runtime_and_the_control() -> None:
-    found = [one.name for one in sweep([0.0, 0.25], ["fp32", "int8"])]
+    found = [recipe.name for recipe in sweep([0.0, 0.25], ["fp32", "int8"])]
     assert found == [
         *("fp32_baseline@eager", "fp32_baseline@fake", "int8@eager", "int8@fake"),
         *("pruned25_fp32@eager", "pruned25_fp32@fake", "pruned25_int8@eager", "pruned25_int8@fake"),
@@ -158,13 +158,15 @@ def test_a_sweep_has_every_pair_on_every_runtime_and_the_control() -> None:
 
 
 def test_the_baseline_of_a_sweep_comes_first_whether_it_was_named_or_not() -> None:
-    assert [one.name for one in sweep([0.5], ["int8"], fine_tune_epochs=0)] == [
+    assert [recipe.name for recipe in sweep([0.5], ["int8"], fine_tune_epochs=0)] == [
         *("fp32_baseline@eager", "fp32_baseline@fake", "pruned50_int8@eager", "pruned50_int8@fake")
     ]
 
 
 def test_precisions_of_a_level_share_what_was_pruned_and_fine_tuned() -> None:
-    found = {one.config: one.steps for one in sweep([0.25], ["fp32", "fp16", "int8"], fine_tune_epochs=2)}
+    found = {
+        recipe.config: recipe.steps for recipe in sweep([0.25], ["fp32", "fp16", "int8"], fine_tune_epochs=2)
+    }
     shared = found["pruned25_fp32"]
     assert [step.technique for step in shared] == ["prune", "fine_tune"]
     assert dict(shared[1].parameters) == {"epochs": 2}
@@ -175,11 +177,11 @@ def test_precisions_of_a_level_share_what_was_pruned_and_fine_tuned() -> None:
 
 def test_without_fine_tuning_or_pruning_there_is_no_control() -> None:
     for some in (sweep([0.5], ["fp32"], fine_tune_epochs=0), sweep([0.0], ["fp32", "int8"])):
-        assert not [one for one in some if one.config == "fp32_finetune"]
+        assert not [recipe for recipe in some if recipe.config == "fp32_finetune"]
 
 
 def test_unpruned_cells_of_a_sweep_are_the_configurations_of_the_pipeline() -> None:
-    found = {one.config: one.steps for one in sweep([0.0], ["fp32", "fp16", "bf16", "int8"])}
+    found = {recipe.config: recipe.steps for recipe in sweep([0.0], ["fp32", "fp16", "bf16", "int8"])}
     named = {
         "fp16": "fp16",
         "bf16": "bf16",

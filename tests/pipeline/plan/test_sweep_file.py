@@ -189,7 +189,7 @@ def test_the_default_has_the_grid_that_the_documents_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("epoch: 3", "line 1: unknown key 'epoch'. Did you mean 'epochs'?"),
         ("seed: 1\nprecisons: [int8]", "line 2: unknown key 'precisons'. Did you mean 'precisions'?"),
@@ -232,9 +232,9 @@ def test_the_default_has_the_grid_that_the_documents_name() -> None:
         ("seed: -1\nepochs: 0", "line 2: epochs: 0"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_wrong_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(SettingsError, match=re.escape(told)) as caught:
+    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         load(path)
     assert str(path) in str(caught.value)
 
@@ -245,7 +245,7 @@ def test_one_of_a_list_needs_no_brackets(tmp_path: Path) -> None:
     assert (grid.runtimes, budgets.memory_budgets_mb, grid.precisions) == (("all",), (10,), ("int8",))
 
 
-def test_settings_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+def test_settings_that_contradict_each_other_are_reported(tmp_path: Path) -> None:
     path = write(tmp_path, "rounds: 9\nmost_rounds: 8")
     with pytest.raises(
         SettingsError, match=r"--most-rounds 8 is out of range\. Allowed: at least --rounds 9\."
@@ -264,7 +264,7 @@ def test_every_setting_is_noted_down_as_it_was_understood(tmp_path: Path) -> Non
     )
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         load(tmp_path / "none.yaml")
 

@@ -95,6 +95,9 @@ class StubWorker:
     def hold(self, batch: Batch) -> None:
         """Nothing to hold."""
 
+    def measure_energy(self, batch: Batch, root: Path) -> None:
+        """Draw nothing that a counter shows."""
+
     def time(self, warmup_calls: int) -> tuple[int, ...]:
         """Return three calls."""
         return (self.call_ns,) * 3

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.measurement import twin_key
 from quant_explorer.core.study import Record, Study
+from quant_explorer.machine import counters
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.timing.rounds import time_variants
@@ -64,6 +69,49 @@ def test_each_pass_times_everything_and_the_twin_between_blocks_of_the_baseline(
         (4, "time_limit", ()),
     ]
     assert {end.baseline for end in ends} == {both[0].digest}
+
+
+@contextlib.contextmanager
+def counted_energy(root: Path, step_uj: int) -> Iterator[None]:
+    """Show the counter of one CPU package that grows by `step_uj` every 10 ms."""
+    package = root / "intel-rapl:0"
+    package.mkdir(parents=True)
+    (package / "name").write_text("package-0\n")
+    (package / "max_energy_range_uj").write_text("1000000000\n")
+    (package / "energy_uj").write_text("0\n")
+    over = threading.Event()
+
+    def count() -> None:
+        for step in itertools.count(1):
+            # Replaced whole, as a reader of sysfs never sees half a number.
+            fresh = package / "fresh"
+            fresh.write_text(f"{step * step_uj}\n")
+            fresh.replace(package / "energy_uj")
+            if over.wait(0.01):
+                return
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("step_uj", [1_000, 0], ids=["moves", "stands still"])
+def test_energy_is_measured_in_each_round_where_a_counter_moves(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_uj: int
+) -> None:
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "powercap")
+    both = [fp32(run), int8(run)]
+    with counted_energy(tmp_path / "powercap", step_uj):
+        study, _ = timed(run, both)
+    keys = {both[0].digest, both[1].digest, twin_key(both[0].digest)} if step_uj else set()
+    assert [set(round_.energy) for round_ in study.rounds(ENVIRONMENT.digest, 1)] == [keys] * 3
+    assert not any(round_.energy for round_ in study.rounds(ENVIRONMENT.digest, 4))
+    for round_ in study.rounds(ENVIRONMENT.digest, 1):
+        assert all(block.calls > 0 and block.energy_j > 0 for block in round_.energy.values())
 
 
 def test_everything_is_opened_afresh_in_each_round(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def of_size(run: RunFolder, config: str, peak_bytes: int) -> Contender:
-    one = contender(run, fake(config, fault_after=peak_bytes))
+    timed = contender(run, fake(config, fault_after=peak_bytes))
     peaks = (PeakMemory(1, 0, 0, peak_bytes // 2), PeakMemory(4, 0, 0, peak_bytes))
-    return replace(one, measurement=replace(one.measurement, memory=peaks))
+    return replace(timed, measurement=replace(timed.measurement, memory=peaks))
 
 
 def test_groups_fit_in_memory_beside_the_baseline_and_its_twin(
@@ -61,7 +61,7 @@ def test_groups_fit_in_memory_beside_the_baseline_and_its_twin(
     def groups(available: int) -> list[list[str]]:
         monkeypatch.setattr(contender_module, "available_bytes", lambda: available)
         found = group_by_memory(base, others)
-        return [[one.measurement.variant.config for one in group] for group in found]
+        return [[timed.measurement.variant.config for timed in group] for group in found]
 
     # 0.7 of what is available holds twice 100 for the baseline and its twin, and the group.
     assert groups(10_000) == [["x", "y", "z"]]
@@ -77,8 +77,8 @@ def test_helpers_fit_in_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_memory_that_is_not_known_is_taken_to_be_the_size_of_the_files(run: RunFolder) -> None:
-    one = fp32(run)
-    assert one.peak_bytes == sum(file.bytes for file in one.measurement.files)
+    timed = fp32(run)
+    assert timed.peak_bytes == sum(file.bytes for file in timed.measurement.files)
 
 
 def test_baseline_and_twin_are_in_every_group(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_a_variant_that_died_is_tried_again_with_the_baseline(
     study, problems = timed(run, [base, dies, lives], TWO_ROUNDS)
     assert problems == ()
     added = study.rounds(ENVIRONMENT.digest, 1)[known:]
-    assert [set(one.keys) for one in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 2
+    assert [set(round_.keys) for round_ in added] == [{base.digest, twin_key(base.digest), dies.digest}] * 2
 
 
 @pytest.mark.parametrize("victim", [0, 2], ids=["baseline", "twin"])

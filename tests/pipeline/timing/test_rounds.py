@@ -165,7 +165,10 @@ def test_a_variant_that_is_right_on_the_same_images_need_not_be_less_accurate(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, same: tuple[int, ...]
 ) -> None:
     # What is wrong may be so in another way.
-    other = tuple(one if one == right else (right + 2) % 4 for one, right in zip(same, RIGHT, strict=True))
+    other = tuple(
+        predicted if predicted == right else (right + 2) % 4
+        for predicted, right in zip(same, RIGHT, strict=True)
+    )
     study, loser = settling(run, monkeypatch, loser_ns=repeat(2_000_000), loser_top1=other, winner_top1=same)
     assert end_of(study)[1].settled == (loser,)
 

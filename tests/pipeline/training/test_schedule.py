@@ -47,4 +47,4 @@ def test_so_do_data_seed_code_library_and_arithmetic(monkeypatch: pytest.MonkeyP
     found.append(facts(schedule))
     monkeypatch.setattr(schedule_module, "installed_version", lambda package: "0.0")
     found.append(facts(schedule))
-    assert len({str(one) for one in found}) == len(found)
+    assert len({str(schedule) for schedule in found}) == len(found)

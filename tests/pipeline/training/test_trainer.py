@@ -142,11 +142,11 @@ def test_large_batches_are_computed_in_parts() -> None:
                 x = layer(x)
             return x
 
-    one_epoch = Schedule(epochs=1, learning_rate=0.01, batch_size=64)
-    trained(Counts(*toy_model()), one_epoch)
+    short = Schedule(epochs=1, learning_rate=0.01, batch_size=64)
+    trained(Counts(*toy_model()), short)
     assert sizes == [32] * 4
     sizes.clear()
-    trained(Counts(*toy_model()), dataclasses.replace(one_epoch, batch_size=62))
+    trained(Counts(*toy_model()), dataclasses.replace(short, batch_size=62))
     assert sizes == [62] * 2
 
 
@@ -317,10 +317,10 @@ def test_an_image_is_mirrored_in_every_other_epoch_where_that_is_allowed(
         return pixels
 
     monkeypatch.setattr("quant_explorer.pipeline.training.trainer.augment", spy)
-    one = trainer(dataclasses.replace(DATA, flip=flip))
+    training = trainer(dataclasses.replace(DATA, flip=flip))
     for epoch in range(3):
         epochs.append({})
-        for _ in one._epoch(epoch, 1):
+        for _ in training._epoch(epoch, 1):
             pass
     first, second, third = epochs
     count = len(DATA.train)

@@ -37,14 +37,14 @@ Opener = Callable[..., Worker]
 
 
 @dataclass(frozen=True)
-class Lowered:
+class ServedCandidate:
     """What a worker is told of a lowered model."""
 
     loading: Loading
     opening: Opening
 
 
-def started(lowered: Lowered, *, log: Path, timeout_s: float) -> Worker:
+def started(lowered: ServedCandidate, *, log: Path, timeout_s: float) -> Worker:
     worker = Worker(lowered.loading, log=log, timeout_s=timeout_s)
     worker.assign(lowered.opening)
     return worker
@@ -56,16 +56,16 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lowered(tmp_path: Path) -> Callable[..., Lowered]:
+def lowered(tmp_path: Path) -> Callable[..., ServedCandidate]:
     """Lower the toy linear model for a fake runtime with a fault."""
 
-    def lower(fault: Fault = "", fault_after: int = 0, threads: int = 1) -> Lowered:
+    def lower(fault: Fault = "", fault_after: int = 0, threads: int = 1) -> ServedCandidate:
         folder = tmp_path / f"artifact-{fault}"
         folder.mkdir()
         runtime = FakeRuntime(fault, fault_after)
         lowering = runtime.lower(Candidate(toy_linear_model(), QuantSpec()), [BATCH], folder)
         loading = Loading(runtime_path(FakeRuntime), lowering.options, core_numbers()[-threads:])
-        return Lowered(loading, Opening(lowering.options, str(folder)))
+        return ServedCandidate(loading, Opening(lowering.options, str(folder)))
 
     return lower
 
@@ -89,7 +89,7 @@ def wait_until_gone(process: int) -> None:
         time.sleep(0.01)
 
 
-def test_it_answers_what_the_float_model_computes(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_it_answers_what_the_float_model_computes(lowered: Callable[..., ServedCandidate], log: Path) -> None:
     with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         opened = worker.open(BATCH[:1])
         assert opened.cold_start_s > 0
@@ -106,7 +106,9 @@ def test_it_answers_what_the_float_model_computes(lowered: Callable[..., Lowered
         assert opened.loaded_bytes == memory.loaded_bytes
 
 
-def test_it_is_a_fresh_process_in_a_session_of_its_own(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_it_is_a_fresh_process_in_a_session_of_its_own(
+    lowered: Callable[..., ServedCandidate], log: Path
+) -> None:
     import torch  # the parent has it
 
     assert torch.__name__ in sys.modules
@@ -124,7 +126,7 @@ def test_it_is_a_fresh_process_in_a_session_of_its_own(lowered: Callable[..., Lo
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
 def test_a_thread_that_ends_meanwhile_is_no_failure(
-    lowered: Callable[..., Lowered], monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., ServedCandidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
 
@@ -146,7 +148,7 @@ def test_a_thread_that_ends_meanwhile_is_no_failure(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
-def test_all_its_threads_are_pinned(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_all_its_threads_are_pinned(lowered: Callable[..., ServedCandidate], log: Path) -> None:
     with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         core = str(core_numbers()[-1])
@@ -155,8 +157,8 @@ def test_all_its_threads_are_pinned(lowered: Callable[..., Lowered], log: Path) 
         assert {status_of(int(task), "Cpus_allowed_list") for task in tasks} == {core}
 
 
-def test_its_thread_pools_are_told_to_be_small_and_not_to_spin(
-    lowered: Callable[..., Lowered], log: Path, monkeypatch: pytest.MonkeyPatch
+def test_its_thread_pools_are_configured_to_be_small_and_not_to_spin(
+    lowered: Callable[..., ServedCandidate], log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
@@ -168,7 +170,7 @@ def test_its_thread_pools_are_told_to_be_small_and_not_to_spin(
 
 
 def test_modules_in_the_users_folder_do_not_come_in(
-    lowered: Callable[..., Lowered], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., ServedCandidate], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "numpy.py").write_text("raise ImportError('a file of the user')")
     monkeypatch.chdir(tmp_path)
@@ -176,7 +178,7 @@ def test_modules_in_the_users_folder_do_not_come_in(
         worker.open(BATCH)
 
 
-def test_leaving_ends_the_process(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_leaving_ends_the_process(lowered: Callable[..., ServedCandidate], log: Path) -> None:
     with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
     assert gone(worker.pid)
@@ -186,7 +188,7 @@ def test_leaving_ends_the_process(lowered: Callable[..., Lowered], log: Path) ->
 
 
 def test_a_killed_worker_names_the_signal_and_the_question(
-    lowered: Callable[..., Lowered], log: Path
+    lowered: Callable[..., ServedCandidate], log: Path
 ) -> None:
     with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
@@ -195,8 +197,8 @@ def test_a_killed_worker_names_the_signal_and_the_question(
             worker.run(BATCH)
 
 
-def test_a_worker_that_kills_itself_is_told_from_one_that_fails(
-    lowered: Callable[..., Lowered], log: Path
+def test_a_worker_that_kills_itself_is_distinguished_from_one_that_fails(
+    lowered: Callable[..., ServedCandidate], log: Path
 ) -> None:
     with (
         started(lowered("die"), log=log, timeout_s=PATIENCE_S) as worker,
@@ -205,7 +207,7 @@ def test_a_worker_that_kills_itself_is_told_from_one_that_fails(
         worker.open(BATCH)
 
 
-def test_a_worker_that_hangs_is_ended(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_a_worker_that_hangs_is_ended(lowered: Callable[..., ServedCandidate], log: Path) -> None:
     with started(lowered("hang", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         worker._timeout_s = 0.2
@@ -214,7 +216,9 @@ def test_a_worker_that_hangs_is_ended(lowered: Callable[..., Lowered], log: Path
         wait_until_gone(worker.pid)
 
 
-def test_a_runtime_that_hangs_while_it_loads_is_ended(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_a_runtime_that_hangs_while_it_loads_is_ended(
+    lowered: Callable[..., ServedCandidate], log: Path
+) -> None:
     # More than a pipe takes from one who writes to a process that does not read.
     image = np.zeros((1, 3, 224, 224), np.float32)
     with (
@@ -225,7 +229,7 @@ def test_a_runtime_that_hangs_while_it_loads_is_ended(lowered: Callable[..., Low
 
 
 def test_a_process_that_cannot_be_started_is_a_reason(
-    lowered: Callable[..., Lowered], log: Path, monkeypatch: pytest.MonkeyPatch
+    lowered: Callable[..., ServedCandidate], log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
@@ -236,7 +240,7 @@ def test_a_process_that_cannot_be_started_is_a_reason(
 
 
 def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
-    lowered: Callable[..., Lowered], log: Path, capfd: pytest.CaptureFixture[str]
+    lowered: Callable[..., ServedCandidate], log: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with started(lowered("raise", fault_after=1), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
@@ -250,7 +254,7 @@ def test_an_error_inside_is_a_reason_here_and_a_traceback_in_the_log(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_missing_file_is_a_reason(lowered: Callable[..., Lowered], log: Path) -> None:
+def test_a_missing_file_is_a_reason(lowered: Callable[..., ServedCandidate], log: Path) -> None:
     described = lowered()
     Path(described.opening.folder, "linear.npz").unlink()
     with (
@@ -279,7 +283,7 @@ with Worker(loading, log=pathlib.Path(log), timeout_s=3600) as worker:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_its_parent(
-    lowered: Callable[..., Lowered], log: Path, how: signal.Signals
+    lowered: Callable[..., ServedCandidate], log: Path, how: signal.Signals
 ) -> None:
     described = lowered()
     arguments = [described.opening.folder, str(described.loading.cores[0]), str(log), "1"]

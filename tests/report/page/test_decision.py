@@ -93,7 +93,7 @@ def test_the_page_decides_as_the_command_line(tmp_path: Path, browser: Browser, 
                 list(expected.within),
                 expected.closest.name if expected.closest else None,
                 obstacle,
-                [[one.name, len(one.over)] for one in expected.rejected],
+                [[variant.name, len(variant.over)] for variant in expected.rejected],
             ], asked
             chosen.add(expected.chosen)
     assert len(chosen) > 3  # The queries tell variants apart, and some have no answer.

@@ -127,7 +127,7 @@ def test_the_table_sorts_filters_and_copies(path: Path, browser: Browser) -> Non
         )
 
 
-def test_another_axis_ranks_anew(path: Path, browser: Browser) -> None:
+def test_another_axis_ranks_again(path: Path, browser: Browser) -> None:
     with opened(browser, path) as found:
         found.page.locator(".axes [name=x]").select_option("memory:1")
         title = found.page.locator(".frontier-plot .xtitle")

@@ -68,10 +68,14 @@ def grid(
     rows = []
     for seed in seeds:
         cells = product(enumerate(levels), PRECISIONS, runtimes)
-        one = [variant(level, some, runtime, seed, number) for (number, level), some, runtime in cells]
-        figures = np.array([[item.size_bytes, item.latency_p50_s, item.top1] for item in one], np.float64)
+        rows_of_seed = [
+            variant(level, some, runtime, seed, number) for (number, level), some, runtime in cells
+        ]
+        figures = np.array(
+            [[row.size_bytes, row.latency_p50_s, row.top1] for row in rows_of_seed], np.float64
+        )
         best = on_frontier(figures, COMPARED)
-        rows += [replace(item, on_frontier=bool(kept)) for item, kept in zip(one, best, strict=True)]
+        rows += [replace(row, on_frontier=bool(kept)) for row, kept in zip(rows_of_seed, best, strict=True)]
     return rows
 
 

@@ -72,7 +72,9 @@ def test_csv_and_json_hold_the_same_rows(tmp_path: Path) -> None:
     rows = table(tmp_path, "sweep_results.csv")
     listed = json.loads((tmp_path / "out" / "sweep_results.json").read_text())
     assert (
-        [row["config"] for row in rows] == [row["config"] for row in listed] == [one.config for one in GRID]
+        [row["config"] for row in rows]
+        == [row["config"] for row in listed]
+        == [variant.config for variant in GRID]
     )
     assert rows[0].keys() == listed[0].keys()
     assert float(rows[1]["top1"]) == listed[1]["top1"] == pytest.approx(0.89)

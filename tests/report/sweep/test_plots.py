@@ -37,7 +37,7 @@ def drawn_share(png: bytes) -> float:
 
 
 def latency_png(rows: Sequence[SweepRow]) -> bytes:
-    look = choose_look((one.pruning for one in rows), (one.runtime for one in rows))
+    look = choose_look((row.pruning for row in rows), (row.runtime for row in rows))
     with styled():
         return draw_cost(LATENCY, rows, look)["accuracy_vs_latency.png"]
 
@@ -48,7 +48,7 @@ def full() -> dict[str, bytes]:
     rows = grid()
     assert len(rows) == 72
     return draw_sweep(
-        [replace(one, energy_proxy_j=15 * (one.latency_p50_s or 0)) for one in rows], layers(64), PEAKS
+        [replace(row, energy_proxy_j=15 * (row.latency_p50_s or 0)) for row in rows], layers(64), PEAKS
     )
 
 
@@ -106,7 +106,9 @@ def test_every_layer_of_many_is_named(full: dict[str, bytes]) -> None:
 
 
 def test_few_layers_and_one_level() -> None:
-    shown = [replace(one, layer="") if number == 0 else one for number, one in enumerate(layers(2, (0.5,)))]
+    shown = [
+        replace(layer, layer="") if number == 0 else layer for number, layer in enumerate(layers(2, (0.5,)))
+    ]
     files = draw_sweep([], shown, None)
     assert "50 %" in texts(files["layer_macs.svg"])
     assert drawn_share(files["layer_macs.png"]) > 0.1
@@ -137,8 +139,8 @@ def test_nothing_measured_is_a_panel_that_says_so() -> None:
         assert pixels(files[f"{stem}.png"]).min() < 50
 
 
-def test_a_missing_column_is_said_and_the_others_are_drawn() -> None:
-    rows = [replace(one, peak_memory_bytes=None) for one in grid((0.0, 0.5), ("eager",))]
+def test_a_missing_column_is_reported_and_the_others_are_drawn() -> None:
+    rows = [replace(row, peak_memory_bytes=None) for row in grid((0.0, 0.5), ("eager",))]
     files = draw_sweep([*rows, row(status="failed")], [], None)
     assert "Nothing to draw: of 6 measured variants" in texts(files["accuracy_vs_memory.svg"])
     assert "6 of 6 measured variants" in texts(files["accuracy_vs_latency.svg"])
@@ -148,8 +150,8 @@ def test_a_missing_column_is_said_and_the_others_are_drawn() -> None:
 
 def test_measured_energy_goes_before_the_proxy() -> None:
     rows = [
-        replace(one, energy_j=0.2 + number / 10, energy_proxy_j=0.5)
-        for number, one in enumerate(grid((0.0,), ("eager",)))
+        replace(row, energy_j=0.2 + number / 10, energy_proxy_j=0.5)
+        for number, row in enumerate(grid((0.0,), ("eager",)))
     ]
     printed = texts(draw_sweep(rows, [], None)["accuracy_vs_energy.svg"])
     assert "energy of a call, J" in printed
@@ -157,17 +159,17 @@ def test_measured_energy_goes_before_the_proxy() -> None:
 
 
 def test_rejected_variants_are_crossed() -> None:
-    rows = [replace(one, over_budget="") for one in grid((0.0, 0.5), ("eager", "openvino"))]
-    rejected = [replace(one, over_budget="latency 9 ms > 5 ms") for one in rows]
+    rows = [replace(row, over_budget="") for row in grid((0.0, 0.5), ("eager", "openvino"))]
+    rejected = [replace(row, over_budget="latency 9 ms > 5 ms") for row in rows]
     # At least two arms of every cross lie on nothing else.
     assert count_of(latency_png(rejected), INK) - count_of(latency_png(rows), INK) > 40 * len(rows)
 
 
 def test_frontier_points_are_filled_and_dominated_hollow() -> None:
-    rows = [one for one in grid((0.0, 0.7)) if one.precision == "fp32"]
+    rows = [row for row in grid((0.0, 0.7)) if row.precision == "fp32"]
     colour = choose_look((0.0, 0.7), ()).colours[0.7]
     filled, hollow = (
-        count_of(latency_png([replace(one, on_frontier=best) for one in rows]), colour)
+        count_of(latency_png([replace(row, on_frontier=best) for row in rows]), colour)
         for best in (True, False)
     )
     # Half of the rows have this colour.
@@ -185,7 +187,7 @@ def test_several_seeds_have_a_point_each_and_a_line_each() -> None:
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"pruning": None, "precision": None}, {"top1_low": None}])
 def test_odd_rows_are_drawn_too(change: dict[str, object]) -> None:
-    rows = [replace(one, peak_memory_bytes=0, **change) for one in grid((0.0,), ("eager",))]  # type: ignore[arg-type]
+    rows = [replace(row, peak_memory_bytes=0, **change) for row in grid((0.0,), ("eager",))]  # type: ignore[arg-type]
     files = draw_sweep(rows, [], PEAKS)
     assert drawn_share(files["accuracy_vs_memory.png"]) > 0.005
 
@@ -194,7 +196,7 @@ def test_what_is_on_the_frontier_is_numbered_and_the_key_names_the_numbers() -> 
     rows = [variant(level, kind, "eager") for level, kind in ((0.0, "fp32"), (0.5, "fp32"), (0.7, "int8"))]
 
     def written(*best: bool) -> Counter[str]:
-        marked = [replace(one, on_frontier=on) for one, on in zip(rows, best, strict=True)]
+        marked = [replace(row, on_frontier=on) for row, on in zip(rows, best, strict=True)]
         return Counter(texts(draw_sweep(marked, [], None)["accuracy_vs_latency.svg"]))
 
     added = written(True, True, False) - written(False, False, False)

@@ -11,7 +11,7 @@ from tests.analysis.sweep.swept import GRID, PLAN, swept
 
 
 def test_when_everything_failed_the_sentences_say_so(tmp_path: Path) -> None:
-    broken = [dataclasses.replace(one, status=Status.DIED, reason="killed") for one in GRID]
+    broken = [dataclasses.replace(variant, status=Status.DIED, reason="killed") for variant in GRID]
     found = swept(tmp_path, broken)
     tables = tabulate_sweep([found], PLAN, draws=50)
     assert "0 of 5 variants measured, 0 not possible, 5 failed" in next(describe_sweep(tables))

@@ -49,7 +49,7 @@ for folder in sys.argv[2:]:
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredArchitecture:
     """One architecture in every spec, with the logits that its sessions gave. `folders` is by spec."""
 
     model: nn.Module
@@ -69,9 +69,9 @@ def architecture(name: str) -> nn.Module:
 
 
 @pytest.fixture(scope="module", params=["resnet18", "mobilenet_v3_large"])
-def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoweredArchitecture:
     model, batches = architecture(request.param), toy_batches((3, 64, 64), count=2, size=4)
-    result = Lowered(model, batches, {}, {}, {})
+    result = LoweredArchitecture(model, batches, {}, {}, {})
     for name, spec in SPECS.items():
         candidate = Candidate(model, spec)
         if Eager().unsupported(candidate) is not None:
@@ -86,20 +86,20 @@ def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.slow
 class TestArchitectures:
-    def test_fp32_is_the_float_model(self, lowered: Lowered) -> None:
+    def test_fp32_is_the_float_model(self, lowered: LoweredArchitecture) -> None:
         expected = float_logits(lowered.model, lowered.batches[0])
         np.testing.assert_allclose(
             lowered.logits["fp32"], expected, rtol=0, atol=1e-4 * float(np.abs(expected).max())
         )
 
-    def test_every_precision_resembles_the_float_model(self, lowered: Lowered) -> None:
+    def test_every_precision_resembles_the_float_model(self, lowered: LoweredArchitecture) -> None:
         """Weights at random carry no margin; a broken lowering has no correlation at all."""
         expected = float_logits(lowered.model, lowered.batches[0])
         for spec, logits in lowered.logits.items():
             assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.9, spec
             assert (spec == "fp32") == np.allclose(logits, expected, rtol=1e-4, atol=1e-6), spec
 
-    def test_files(self, lowered: Lowered) -> None:
+    def test_files(self, lowered: LoweredArchitecture) -> None:
         """Nothing beside the two; a quarter of the size where everything is INT8."""
         sizes = {}
         for spec, folder in lowered.folders.items():
@@ -111,7 +111,9 @@ class TestArchitectures:
             assert sizes[spec] < 0.51 * sizes["fp32"]
         assert sizes["dynamic_int8"] < sizes["fp32"]
 
-    def test_pytorch_alone_loads_it_and_computes_the_same(self, lowered: Lowered, tmp_path: Path) -> None:
+    def test_pytorch_alone_loads_it_and_computes_the_same(
+        self, lowered: LoweredArchitecture, tmp_path: Path
+    ) -> None:
         np.save(tmp_path / "images.npy", lowered.batches[0])
         folders = [str(folder) for folder in lowered.folders.values()]
         subprocess.run(
@@ -126,7 +128,7 @@ class TestArchitectures:
             tolerance = 1e-4 * float(np.abs(logits).max())
             np.testing.assert_allclose(np.load(f"{folder}.npy"), logits, rtol=0, atol=tolerance, err_msg=spec)
 
-    def test_executed(self, lowered: Lowered) -> None:
+    def test_executed(self, lowered: LoweredArchitecture) -> None:
         """The same multiply-accumulates in every variant, in the precision asked for."""
         totals = {sum(executed.macs.values()) for executed in lowered.executed.values()}
         assert len(totals) == 1

@@ -32,7 +32,7 @@ FIRST_CONVOLUTION_MACS = 8 * (16 * 16) * (3 * 3 * 3)
 TOY_MACS = TOY_CONVOLUTION_MACS + TOY_LINEAR_MACS
 
 
-def lower_for_one(candidate: Candidate, folder: Path, batches: tuple[Batch, ...] = ()) -> Lowering:
+def lower_single(candidate: Candidate, folder: Path, batches: tuple[Batch, ...] = ()) -> Lowering:
     return ExecuTorch(batch_sizes="1").lower(candidate, batches or toy_batches(), folder)
 
 
@@ -42,7 +42,7 @@ def open_here(folder: Path) -> ExecuTorchSession:
     return runtime.open(folder)
 
 
-def executed_for_one(folder: Path, batch: Batch) -> Executed:
+def executed_single(folder: Path, batch: Batch) -> Executed:
     return open_here(folder).executed(batch[:1])
 
 
@@ -80,7 +80,7 @@ class TestUnsupported:
     def test_a_layer_that_does_not_exist(self, tmp_path: Path) -> None:
         spec = QuantSpec("int8", "static", float_layers=("4", "head"))
         with pytest.raises(UnsupportedError, match="no layer named head"):
-            lower_for_one(Candidate(toy_model(), spec), tmp_path)
+            lower_single(Candidate(toy_model(), spec), tmp_path)
 
     @pytest.mark.parametrize(
         ("spec", "reason"),
@@ -92,7 +92,7 @@ class TestUnsupported:
     def test_a_layer_that_no_kernel_takes(self, spec: QuantSpec, reason: str, tmp_path: Path) -> None:
         model = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 3, padding=1), nn.Flatten())
         with pytest.raises(UnsupportedError, match=reason):
-            lower_for_one(Candidate(model.eval(), spec), tmp_path)
+            lower_single(Candidate(model.eval(), spec), tmp_path)
         assert list(tmp_path.iterdir()) == []
 
     def test_an_operator_without_a_kernel(self, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ class TestUnsupported:
                 return out
 
         with pytest.raises(UnsupportedError, match=r"no kernel for it"):
-            lower_for_one(Candidate(Determinant().eval(), QuantSpec()), tmp_path)
+            lower_single(Candidate(Determinant().eval(), QuantSpec()), tmp_path)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -173,7 +173,7 @@ class FakeProgram:
         return method
 
     def alive(self) -> list[int]:
-        return [method.size for method in (one() for one in self.loaded) if method is not None]
+        return [method.size for method in (reference() for reference in self.loaded) if method is not None]
 
 
 class TestMethods:
@@ -226,7 +226,7 @@ class TestStatic:
 
     def test_every_layer_runs_in_an_int8_kernel(self, static: LoweredCandidate) -> None:
         """In the profile of the run itself, beside the types in the graph."""
-        executed = executed_for_one(static.folder, toy_batches()[0])
+        executed = executed_single(static.folder, toy_batches()[0])
         assert executed.macs == {"int8": TOY_MACS}
         layers = {
             name: calls
@@ -281,7 +281,7 @@ class TestStatic:
 
         default = MemoryPlanningPass()
         monkeypatch.setattr(xnnpack, "MemoryPlanningPass", lambda alloc_graph_input: default)
-        lower_for_one(Candidate(toy_model(), QuantSpec()), tmp_path)
+        lower_single(Candidate(toy_model(), QuantSpec()), tmp_path)
         with pytest.raises(ValueError, match=r"model\.pte: .* build it again"):
             open_here(tmp_path).run(toy_batches()[0][:1])
 
@@ -310,7 +310,7 @@ def without_xnnpack(monkeypatch: pytest.MonkeyPatch) -> None:
     from quant_explorer.runtimes.executorch import lowering as xnnpack
 
     left = {config.gemm_configs.ConvolutionConfig, config.generic_node_configs.BMMConfig}
-    taken = [one for one in config.ALL_PARTITIONER_CONFIGS if one not in left]
+    taken = [kind for kind in config.ALL_PARTITIONER_CONFIGS if kind not in left]
     monkeypatch.setattr(xnnpack, "XnnpackPartitioner", lambda: XnnpackPartitioner(configs=taken))
 
 
@@ -320,16 +320,16 @@ class TestInt8ThatRanFloat:
         from quant_explorer.runtimes.torch_graph import pt2e
 
         monkeypatch.setattr(pt2e, "quantize", lambda program, calibration, quantizer: pt2e.graph_of(program))
-        lower_for_one(Candidate(toy_model(), STATIC), tmp_path)
-        executed = executed_for_one(tmp_path, toy_batches()[0])
+        lower_single(Candidate(toy_model(), STATIC), tmp_path)
+        executed = executed_single(tmp_path, toy_batches()[0])
         assert executed.macs == {"fp32": TOY_MACS}
         assert executed.kernels["Convolution (NHWC, F32) IGEMM"] == 2
 
     def test_convolutions_that_were_not_delegated(self, tmp_path: Path, without_xnnpack: None) -> None:
         """They run between conversions, in a portable kernel."""
         spec = QuantSpec("int8", "static", "per_tensor")
-        lowering = lower_for_one(Candidate(toy_model(), spec), tmp_path)
-        executed = executed_for_one(tmp_path, toy_batches()[0])
+        lowering = lower_single(Candidate(toy_model(), spec), tmp_path)
+        executed = executed_single(tmp_path, toy_batches()[0])
         assert executed.macs == {"fp32": TOY_CONVOLUTION_MACS, "int8": TOY_LINEAR_MACS}
         assert executed.kernels["native_call_convolution.out"] == 2
         outside = next(note for note in lowering.notes if note.startswith("not taken by XNNPACK"))
@@ -380,7 +380,7 @@ class TestCounts:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             model = Layers().eval()
-        lower_for_one(Candidate(model, QuantSpec()), folder)
+        lower_single(Candidate(model, QuantSpec()), folder)
         (images,) = toy_batches(count=1, size=2)
         session = open_here(folder)
         expected = float_logits(model, images)
@@ -393,8 +393,8 @@ class TestCounts:
 @pytest.mark.slow
 def test_float_layers_stay_float(tmp_path: Path) -> None:
     spec = QuantSpec("int8", "static", float_layers=("0",))
-    lower_for_one(Candidate(toy_model(), spec), tmp_path)
-    assert executed_for_one(tmp_path, toy_batches()[0]).macs == {
+    lower_single(Candidate(toy_model(), spec), tmp_path)
+    assert executed_single(tmp_path, toy_batches()[0]).macs == {
         "fp32": FIRST_CONVOLUTION_MACS,
         "int8": TOY_MACS - FIRST_CONVOLUTION_MACS,
     }
@@ -402,9 +402,9 @@ def test_float_layers_stay_float(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fp16_rounds_to_eleven_bits(lowered: Callable[[str, str], LoweredCandidate]) -> None:
-    one, (images,) = lowered("executorch", "fp16"), toy_batches(count=1)
-    session = open_here(one.folder)
-    logits, expected = session.run(images), float_logits(one.candidate.model, images)
+    half, (images,) = lowered("executorch", "fp16"), toy_batches(count=1)
+    session = open_here(half.folder)
+    logits, expected = session.run(images), float_logits(half.candidate.model, images)
     assert logits.dtype == np.float32
     error = np.abs(logits - expected).max() / np.abs(expected).max()
     # A few roundings of 2^-11 each: more than float32 would have, less than bfloat16 must have.
@@ -412,7 +412,7 @@ def test_fp16_rounds_to_eleven_bits(lowered: Callable[[str, str], LoweredCandida
     executed = session.executed(images[:1])
     assert executed.macs == {"fp16": TOY_MACS}
     assert executed.kernels["Convolution (NHWC, F16) IGEMM"] == 2
-    assert any("in FP32" in note for note in one.lowering.notes)
+    assert any("in FP32" in note for note in half.lowering.notes)
 
 
 class TestPrepare:
@@ -434,10 +434,10 @@ class TestPrepare:
             assert (float(quantize.args[1]) == pytest.approx(whole / 255, rel=1e-5)) == (observer == "minmax")
         assert [call.args[0] for call in exported.call_args_list].count(model) == 1
 
-    def test_ranges_learned_in_training_are_said_to_be_unused(self) -> None:
+    def test_ranges_learned_in_training_are_reported_as_unused(self) -> None:
         from quant_explorer.runtimes.executorch import lowering as xnnpack
 
         ranges = (ActivationRange("relu", 0.0, 1.0),)
-        notes = xnnpack.describe(QuantSpec("int8", "static", activation_ranges=ranges))
+        notes = xnnpack.describe_spec(QuantSpec("int8", "static", activation_ranges=ranges))
         assert any("not used" in note for note in notes)
-        assert not any("not used" in note for note in xnnpack.describe(STATIC))
+        assert not any("not used" in note for note in xnnpack.describe_spec(STATIC))

@@ -161,7 +161,7 @@ class TestGraph:
         model = toy_model()
         for spec in ("fp32", STATIC, "dynamic_int8"):
             graph_of(SPECS[spec], model)
-        assert [one is model for one in exported] == [True, False, False]
+        assert [module is model for module in exported] == [True, False, False]
 
     @pytest.mark.parametrize(
         ("spec", "expected"),
@@ -240,9 +240,9 @@ class TestPackage:
         assert done.stdout.count("refused: input_handles[0]") == len(others)
 
     def test_a_worker_imports_no_compiler_and_leaves_no_files(self, lowered: Lower, tmp_path: Path) -> None:
-        one = lowered("inductor", STATIC)
+        candidate = lowered("inductor", STATIC)
         done = subprocess.run(
-            [sys.executable, "-c", WORKER, str(one.folder)],
+            [sys.executable, "-c", WORKER, str(candidate.folder)],
             capture_output=True,
             text=True,
             check=False,

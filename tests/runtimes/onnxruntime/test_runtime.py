@@ -62,7 +62,7 @@ assert session.executed(images).kernels
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredFolder:
     folder: Path
     lowering: Lowering
 
@@ -106,8 +106,10 @@ class Branch(nn.Module):
         return x.flatten(1)[:, :4] if x.sum() > 0 else x.flatten(1)[:, 4:8]
 
 
-def lower(model: nn.Module, spec: QuantSpec, folder: Path, batches: tuple[Batch, ...] = BATCHES) -> Lowered:
-    return Lowered(folder, OnnxRuntime().lower(Candidate(model, spec), batches, folder))
+def lower(
+    model: nn.Module, spec: QuantSpec, folder: Path, batches: tuple[Batch, ...] = BATCHES
+) -> LoweredFolder:
+    return LoweredFolder(folder, OnnxRuntime().lower(Candidate(model, spec), batches, folder))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def toy() -> nn.Module:
 @pytest.fixture(scope="module", params=SPECS)
 def lowered(
     request: pytest.FixtureRequest, toy: nn.Module, tmp_path_factory: pytest.TempPathFactory
-) -> Lowered:
+) -> LoweredFolder:
     return lower(toy, SPECS[request.param], tmp_path_factory.mktemp(request.param.replace(" ", "_")))
 
 
@@ -152,12 +154,12 @@ def test_missing_libraries_are_named_and_so_are_their_versions(monkeypatch: pyte
     assert set(runtime.versions().values()) == {"none"}
 
 
-def test_one_file_that_is_the_same_every_time(lowered: Lowered, toy: nn.Module, tmp_path: Path) -> None:
+def test_one_file_that_is_the_same_every_time(lowered: LoweredFolder, toy: nn.Module, tmp_path: Path) -> None:
     (file,) = lowered.folder.iterdir()
     assert file.name == "model.onnx"
     data = file.read_bytes()
     # pytest numbers the folders it makes.
-    name = max((one for one in SPECS if lowered.folder.name.startswith(one.replace(" ", "_"))), key=len)
+    name = max((spec for spec in SPECS if lowered.folder.name.startswith(spec.replace(" ", "_"))), key=len)
     spec = SPECS[name]
     lower(toy, spec, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == data
@@ -180,14 +182,14 @@ def test_all_configurations_share_one_export(tmp_path: Path, monkeypatch: pytest
     assert calls == [model]
 
 
-def test_inputs_and_outputs_are_float32(lowered: Lowered) -> None:
+def test_inputs_and_outputs_are_float32(lowered: LoweredFolder) -> None:
     for value in (*lowered.graph.input, *lowered.graph.output):
         assert value.type.tensor_type.elem_type == TensorProto.FLOAT
     assert [value.name for value in lowered.graph.input] == ["images"]
     assert [value.name for value in lowered.graph.output] == ["logits"]
 
 
-def test_worker_needs_onnxruntime_alone(lowered: Lowered) -> None:
+def test_worker_needs_onnxruntime_alone(lowered: LoweredFolder) -> None:
     subprocess.run([sys.executable, "-c", ALONE], check=True, cwd=lowered.folder)
 
 
@@ -369,7 +371,7 @@ def test_observers_are_those_of_onnxruntime(toy: nn.Module, tmp_path: Path) -> N
     assert "99.999th percentile" in notes["histogram"]
 
 
-def test_ranges_learned_in_training_are_said_to_be_unused(toy: nn.Module, tmp_path: Path) -> None:
+def test_ranges_learned_in_training_are_reported_as_unused(toy: nn.Module, tmp_path: Path) -> None:
     spec = QuantSpec("int8", "static", activation_ranges=(ActivationRange("x", -1.0, 1.0),))
     assert any(
         "learned in training are not used" in note for note in lower(toy, spec, tmp_path).lowering.notes
@@ -387,9 +389,9 @@ def test_weights_have_seven_bits_where_kernels_overflow(
     dynamic = lower(toy, DYNAMIC, tmp_path)
     # Where ONNX Runtime transposes the weight in a node of its own, its name says so.
     (weight,) = (
-        one.name
-        for one in dynamic.graph.initializer
-        if one.name in ("9.weight_quantized", "9.weight_Transposed_quantized")
+        tensor.name
+        for tensor in dynamic.graph.initializer
+        if tensor.name in ("9.weight_quantized", "9.weight_Transposed_quantized")
     )
     assert np.abs(dynamic.tensor(weight).astype(int)).max() == 64
     assert "weights have 7 bits" in " ".join(dynamic.lowering.notes)
@@ -440,7 +442,7 @@ def test_sessions_have_the_threads_that_were_asked_for_and_do_not_spin() -> None
     assert contextvars.copy_context().run(threads, 1) == 1
 
 
-def test_outputs_outlive_the_next_call(lowered: Lowered) -> None:
+def test_outputs_outlive_the_next_call(lowered: LoweredFolder) -> None:
     """In every call of a shape: the first, and those whose memory is bound."""
     session = OnnxRuntime().open(lowered.folder)
     images, others = BATCHES[0], BATCHES[1]
@@ -451,7 +453,7 @@ def test_outputs_outlive_the_next_call(lowered: Lowered) -> None:
         np.testing.assert_array_equal(logits, kept)
 
 
-def test_images_that_are_not_contiguous(lowered: Lowered) -> None:
+def test_images_that_are_not_contiguous(lowered: LoweredFolder) -> None:
     flipped: Batch = BATCHES[0][:, :, :, ::-1]
     session = OnnxRuntime().open(lowered.folder)
     expected = session.run(np.ascontiguousarray(flipped))

@@ -33,7 +33,7 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
     )
     if not plain:
         return Answer(model, names)
-    others = tuple(one for one in candidates.variants if one.config not in UNCOMPRESSED)
+    others = tuple(variant for variant in candidates.variants if variant.config not in UNCOMPRESSED)
     compressed = decide([replace(candidates, variants=others)], budgets, batch=batch, rules=rules)
     reason = _compare(candidates, by_name[plain[0]], compressed, run)
     return Answer(model, (plain[0], *(name for name in names if name != plain[0])), reason)

@@ -25,7 +25,7 @@ Quality = Literal["gain", "loss", "tie", "not comparable"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VariantComparison:
     """One variant in two runs, A and B; figures that are None have a reason.
 
     `size_ratio` is B's size over A's. `speed_ratio` is how many times faster B is, each beside the FP32
@@ -49,7 +49,7 @@ class Comparison:
 class RunComparison:
     """Two runs: what both measured, what one of them lacks, and how their environments differ ("" if not)."""
 
-    variants: tuple[Comparison, ...]
+    variants: tuple[VariantComparison, ...]
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
     environments: str
@@ -103,7 +103,7 @@ def _alone(own: Mapping[tuple[str, str], _Side], other: Mapping[tuple[str, str],
 
 def _compare(
     key: tuple[str, str], side_a: _Side, side_b: _Side, batch: int, rules: DecisionRules, elsewhere: str
-) -> Comparison:
+) -> VariantComparison:
     reasons: Reasons = {}
     sizes = [variant.size.bytes for _, variant in (side_a, side_b)]
     size_ratio = sizes[1] / sizes[0] if sizes[0] and sizes[1] is not None else None
@@ -111,7 +111,7 @@ def _compare(
         reasons["size_ratio"] = "not recorded in both"
     speed, speed_ratio, speed_ci = _compare_speed(side_a, side_b, batch, rules, elsewhere, reasons)
     quality, diff_pp, diff_ci_pp, images = _compare_quality(side_a, side_b, reasons)
-    return Comparison(
+    return VariantComparison(
         *key, size_ratio, speed, speed_ratio, speed_ci, quality, diff_pp, diff_ci_pp, images, reasons
     )
 

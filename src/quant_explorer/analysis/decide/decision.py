@@ -135,7 +135,7 @@ class _Scale:
 
     def cost(self, variants: Sequence[VariantResult]) -> float | None:
         """Return the mean over seeds, None where one of them has no figure."""
-        found = [self._figure(seed, one) for seed, one in zip(self.seeds, variants, strict=True)]
+        found = [self._figure(seed, variant) for seed, variant in zip(self.seeds, variants, strict=True)]
         known = [figure[0] for figure in found if figure is not None]
         return mean(known) if len(known) == len(variants) else None
 

@@ -55,9 +55,11 @@ def gate_size(results: Results, *, models: Sequence[str] | None = None) -> tuple
 
 def _expected_cells(results: Results) -> tuple[tuple[str, str], ...]:
     static = [variant for variant in results.variants if variant.config.startswith(STATIC)]
-    offered = {(one.config, one.runtime) for one in static if one.status is not Status.UNSUPPORTED}
+    offered = {
+        (variant.config, variant.runtime) for variant in static if variant.status is not Status.UNSUPPORTED
+    }
     offering = {runtime for _, runtime in offered}
-    cells = dict.fromkeys((one.config, one.runtime) for one in static)
+    cells = dict.fromkeys((variant.config, variant.runtime) for variant in static)
     return tuple(cell for cell in cells if cell in offered or cell[1] not in offering)
 
 

@@ -42,7 +42,7 @@ class Separation:
 
     def is_more_accurate(self, variant: VariantResult, other: VariantResult) -> bool:
         """By the images that both saw: the interval of the paired difference lies above 0."""
-        own, others = (self.evidence.hits.get(one.digest) for one in (variant, other))
+        own, others = (self.evidence.hits.get(compared.digest) for compared in (variant, other))
         if own is None or others is None:
             return False
         common = np.intersect1d(own.positions, others.positions)
@@ -79,16 +79,16 @@ def find_groups(
     beaten = {variant.digest: count_beating(variant) for variant in left}
     found: dict[str, str] = {}
     while left:
-        smallest = min(left, key=lambda one: (beaten[one.digest], one.size.bytes or 0))
+        smallest = min(left, key=lambda member: (beaten[member.digest], member.size.bytes or 0))
         equals = [
-            one
-            for one in left
-            if beaten[one.digest] == beaten[smallest.digest]
-            and (one.digest, smallest.digest) not in better
-            and (smallest.digest, one.digest) not in better
+            member
+            for member in left
+            if beaten[member.digest] == beaten[smallest.digest]
+            and (member.digest, smallest.digest) not in better
+            and (smallest.digest, member.digest) not in better
         ]
         representative = min(equals, key=lambda equal: (len(equal.steps), equal.size.bytes or 0, equal.name))
-        members = [one for one in left if (one.digest, representative.digest) not in better]
+        members = [candidate for candidate in left if (candidate.digest, representative.digest) not in better]
         found |= {member.digest: representative.name for member in members}
-        left = [one for one in left if one not in members]
+        left = [candidate for candidate in left if candidate not in members]
     return found

@@ -50,7 +50,9 @@ def _fastest(best: Sequence[VariantResult], timings: Timings, batch: str) -> tup
     order = sorted(best, key=lambda variant: variant.latency[batch].p50_s or float("inf"))
     first = order[0]
     return tuple(
-        one.name for one in order if one is first or _tied(timings.compare(first.digest, one.digest))
+        variant.name
+        for variant in order
+        if variant is first or _tied(timings.compare(first.digest, variant.digest))
     )
 
 

@@ -11,22 +11,10 @@ from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import describe_contrasts, facts_of_environment, find_differences
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.settings.limits import GateLimits
 from quant_explorer.stats.intervals import Interval, interval_of_quotient
 
 MOST_MAC_FRACTION_LOST = 0.01
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is no regression: percentage points of top-1 or agreement, and shares; None is not held.
-
-    A slowdown is that of the speed-up over the FP32 baseline of the same run.
-    """
-
-    drop_pp: float = 0.5
-    slowdown: float | None = 0.05
-    size_growth: float = 0.01
-    memory_growth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,7 @@ class Check:
     message: str
 
 
-def gate(results: Results, baseline: Results, limits: Limits) -> tuple[Check, ...]:
+def gate(results: Results, baseline: Results, limits: GateLimits) -> tuple[Check, ...]:
     """Hold every variant that the baseline measured against what it is now.
 
     A latency is a regression when it is beyond the limit and its interval leaves out "as fast as before"; the
@@ -49,12 +37,14 @@ def gate(results: Results, baseline: Results, limits: Limits) -> tuple[Check, ..
     """
     now = {(variant.model, variant.name): variant for variant in results.variants}
     before = [variant for variant in baseline.variants if variant.status is Status.OK]
-    if not any((one.model, one.name) in now for one in before):
+    if not any((variant.model, variant.name) in now for variant in before):
         raise StudyError("nothing to compare: no variant that the baseline measured is in the results")
     return tuple(
         check
-        for one in before
-        for check in _hold(one, now.get((one.model, one.name)), results, baseline, limits, len(before))
+        for variant in before
+        for check in _hold(
+            variant, now.get((variant.model, variant.name)), results, baseline, limits, len(before)
+        )
     ) + tuple(_hold_sizes(results, baseline))
 
 
@@ -63,22 +53,21 @@ def _hold(
     now: VariantResult | None,
     results: Results,
     baseline: Results,
-    limits: Limits,
+    limits: GateLimits,
     comparisons: int,
 ) -> Iterator[Check]:
     if now is None or now.status is not Status.OK:
         why = "it is not in the results" if now is None else f"it {now.status.explain(now.reason)}"
         yield Check(before.model, before.name, "measured", "failed", why)
         return
-    yield _hold_growth(before, "size", before.size.bytes, now.size.bytes, limits.size_growth)
+    yield _hold_growth(before, "size", before.size.bytes, now.size.bytes, limits.max_size_growth)
     yield _hold_macs(before, now)
     yield _hold_quality(before, now, results, baseline, limits)
-    if limits.slowdown is not None:
-        yield _hold_latency(before, now, results, baseline, limits.slowdown, comparisons)
-    if limits.memory_growth is not None:
+    yield _hold_latency(before, now, results, baseline, limits.max_slowdown, comparisons)
+    if limits.max_memory_growth is not None:
         batch = str(baseline.run.ranked_batch)
-        peaks = [(one.memory.peak_bytes or {}).get(batch) for one in (before, now)]
-        yield _hold_growth(before, "peak memory", peaks[0], peaks[1], limits.memory_growth)
+        peaks = [(side.memory.peak_bytes or {}).get(batch) for side in (before, now)]
+        yield _hold_growth(before, "peak memory", peaks[0], peaks[1], limits.max_memory_growth)
 
 
 def _hold_growth(
@@ -102,9 +91,9 @@ def _hold_macs(before: VariantResult, now: VariantResult) -> Check:
 
 
 def _hold_quality(
-    before: VariantResult, now: VariantResult, results: Results, baseline: Results, limits: Limits
+    before: VariantResult, now: VariantResult, results: Results, baseline: Results, limits: GateLimits
 ) -> Check:
-    old, new = (_quality(one) for one in (before, now))
+    old, new = (_quality(side) for side in (before, now))
     if old is None or new is None or old[0] != new[0]:
         return Check(before.model, before.name, "accuracy", "skipped", "not scored in both")
     rule = old[0]
@@ -113,10 +102,10 @@ def _hold_quality(
     drop = 100 * (old[1] - new[1])
     message = (
         f"{100 * old[1]:.2f} to {100 * new[1]:.2f} % of {now.scored_images:,} images ({-drop:+.2f} pp), "
-        f"at most {-limits.drop_pp:+g} pp allowed"
+        f"at most {-limits.max_drop_pp:+g} pp allowed"
     )
     # 5 of 1,000 images are 0.5 pp, whatever floating-point arithmetic makes of the difference.
-    failed = round(drop, 9) > limits.drop_pp
+    failed = round(drop, 9) > limits.max_drop_pp
     return Check(before.model, before.name, rule, "failed" if failed else "passed", message)
 
 
@@ -140,7 +129,7 @@ def _hold_latency(
         found = find_differences(facts_of_environment(there), facts_of_environment(here))
         why = f"measured on another machine ({describe_contrasts(found)})"
         return Check(before.model, before.name, rule, "skipped", why)
-    old, new = (one.latency.get(batch) for one in (before, now))
+    old, new = (side.latency.get(batch) for side in (before, now))
     if not (old and new and old.speedup and new.speedup and old.speedup_ci and new.speedup_ci):
         return Check(before.model, before.name, rule, "skipped", f"no speed-up at batch {batch} in both")
     slowdown = old.speedup / new.speedup
@@ -161,9 +150,15 @@ def _hold_sizes(results: Results, baseline: Results) -> Iterator[Check]:
     """The rules of `gate-size`, for what did not violate them before."""
     if not any(variant.config.startswith(STATIC) for variant in results.variants):
         return
-    known = {(one.model, one.cell, one.kind) for one in gate_size(baseline)}
-    fresh = [one for one in gate_size(results) if (one.model, one.cell, one.kind) not in known]
-    for one in fresh:
-        yield Check(one.model, one.cell, f"gate-size: {one.kind}", "failed", one.message)
+    known = {(violation.model, violation.cell, violation.kind) for violation in gate_size(baseline)}
+    fresh = [
+        violation
+        for violation in gate_size(results)
+        if (violation.model, violation.cell, violation.kind) not in known
+    ]
+    for violation in fresh:
+        yield Check(
+            violation.model, violation.cell, f"gate-size: {violation.kind}", "failed", violation.message
+        )
     if not fresh:
-        yield Check("", f"{STATIC}*", "gate-size", "passed", "no violation that the baseline has not")
+        yield Check("", f"{STATIC}*", "gate-size", "passed", "no new violation")

@@ -50,7 +50,7 @@ def describe_deployment(results: Results, name: str, timings: Timings) -> Deploy
 
     Environments of the results that differ in nothing but the number of threads add to the throughput.
     """
-    variant = next(one for one in results.variants if one.name == name)
+    variant = next(candidate for candidate in results.variants if candidate.name == name)
     calls = timings.calls_s(variant.digest)
     quantiles = {f"p{100 * share:g}": quantile_of_rounds(calls, share) for share in QUANTILES if calls}
     latency = variant.latency[str(results.run.ranked_batch)]

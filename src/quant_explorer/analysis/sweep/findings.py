@@ -42,7 +42,7 @@ def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> 
     known = {digest: study.float_model(evidence.model, made_by) for digest, made_by in steps.items()}
     float_models = {digest: model for digest, model in known.items() if model is not None}
     peaks = _peaks(study, results, plan)
-    energy = {measurement.variant.digest: measurement.energy for measurement in evidence.measurements}
+    energy = {digest: evidence.energy(digest) for digest in steps}
     entered = {variant.name: enter(evidence, variant, run.ranked_batch) for variant in results.variants}
     return SeedFindings(
         seed=seed,

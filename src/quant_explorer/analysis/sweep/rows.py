@@ -103,7 +103,7 @@ def used_precision(variant: VariantResult, cell: Cell | None) -> Precision:
     macs = variant.executed.macs or {}
     order: tuple[Precision, ...] = ("int8", "bf16", "fp16", "fp32")
     asked: Precision = cell.precision if cell else "fp32"
-    return max((one for one in order if macs.get(one)), key=lambda one: macs[one], default=asked)
+    return max((level for level in order if macs.get(level)), key=lambda level: macs[level], default=asked)
 
 
 def _row(
@@ -111,7 +111,7 @@ def _row(
 ) -> SweepRow:
     cell = plan.cell(variant.config)
     float_model = machine.float_models.get(variant.digest)
-    unpruned = next((one for one in machine.float_models.values() if not one.steps), None)
+    unpruned = next((model for model in machine.float_models.values() if not model.steps), None)
     precision = used_precision(variant, cell)
     latency = variant.latency.get(str(batch)) or Latency()
     accuracy = variant.accuracy

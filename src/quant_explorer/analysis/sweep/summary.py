@@ -90,7 +90,7 @@ def _energy(seed: SeedFindings) -> str:
     )
     if any(row.energy_j for row in seed.rows):
         return "measured by the counters of the CPU packages, which count all that runs on them"
-    return f"not measured: {'; '.join(reasons) or 'nothing was measured'}"
+    return f"not measured: {'; '.join(reasons) or 'no round has a figure'}"
 
 
 def _control(seed: SeedFindings) -> str:

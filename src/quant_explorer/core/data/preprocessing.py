@@ -155,7 +155,7 @@ def resolve(option: Preprocessing, model: Preprocessing, data: Preprocessing) ->
     )
 
 
-def describe(spec: InputSpec) -> str:
+def describe_preprocessing(spec: InputSpec) -> str:
     """Return a specification as one line, each part with where it comes from."""
     sources = dict(spec.sources)
 

@@ -241,7 +241,9 @@ def settings_of(kind: type[DataclassInstance]) -> tuple[Setting, ...]:
 def declared_of(start: DataclassInstance) -> tuple[Setting, ...]:
     """Return what its class declares, with the values of `start` for defaults."""
     values = values_of(start)
-    return tuple(dataclasses.replace(one, default=values[one.name]) for one in settings_of(type(start)))
+    return tuple(
+        dataclasses.replace(declared, default=values[declared.name]) for declared in settings_of(type(start))
+    )
 
 
 def require_allowed(settings: DataclassInstance) -> None:

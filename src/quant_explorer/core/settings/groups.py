@@ -20,7 +20,7 @@ MARGIN_PP = 0.5
 # How figures are taken. Raised when the same artifact on the same machine would come out different: what is
 # timed, weighed or counted, warm-up, order of rounds, what is pinned to which core. Studies from before it
 # was recorded have 0. Figures of two versions never stand in one table.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 Importance = Literal["l1", "l2", "taylor", "batch_norm"]
 Augment = Literal["all", "crop", "flip", "none"]

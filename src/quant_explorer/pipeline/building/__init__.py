@@ -1,1 +1,1 @@
-"""Recipe to artifact: prepare, lower, check, and say what is made anew."""
+"""Recipe to artifact: prepare, lower, check, and say what is made again."""

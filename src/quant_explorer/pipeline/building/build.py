@@ -25,7 +25,7 @@ from quant_explorer.core.errors import (
 )
 from quant_explorer.core.host.packages import own_version
 from quant_explorer.core.recipe import Provenance, Recipe
-from quant_explorer.metrics.fidelity import Fidelity, describe
+from quant_explorer.metrics.fidelity import Fidelity, describe_fidelity
 from quant_explorer.pipeline.building.bisection import find_layer, keep_float, quantized_layers
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.prepare import Preparation
@@ -109,8 +109,9 @@ def _write(
             notes=(
                 *candidate.notes,
                 *lowering.notes,
+                *_explain_float_layers(candidate.spec.float_layers),
                 *_explain_needs(lowering.needs),
-                *([describe(found)] if found else []),
+                *([describe_fidelity(found)] if found else []),
             ),
             needs=lowering.needs,
         )
@@ -160,6 +161,12 @@ def _explain_layer(recipe: Recipe, preparation: Preparation, runtime: Runtime) -
             ". They are still off with all layers in float, so the fault is in an operator that is no layer"
         )
     return f". It is layer {layer!r}: with it in float, and the layers before it, the outputs are near enough"
+
+
+def _explain_float_layers(layers: Sequence[str]) -> tuple[str, ...]:
+    if not layers:
+        return ()
+    return (f"left in float, as --float-layer asks: {', '.join(layers)}",)
 
 
 def _explain_needs(needs: tuple[str, ...]) -> tuple[str, ...]:

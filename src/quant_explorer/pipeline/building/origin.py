@@ -1,4 +1,4 @@
-"""What trained weights were made of, kept beside them, so that a later version can say why it trains anew."""
+"""What trained weights were made of, kept beside them: a later version then explains why it trains again."""
 
 from __future__ import annotations
 

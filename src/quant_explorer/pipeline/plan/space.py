@@ -96,7 +96,7 @@ _PRECISIONS: Mapping[Precision, Callable[[Settings], tuple[Step, ...]]] = {
 }
 
 
-def describe(config: str) -> str:
+def describe_config(config: str) -> str:
     """Return the one line that `list` and the help show for a configuration."""
     return (CONFIGURATIONS[config].__doc__ or "").strip()
 

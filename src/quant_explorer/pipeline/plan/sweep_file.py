@@ -168,10 +168,10 @@ def read_sweep_file(path: Path) -> dict[str, Value]:
 def _read_key(key: str, content: object) -> dict[str, Value]:
     """Return the settings that a key stands for; raises SettingsError."""
     known = sweep_settings().values()
-    meant = [declared for declared in known if key in declared.keys]
+    meant = [setting for setting in known if key in setting.keys]
     if not meant:
         raise UnknownNameError(
-            unknown_name_message("key", key, dict.fromkeys(key for one in known for key in one.keys))
+            unknown_name_message("key", key, dict.fromkeys(key for setting in known for key in setting.keys))
         )
     return {declared.name: _read(declared, key, content) for declared in meant}
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quant_explorer.analysis.latency import Timings, collect_timings
+from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import WorkerError
-from quant_explorer.core.measurement import Block, Round, TimingEnd, twin_key
+from quant_explorer.core.measurement import Block, EnergyBlock, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
 from quant_explorer.core.study import Study
+from quant_explorer.machine import counters
 from quant_explorer.machine.conditions import describe_conditions, read_counters
 from quant_explorer.machine.topology import measuring_cores
 from quant_explorer.pipeline.experiment import Experiment
@@ -99,9 +101,9 @@ class Comparison:
             # All are started before the first is asked, so that they load their libraries side by side.
             for key in [*self.contenders, self.twin]:
                 if key in keys:
-                    one = self.contenders.get(key, self.baseline)
+                    contender = self.contenders.get(key, self.baseline)
                     with self._blame(key):
-                        worker = self.experiment.open_worker(one.artifact, one.runtime)
+                        worker = self.experiment.open_worker(contender.artifact, contender.runtime)
                     workers[key] = stack.enter_context(worker)
             for number, (key, worker) in enumerate(workers.items(), start=1):
                 with self._blame(key):
@@ -114,7 +116,7 @@ class Comparison:
         timings = self._timings(state)
         enough = len(state.rounds) >= self.protocol.rounds
         if enough:
-            open_now = [one for key, one in self.contenders.items() if key not in state.settled]
+            open_now = [contender for key, contender in self.contenders.items() if key not in state.settled]
             state.settled |= newly_settled(timings, open_now, self.baseline, self.subject)
         width = max((self._width(timings, key) for key in self._open_keys(state)), default=0.0)
         if enough and state.narrow_at is None and width <= self.protocol.precision:
@@ -174,8 +176,9 @@ class Comparison:
         passes += [self._run_pass(keys, workers, rng) for _ in range(more)]
         timing_s = time.monotonic() - start
         conditions = describe_conditions(self.cores, before, read_counters(self.cores, pids))
+        energy = self._measure_energy(batch, keys, workers) if size == 1 else {}
         record = Round(
-            self.environment, self.group, size, number, tuple(passes), opening_s, timing_s, conditions
+            self.environment, self.group, size, number, tuple(passes), opening_s, timing_s, conditions, energy
         )
         self.study.append(record)
         state.rounds.append(record)
@@ -188,6 +191,19 @@ class Comparison:
     def _time(self, key: str, worker: Worker) -> Block:
         with self._blame(key):
             return Block(key, worker.time(self.protocol.warmup_calls))
+
+    def _measure_energy(
+        self, batch: Batch, keys: Sequence[str], workers: Mapping[str, Worker]
+    ) -> dict[str, EnergyBlock]:
+        if counters.unavailable(counters.POWERCAP) is not None:
+            return {}
+        energy: dict[str, EnergyBlock] = {}
+        for key in keys:
+            with self._blame(key):
+                block = workers[key].measure_energy(batch, counters.POWERCAP)
+            if block is not None:
+                energy[key] = block
+        return energy
 
     @contextlib.contextmanager
     def _blame(self, key: str) -> Iterator[None]:

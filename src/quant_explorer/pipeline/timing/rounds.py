@@ -46,7 +46,7 @@ def time_variants(
                 if lost.contender is baseline:
                     return tuple(problems)
                 study.append(_lost(lost.contender.measurement, lost.error))
-                group = [one for one in group if one is not lost.contender]
+                group = [contender for contender in group if contender is not lost.contender]
                 if not group:
                     break
     return tuple(problems)
@@ -54,7 +54,7 @@ def time_variants(
 
 def _groups(baseline: Contender, pending: Sequence[Contender], study: Study) -> list[list[Contender]]:
     """Return the groups to time: those that were begun as they were, the rest as fits in memory now."""
-    waiting = {one.digest: one for one in pending}
+    waiting = {contender.digest: contender for contender in pending}
     groups: list[list[Contender]] = []
     for record in study.timing_groups(baseline.measurement.environment, baseline.digest):
         members = [digest for digest in record.members if digest != baseline.digest]

@@ -49,7 +49,7 @@ def _truth(baseline: Contender, subject: Subject) -> NDArray[np.int64]:
 
 def _surely_no_less_accurate(winner: Contender, loser: Contender, truth: NDArray[np.int64]) -> bool:
     """Right on the very same images, or more accurate beyond the interval of the paired difference."""
-    hits = [_correct(one, truth) for one in (winner, loser)]
+    hits = [_correct(contender, truth) for contender in (winner, loser)]
     both = ~np.isnan(hits[0]) & ~np.isnan(hits[1])
     if not both.any():
         return False

@@ -68,7 +68,7 @@ class MeasureMemory:
 
 @dataclass(frozen=True)
 class MeasureEnergy:
-    """Measure the energy of blocks of calls on this batch, by the counters below `root`."""
+    """Measure the energy of a block of calls on this batch, by the counters below `root`."""
 
     batch: Batch
     root: Path
@@ -97,13 +97,11 @@ class Inspect:
 
 
 Request = Open | Hold | Time | MeasureMemory | MeasureEnergy | Observe | Run | Inspect
-Answer = (
-    Opened | PeakMemory | Executed | Observation | Batch | tuple[int, ...] | tuple[EnergyBlock, ...] | None
-)
+Answer = Opened | PeakMemory | Executed | Observation | Batch | tuple[int, ...] | EnergyBlock | None
 
 
 @dataclass(frozen=True)
-class Failure:
+class RequestFailure:
     """A request that raised inside the worker."""
 
     reason: str

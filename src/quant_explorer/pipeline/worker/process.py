@@ -42,7 +42,6 @@ from quant_explorer.machine.process import (
 from quant_explorer.metrics import energy, latency, memory, observing
 from quant_explorer.pipeline.worker.messages import (
     Answer,
-    Failure,
     Hold,
     Inspect,
     Loading,
@@ -53,6 +52,7 @@ from quant_explorer.pipeline.worker.messages import (
     Opened,
     Opening,
     Request,
+    RequestFailure,
     Run,
     Time,
 )
@@ -135,9 +135,10 @@ class Worker:
         """Return peak memory while running `batch`."""
         return _expect(self._ask(MeasureMemory(batch)), PeakMemory)
 
-    def measure_energy(self, batch: Batch, root: Path) -> tuple[EnergyBlock, ...]:
-        """Return what blocks of calls on `batch` drew; none when the counters below `root` stood still."""
-        return _expect(self._ask(MeasureEnergy(batch, root)), tuple)
+    def measure_energy(self, batch: Batch, root: Path) -> EnergyBlock | None:
+        """Return what a block of calls on `batch` drew; None when the counters below `root` stood still."""
+        block = self._ask(MeasureEnergy(batch, root))
+        return None if block is None else _expect(block, EnergyBlock)
 
     def observe(self, metric: Metric, batch: Batch) -> Observation:
         """Return what a metric finds on `batch`."""
@@ -171,8 +172,8 @@ class Worker:
             raise WorkerTimeoutError(
                 f"no answer to {type(request).__name__} within {self._timeout_s:g} s; worker ended"
             )
-        answer: Answer | Failure = self._connection.recv()
-        if isinstance(answer, Failure):
+        answer: Answer | RequestFailure = self._connection.recv()
+        if isinstance(answer, RequestFailure):
             raise WorkerError(answer.reason)
         return answer
 
@@ -222,7 +223,7 @@ class _Bench:
                         partial(self.session.run, batch), PackageCounters(find_packages(root))
                     )
                 except UnsupportedError:
-                    return ()
+                    return None
             case Observe(metric, batch):
                 return observing.observe(metric, self.session, self.folder, batch)
             case Run(batch):
@@ -260,7 +261,7 @@ def serve(connection: Connection) -> None:
     """Tell that the runtime is loaded or why not, and answer requests until the parent closes the pipe."""
     loading: Loading = connection.recv()
     runtime = _guard(lambda: _load(loading))
-    if isinstance(runtime, Failure):
+    if isinstance(runtime, RequestFailure):
         connection.send(runtime)
         return
     connection.send(None)
@@ -272,7 +273,7 @@ def serve(connection: Connection) -> None:
             return
         if isinstance(request, Open):
             opened = _guard(partial(_open, runtime, request.opening, request.batch))
-            if not isinstance(opened, Failure):
+            if not isinstance(opened, RequestFailure):
                 bench, answer = opened
                 connection.send(answer)
             else:
@@ -282,12 +283,12 @@ def serve(connection: Connection) -> None:
             connection.send(_guard(partial(bench.answer, request)))
 
 
-def _guard(call: Callable[[], R]) -> R | Failure:
+def _guard(call: Callable[[], R]) -> R | RequestFailure:
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - recorded by the parent as the variant's status and reason
         traceback.print_exc()
-        return Failure(explain(error))
+        return RequestFailure(explain(error))
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedVariant:
     """A variant without figures."""
 
     name: str
@@ -133,7 +133,7 @@ class Sheet:
     ranked: tuple[str, ...]
     batches: tuple[int, ...]
     rows: tuple[Row, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedVariant, ...]
     classes: tuple[str, ...]
     all_classes: int
     rounds: tuple[Rounds, ...]

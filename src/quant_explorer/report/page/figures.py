@@ -56,7 +56,7 @@ def find_axes(
 def find_figures(
     variant: VariantResult, evidence: Evidence, batches: Sequence[int]
 ) -> tuple[dict[str, Figure], dict[str, str]]:
-    """Return a measured variant's figures by axis, and for those it has not, why."""
+    """Return a measured variant's figures by axis, and the reason for each that it lacks."""
     found = dict(_figures(variant, evidence, batches))
     return (
         {key: value for key, value in found.items() if isinstance(value, Figure)},

@@ -15,7 +15,7 @@ from quant_explorer.core.units import format_count
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import in_reading_order
 from quant_explorer.report.markdown import describe_picks
-from quant_explorer.report.page.content import Failure, MemoryLevels, Row, Sheet
+from quant_explorer.report.page.content import FailedVariant, MemoryLevels, Row, Sheet
 from quant_explorer.report.page.figures import find_axes, find_figures
 from quant_explorer.report.page.per_class import change_of, choose_classes, names_of_classes
 from quant_explorer.report.page.rounds import encode_rounds, median_ends, spread_of_calls
@@ -71,7 +71,7 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         batches=batches,
         rows=rows,
         failures=tuple(
-            Failure(variant.name, variant.status.predicate, variant.reason or "no reason was recorded")
+            FailedVariant(variant.name, variant.status.predicate, variant.reason or "no reason was recorded")
             for variant in variants
             if variant.status is not Status.OK
         ),

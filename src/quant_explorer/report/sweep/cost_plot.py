@@ -137,17 +137,17 @@ def _draw_points(axes: Axes, points: Sequence[_Point], look: Look) -> None:
         _draw_intervals(axes, chosen, best=best)
         for number, area in enumerate(sorted({point.area for point in chosen}, reverse=True)):
             level = 3 + best / 2 + number / 10
-            same = [one for one in chosen if one.area == area]
+            same = [point for point in chosen if point.area == area]
             crossed = [point for point in same if point.row.over_budget]
             axes.scatter(
                 [point.x for point in crossed], [point.y for point in crossed], s=_cross(area), marker="x",
                 color=INK, linewidth=CROSS, zorder=level - 0.05,
             )  # fmt: skip
             for runtime, shape in look.shapes.items():
-                alike = [one for one in same if one.row.runtime == runtime]
-                colours = [look.colours[one.row.pruning] for one in alike]
+                alike = [point for point in same if point.row.runtime == runtime]
+                colours = [look.colours[point.row.pruning] for point in alike]
                 axes.scatter(
-                    [one.x for one in alike], [one.y for one in alike], s=area, marker=shape,
+                    [point.x for point in alike], [point.y for point in alike], s=area, marker=shape,
                     facecolor=colours if best else "#FFFFFF", edgecolor=INK if best else colours,
                     linewidth=EDGE if best else HOLLOW, zorder=level,
                 )  # fmt: skip
@@ -200,7 +200,11 @@ def _draw_legend(figure: Figure, points: Sequence[_Point], look: Look, *, severa
             ),
             (
                 "size: precision",
-                [(marker("o", area, "#BBBBBB"), one) for one, area in AREAS.items() if one in precisions],
+                [
+                    (marker("o", area, "#BBBBBB"), precision)
+                    for precision, area in AREAS.items()
+                    if precision in precisions
+                ],
             ),
             (
                 "shape: runtime",

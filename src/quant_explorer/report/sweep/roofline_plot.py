@@ -45,7 +45,7 @@ def draw_roofline(rows: Sequence[SweepRow], peaks: Peaks | None, look: Look) -> 
         for row in rows
         if row.macs_per_byte is not None and row.gmacs_per_s is not None
     ]
-    areas = _areas([placed_row.row.pruning for placed_row in placed])
+    areas = _areas([point.row.pruning for point in placed])
     figure, axes = new_figure(9.4, 6.2)
     axes.set_title(
         f"Roofline of the measured machine, {peaks.threads} thread{'s' if peaks.threads > 1 else ''}\n"
@@ -55,15 +55,15 @@ def draw_roofline(rows: Sequence[SweepRow], peaks: Peaks | None, look: Look) -> 
     axes.set_ylabel("10⁹ multiply-accumulates per second (GMAC/s)")
     _set_limits(axes, placed, peaks)
     _draw_roofs(axes, peaks)
-    for one in sorted(placed, key=lambda placed_row: -areas[placed_row.row.pruning]):
-        colour = _roof(one.row.precision)[0]
+    for point in sorted(placed, key=lambda point: -areas[point.row.pruning]):
+        colour = _roof(point.row.precision)[0]
         axes.scatter(
-            one.macs_per_byte, one.gmacs_per_s, s=areas[one.row.pruning],
-            marker=look.shapes[one.row.runtime], facecolor=(colour, 0.3), edgecolor=colour,
+            point.macs_per_byte, point.gmacs_per_s, s=areas[point.row.pruning],
+            marker=look.shapes[point.row.runtime], facecolor=(colour, 0.3), edgecolor=colour,
             linewidth=1.1, zorder=3,
         )  # fmt: skip
-    shown = {placed_row.row.runtime for placed_row in placed}
-    precisions = dict.fromkeys(placed_row.row.precision for placed_row in placed)
+    shown = {point.row.runtime for point in placed}
+    precisions = dict.fromkeys(point.row.precision for point in placed)
     draw_legend(
         figure,
         [
@@ -74,7 +74,7 @@ def draw_roofline(rows: Sequence[SweepRow], peaks: Peaks | None, look: Look) -> 
             ),
             (
                 "pruning level",
-                [(marker("o", area, "#BBBBBB"), name_level(one)) for one, area in areas.items()],
+                [(marker("o", area, "#BBBBBB"), name_level(level)) for level, area in areas.items()],
             ),
             (
                 "runtime",
@@ -108,8 +108,8 @@ def _set_limits(axes: Axes, placed: Sequence[_Placed], peaks: Peaks) -> None:
 
     highest, lowest = max(peaks.gmacs_per_s.values()), min(peaks.gmacs_per_s.values())
     ridges = [ridge_macs_per_byte(peak, peaks.gb_per_s) for peak in (lowest, highest)]
-    intensities = [*ridges, *(placed_row.macs_per_byte for placed_row in placed)]
-    speeds = [lowest, highest, *(placed_row.gmacs_per_s for placed_row in placed)]
+    intensities = [*ridges, *(point.macs_per_byte for point in placed)]
+    speeds = [lowest, highest, *(point.gmacs_per_s for point in placed)]
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):

@@ -42,8 +42,9 @@ def describe_choices(summary: SweepSummary, results: Results) -> tuple[str, ...]
 def _deployment(deployment: Deployment) -> Iterator[str]:
     single = ", ".join(f"{name} {format_ms(value)} ms" for name, value in deployment.single_image_s.items())
     served = "; ".join(
-        f"{each.images_per_s:,.0f} images/s at batch {each.batch_size} on {format_count(each.threads, 'core')}"
-        for each in deployment.throughput
+        f"{load.images_per_s:,.0f} images/s at batch {load.batch_size}"
+        f" on {format_count(load.threads, 'core')}"
+        for load in deployment.throughput
     )
     memory = ", ".join(
         f"{format_mb(size)} MB at batch {n}" for n, size in deployment.peak_memory_bytes.items()

@@ -13,7 +13,7 @@ from quant_explorer.runtimes.torch_graph import fusion, half
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredGraph:
     """A graph in the precision asked for, what a reader of the report should know of it, and INT8's grid."""
 
     module: torch.fx.GraphModule
@@ -22,11 +22,11 @@ class Lowered:
     grid: Grid = FULL_RANGE
 
 
-def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> Lowered:
+def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None) -> LoweredGraph:
     """Return the graph of the candidate in the precision of its spec: float32 images to logits.
 
     `engine` is the quantized engine for INT8, None for other precisions. Raises UnsupportedError when the
-    model cannot be traced or has an operator that the precision has not.
+    model cannot be traced or has an operator without this precision.
     """
     spec = candidate.spec
     if engine is not None:
@@ -35,7 +35,7 @@ def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None
         return fx.quantize(candidate, calibration, engine)
     graph = fusion.fuse(candidate.model, calibration[0])
     if spec.precision == "fp32":
-        return Lowered(graph, notes=())
+        return LoweredGraph(graph, notes=())
     note = half.explain_emulation(spec.precision)
     module = half.cast(graph, spec.precision, spec.float_layers, calibration[0][:1])
-    return Lowered(module, notes=(note,) if note else ())
+    return LoweredGraph(module, notes=(note,) if note else ())

@@ -60,11 +60,20 @@ class Eager:
             return explain_missing_int8()
         return half.explain_missing_kernels(precision) if precision in half.DTYPES else None
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """Transposed convolutions, where the engine computes them wrongly."""
+        from quant_explorer.runtimes.torch_graph import engine as torch_engine
+        from quant_explorer.tracing.plain import TRANSPOSED, layers_of
+
+        engine = select_engine(self.engine)
+        reason = torch_engine.explain_transposed(candidate.spec, engine)
+        return dict.fromkeys(layers_of(candidate.model, TRANSPOSED), reason) if reason else {}
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Fuse, cast or quantize as the spec asks, and write `model.py` and `weights.pt`.
 
-        Raises UnsupportedError when the model cannot be traced to a graph, or has an operator that the
-        precision has not.
+        Raises UnsupportedError when the model cannot be traced to a graph, or has an operator
+        without this precision.
         """
         from quant_explorer.runtimes.eager import lowering as eager_lowering
         from quant_explorer.runtimes.eager import program

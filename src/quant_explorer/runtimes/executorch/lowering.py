@@ -40,13 +40,15 @@ _SMALLEST_SCALE = 2.0**-12
 
 
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
-    """The vendor's, without its patterns of batch norms in training: exporting them anew takes 3 s."""
+    """The vendor's, without its patterns of batch norms in training: exporting them again takes 3 s."""
 
-    SUPPORTED_PATTERNS = tuple(one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in one.name)
+    SUPPORTED_PATTERNS = tuple(
+        pattern for pattern in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in pattern.name
+    )
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredProgram:
     """The bytes of a .pte file, and what a reader of the report should know of it."""
 
     program: bytes
@@ -99,7 +101,7 @@ def _is_in_none_of(layers: Sequence[str]) -> Callable[[torch.fx.Node], bool]:
     return keep
 
 
-def describe(spec: QuantSpec) -> tuple[str, ...]:
+def describe_spec(spec: QuantSpec) -> tuple[str, ...]:
     """Return what the vendor makes of a spec, as sentences for the report."""
     notes: list[str] = []
     if spec.precision == "fp16":
@@ -110,11 +112,11 @@ def describe(spec: QuantSpec) -> tuple[str, ...]:
     if spec.precision == "int8":
         notes.append("quantizer: XNNPACKQuantizer, symmetric weights from -127 to 127")
     if spec.activation_ranges:
-        notes.append("activation ranges learned in training are not used: the quantizer calibrates anew")
+        notes.append("activation ranges learned in training are not used: the quantizer calibrates again")
     return tuple(notes)
 
 
-def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int]) -> Lowered:
+def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int]) -> LoweredProgram:
     """Lower `graph` once for each number of images in `sizes`, in one file that stores equal weights once.
 
     A method for a range of sizes would reserve the memory of the largest for the smallest, and XNNPACK
@@ -144,12 +146,12 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
     missing = _kernels(program) - set(_C._get_operator_names())
     if missing:
         raise UnsupportedError(
-            f"XNNPACK does not take {', '.join(sorted(missing)).replace('::', '.')}, and ExecuTorch's wheel has no "
-            "kernel for it; write it otherwise, or choose another runtime"
+            f"XNNPACK does not take {', '.join(sorted(missing)).replace('::', '.')}, and ExecuTorch's "
+            "wheel has no kernel for it; write it otherwise, or choose another runtime"
         )
     data = bytes(program.buffer)
     _try(data, torch.zeros(sizes[0], *shape), method_name(sizes[0]), outside)
-    return Lowered(data, outside)
+    return LoweredProgram(data, outside)
 
 
 def method_name(size: int) -> str:

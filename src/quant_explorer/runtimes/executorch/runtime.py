@@ -56,6 +56,14 @@ class ExecuTorch:
             return "XNNPACK has dynamic INT8 with a scale for each output channel only; ask for per_channel"
         return None
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """What XNNPACK's quantizer does not take."""
+        from torch import nn
+
+        from quant_explorer.tracing.plain import layers_of
+
+        return dict.fromkeys(layers_of(candidate.model, (nn.Conv3d,)), "XNNPACK has no 3-d convolutions")
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, quantize as the spec asks, give what it can to XNNPACK, and write `model.pte`.
 
@@ -69,7 +77,7 @@ class ExecuTorch:
         lowered = xnnpack.lower(graph, calibration[0].shape[1:], sizes)
         (folder / FILE).write_bytes(lowered.program)
         notes = (
-            *xnnpack.describe(candidate.spec),
+            *xnnpack.describe_spec(candidate.spec),
             *lowered.notes,
             f"one method for each batch size ({', '.join(map(str, sizes))}), weights stored once; only the "
             "method in use is in memory, and other numbers of images are split into these",

@@ -15,7 +15,7 @@ _INSTRUCTION_SET = re.compile(
 )
 
 
-def explain_missing() -> str | None:
+def explain_missing_compiler() -> str | None:
     """Return how to get a compiler where there is none, or None."""
     compiler = _command()
     if shutil.which(compiler) is not None:
@@ -23,14 +23,14 @@ def explain_missing() -> str | None:
     return f"no C++ compiler {compiler!r}: install g++ (Debian: apt-get install g++) or set CXX to one"
 
 
-def describe() -> str:
+def describe_compiler() -> str:
     """Return the compiler's name and version, "none" where it is not installed."""
     compiler = _command()
     return f"{Path(compiler).name} {_version(compiler)}"
 
 
 @functools.cache
-def instruction_sets() -> tuple[str, ...]:
+def compiled_features() -> tuple[str, ...]:
     """Return the vector instruction sets that code for this very CPU (`-march=native`) may use."""
     compiler = _command()
     if shutil.which(compiler) is None:

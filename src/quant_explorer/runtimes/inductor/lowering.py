@@ -27,6 +27,7 @@ from quant_explorer.runtimes.inductor.saturation import explain_reduced_range, s
 from quant_explorer.runtimes.saturation import exact_by
 from quant_explorer.runtimes.torch_graph import half, pt2e
 from quant_explorer.runtimes.torch_graph import macs as torch_macs
+from quant_explorer.tracing.plain import TRANSPOSED, layers_of
 from quant_explorer.tracing.reasons import in_brackets
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ _REPACKED = (
 
 
 # Seen in PyTorch 2.14: onednn.qconv2d_pointwise itself is right, the compiled package is far off.
+_NOT_TAKEN = "torchao's quantizer takes 2-d convolutions and linear layers"
 _ONE_CHANNEL = "AOTInductor compiles an INT8 convolution of one input channel to something else"
 
 
@@ -130,6 +132,12 @@ def _one_channel(model: nn.Module) -> list[str]:
     ]
 
 
+def explain_float_layers(model: nn.Module) -> dict[str, str]:
+    """Return the layers that static INT8 leaves in float, and why."""
+    unquantized = layers_of(model, (nn.Conv3d, *TRANSPOSED))
+    return dict.fromkeys(unquantized, _NOT_TAKEN) | dict.fromkeys(_one_channel(model), _ONE_CHANNEL)
+
+
 def _explain_instruction_set(target: Target) -> str:
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
@@ -142,7 +150,7 @@ def needed_features(spec: QuantSpec) -> tuple[str, ...]:
     """Return what a package compiled for the target of `spec` needs of a CPU to run and to be exact."""
     if spec.target == "portable":
         return (_PORTABLE_LEVEL,)
-    compiled = cpp_compiler.instruction_sets()
+    compiled = cpp_compiler.compiled_features()
     if spec.precision != "int8" or not is_x86():
         return compiled
     return (*compiled, *exact_by(saturates=saturates()))

@@ -47,7 +47,7 @@ class Inductor:
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
-        return cpp_compiler.explain_missing() or explain_missing("inductor", "torch", "torchao")
+        return cpp_compiler.explain_missing_compiler() or explain_missing("inductor", "torch", "torchao")
 
     def cpu_features(self) -> tuple[str, ...]:
         """Return what the compiler generates code for, and what precisions are chosen by."""
@@ -56,11 +56,11 @@ class Inductor:
         from quant_explorer.runtimes.torch_graph import half
 
         exact = exact_by(saturates=inductor_saturation.saturates())
-        return (*cpp_compiler.instruction_sets(), *exact, *half.native_precisions())
+        return (*cpp_compiler.compiled_features(), *exact, *half.native_precisions())
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what compiles and quantizes."""
-        return package_versions("torch", "torchao") | {"c++": cpp_compiler.describe()}
+        return package_versions("torch", "torchao") | {"c++": cpp_compiler.describe_compiler()}
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
@@ -79,6 +79,12 @@ class Inductor:
         from quant_explorer.runtimes.torch_graph import half
 
         return half.explain_missing_kernels(spec.precision)
+
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """What torchao's quantizer does not take, and what AOTInductor compiles wrongly."""
+        from quant_explorer.runtimes.inductor.lowering import explain_float_layers
+
+        return explain_float_layers(candidate.model)
 
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, quantize or cast as the spec asks, compile for this CPU, and write `model.pt2`.

@@ -99,10 +99,11 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
         _log.info("the ONNX exporter: %s", cause)
         raise UnsupportedError(
             f"the model cannot be exported to ONNX for any number of images{in_brackets(cause)}; control "
-            "flow that depends on the input or on its size must be moved out of forward(), an operator that ONNX "
-            "does not have replaced"
+            "flow that depends on the input or on its size must be moved out of forward(), an operator that "
+            "ONNX does not have replaced"
         ) from error
     assert program is not None
+    assert program.exported_program is not None
     _refuse_divisors(program.exported_program)
     exported = program.model_proto
     _name_nodes(exported.graph, {name for name, _ in model.named_modules()})

@@ -36,6 +36,9 @@ from quant_explorer.tracing.reasons import in_brackets
 
 _log = logging.getLogger(__name__)
 
+# Of transposed convolutions that stay in float.
+GROUPS_TAKEN_FOR_CHANNELS = "the quantizer takes groups for channels"
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -184,7 +187,7 @@ def _quantize(
     if spec.activation_ranges:
         notes.append("activation ranges are calibrated; those learned in training are not used")
     if transposed:
-        notes.append(f"in float, as the quantizer takes groups for channels: {', '.join(transposed)}")
+        notes.append(f"in float, as {GROUPS_TAKEN_FOR_CHANNELS}: {', '.join(transposed)}")
     if masked:
         notes.append(f"in float, as a mask of attention has no INT8 scale: {', '.join(masked)}")
     if divided:

@@ -63,6 +63,19 @@ class OnnxRuntime:
             return "no nn.Linear layer is left to be quantized dynamically"
         return None
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """Transposed convolutions in groups, where each channel has a scale."""
+        from quant_explorer.runtimes.onnxruntime.lowering import GROUPS_TAKEN_FOR_CHANNELS
+        from quant_explorer.tracing.plain import TRANSPOSED, layers_of
+
+        if candidate.spec.granularity != "per_channel":
+            return {}
+        return {
+            name: GROUPS_TAKEN_FOR_CHANNELS
+            for name, module in layers_of(candidate.model, TRANSPOSED).items()
+            if module.groups != 1
+        }
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, convert as the spec asks, and write `model.onnx`.
 
@@ -111,7 +124,7 @@ class OnnxSession:
     """
 
     def __init__(self, session: InferenceSession, path: Path) -> None:
-        """Bind nothing yet."""
+        """Start without bound buffers: the first call of a batch shape binds them."""
         self._session = session
         self._path = path
         self._bound: _Bound | None = None

@@ -149,7 +149,7 @@ def _operations(model: openvino.Model, graph: onnx.GraphProto, nodes: Sequence[s
 def save(model: openvino.Model, path: Path, *, half: bool) -> None:
     """Write `path` and the weights beside it; `half` stores float weights as FP16.
 
-    Names that are numbered by what the process did before are numbered anew, and what only says how the
+    Names that are numbered by what the process did before are numbered again, and what only says how the
     model came about is left out: equal payloads have equal sizes.
     """
     for number, operation in enumerate(model.get_ordered_ops()):

@@ -64,6 +64,10 @@ class OpenVino:
             return "OpenVINO computes INT8 weights with float activations in float32; choose static INT8"
         return None
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """NNCF quantizes all convolutions and linear layers."""
+        return {}
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export to ONNX, convert, quantize as the spec asks, and write `model.xml` and `model.bin`.
 

@@ -52,7 +52,7 @@ def computes_natively(precision: str) -> bool:
 def has_kernels(precision: str) -> bool:
     """Say whether the plugin computes in a half precision here, natively or not, when it is asked to.
 
-    It replaces one that it does not have by another, without a word: found by compiling a convolution.
+    It silently replaces a precision that it does not have: found by compiling a convolution.
     """
     images = operations.parameter((1, 8, 8, 8), np.float32)
     filters = operations.constant(np.ones((8, 8, 3, 3), np.float32))
@@ -86,7 +86,7 @@ class _Compiled:
 
 
 class OpenVinoSession:
-    """One model from its file. It holds one compiled form: another number of images compiles anew."""
+    """One model from its file. It holds one compiled form: another number of images compiles again."""
 
     def __init__(self, path: Path, precision: str) -> None:
         """Read the model; `precision` is that of what is not quantized."""
@@ -109,12 +109,6 @@ class OpenVinoSession:
         self.run(batch)
         assert self._compiled is not None
         return count_macs(self._compiled.model, self._read(batch.shape))
-
-    @property
-    def inference_precision(self) -> str:
-        """The plugin's name for what it computes unquantized layers in, once there was a call."""
-        assert self._compiled is not None
-        return _inference_precision(self._compiled.model)
 
     def _compile(self, shape: tuple[int, ...]) -> _Compiled:
         # Before, not after: two forms of a large model in memory are one too many.

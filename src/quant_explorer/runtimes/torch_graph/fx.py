@@ -24,7 +24,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
-from quant_explorer.runtimes.eager.lowering import Lowered
+from quant_explorer.runtimes.eager.lowering import LoweredGraph
 from quant_explorer.runtimes.torch_graph.engine import (
     FULL_ACTIVATION_BITS,
     REDUCED_ACTIVATION_BITS,
@@ -55,7 +55,7 @@ def fuse(graph: FloatGraph, model: nn.Module, example: Batch) -> torch.fx.GraphM
 
 def quantize(
     candidate: Candidate, calibration: Sequence[Batch], engine: str, *, copied_for: str | None = None
-) -> Lowered:
+) -> LoweredGraph:
     """Lower a float model to INT8 modules of `engine`, dynamic or static as the spec asks.
 
     Copies of the modules are packed for the engine that is set when they are made, `copied_for` if it is
@@ -73,7 +73,7 @@ def quantize(
     if spec.activations == "dynamic":
         reduced = _explain_reduced_range(engine)
         bits = REDUCED_ACTIVATION_BITS if reduced else FULL_ACTIVATION_BITS
-        return Lowered(_quantize_linear(fused, graph, spec), (*notes, *reduced), grid=_grid(bits))
+        return LoweredGraph(_quantize_linear(fused, graph, spec), (*notes, *reduced), grid=_grid(bits))
     bits, reason = choose_bits(spec, engine, copied_for or engine)
     mapping = static_mapping(spec, engine, bits)
     notes += (*((reason,) if reason else ()), *leave_in_float(mapping, graph, spec.float_layers))
@@ -103,7 +103,7 @@ def quantize(
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return Lowered(converted, notes, needed_features(engine, bits), _grid(bits))
+    return LoweredGraph(converted, notes, needed_features(engine, bits), _grid(bits))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmetic
 from quant_explorer.core.quantspec import Precision
+from quant_explorer.tracing.left_in_float import is_inside
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _NEEDS: dict[Precision, str] = {
@@ -75,7 +76,7 @@ def native_precisions() -> tuple[str, ...]:
     if not hasattr(torch.cpu, "get_capabilities"):
         return ()
     features = [name for name, there in torch.cpu.get_capabilities().items() if there]
-    return tuple(one.upper() for one in HALF_PRECISIONS if has_arithmetic(one, features))
+    return tuple(precision.upper() for precision in HALF_PRECISIONS if has_arithmetic(precision, features))
 
 
 def cast(
@@ -92,7 +93,7 @@ def cast(
     for node in list(graph.graph.nodes):
         if node.op == "placeholder":
             _cast_output(graph, node, dtype)
-        elif node.op == "call_module" and _is_inside(str(node.target), float_layers):
+        elif node.op == "call_module" and is_inside(str(node.target), float_layers):
             graph.get_submodule(node.target).float()
             _cast_inputs(graph, node, torch.float32)
             _cast_output(graph, node, dtype)
@@ -110,10 +111,6 @@ def cast(
         largest = torch.finfo(dtype).max
         raise UnsupportedError(f"the model computes values beyond {largest:g}, the largest of {precision}")
     return graph
-
-
-def _is_inside(name: str, layers: tuple[str, ...]) -> bool:
-    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
 def _cast_inputs(graph: fx.GraphModule, node: fx.Node, dtype: torch.dtype) -> None:

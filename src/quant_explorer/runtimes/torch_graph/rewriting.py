@@ -134,7 +134,7 @@ def _for_each(setting: object, axes: int) -> list[int]:
 
 
 def _origin(node: fx.Node) -> dict[str, object]:
-    """Return what says where in the model the node comes from; sizes are noted anew after rewriting."""
+    """Return what says where in the model the node comes from; sizes are noted again after rewriting."""
     return {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
 
 

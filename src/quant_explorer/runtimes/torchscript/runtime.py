@@ -60,6 +60,10 @@ class TorchScript:
         """Half precision needs kernels for this CPU, INT8 a PyTorch that can quantize."""
         return Eager().unsupported(candidate)
 
+    def kept_in_float(self, candidate: Candidate) -> dict[str, str]:
+        """As in `eager`, whose quantization it is."""
+        return Eager(self.engine).kept_in_float(candidate)
+
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Fuse, cast or quantize as the spec asks, trace, freeze, and write `model.ts`.
 
@@ -162,5 +166,5 @@ def has_broadcasts(graph: torch.fx.GraphModule, images: Batch) -> bool:
     return False
 
 
-def _is_broadcast(one: torch.Size, other: torch.Size) -> bool:
-    return one != other and all(a == b or 1 in (a, b) for a, b in zip(one, other, strict=True))
+def _is_broadcast(shape: torch.Size, other: torch.Size) -> bool:
+    return shape != other and all(a == b or 1 in (a, b) for a, b in zip(shape, other, strict=True))

@@ -67,7 +67,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Cell:
+class SpecimenResult:
     """What came of one specimen on one runtime: decibels against the float model, beside the simulation's."""
 
     specimen: str
@@ -97,22 +97,22 @@ class Cell:
 
 def examine_all(
     runtime: str, keys: Sequence[tuple[str, str, str]], specimens: Mapping[str, Specimen], logs: Path
-) -> Iterator[Cell]:
+) -> Iterator[SpecimenResult]:
     """Yield the cells `keys` of one runtime, all opened by one worker process; a new one where it died.
 
     What libraries print goes to a file in `logs`. Raises UnsupportedError when the runtime is not available.
     """
     kind = RUNTIMES[runtime](**OPTIONS.get(runtime, {}))
     require_supported(kind.unavailable())
-    subject: Subject | None = None
+    subject: SpecimenSubject | None = None
     with Openers(kind, logs / f"{runtime}.log") as openers:
         for specimen, _, config in keys:
             if subject is None or subject.specimen.name != specimen:
-                subject = Subject(specimens[specimen])
-            yield examine(subject, config, openers)
+                subject = SpecimenSubject(specimens[specimen])
+            yield judge_specimen(subject, config, openers)
 
 
-class Subject:
+class SpecimenSubject:
     """A specimen's model and images, which all its cells share."""
 
     def __init__(self, specimen: Specimen) -> None:
@@ -139,7 +139,7 @@ class Openers:
     """The worker process that opens a runtime's files, started again where one died."""
 
     def __init__(self, runtime: Runtime, log: Path) -> None:
-        """Start nothing yet."""
+        """Open no process yet: the first cell starts it."""
         self.runtime = runtime
         self.log = log
         self._stack = ExitStack()
@@ -170,10 +170,10 @@ class Openers:
         return self._worker
 
 
-def examine(subject: Subject, config: str, openers: Openers) -> Cell:
+def judge_specimen(subject: SpecimenSubject, config: str, openers: Openers) -> SpecimenResult:
     """Lower one configuration, run it, and judge."""
     start = time.monotonic()
-    blank = Cell(subject.specimen.name, openers.runtime.name, config, Verdict.CRASH)
+    blank = SpecimenResult(subject.specimen.name, openers.runtime.name, config, Verdict.CRASH)
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         try:
             cell = _lower_and_judge(blank, subject, openers, Path(folder))
@@ -190,7 +190,9 @@ def examine(subject: Subject, config: str, openers: Openers) -> Cell:
     return replace(cell, reason=reason, seconds=round(time.monotonic() - start, 1))
 
 
-def _lower_and_judge(cell: Cell, subject: Subject, openers: Openers, folder: Path) -> Cell:
+def _lower_and_judge(
+    cell: SpecimenResult, subject: SpecimenSubject, openers: Openers, folder: Path
+) -> SpecimenResult:
     runtime = openers.runtime
     candidate = subject.candidate(cell.config)
     require_supported(runtime.unsupported(candidate))

@@ -117,9 +117,9 @@ def test_layers_that_stay_float_are_not_rounded() -> None:
     model = toy_model()
     (logits,) = simulated(model, replace(DYNAMIC, float_layers=("9",)), IMAGES[0])
     np.testing.assert_array_equal(logits, float_logits(model, IMAGES[0]))
-    one_layer = toy_linear_model()
-    for logits in simulated(one_layer, replace(STATIC, float_layers=("1",)), LINEAR_IMAGES):
-        exact = float_logits(one_layer, LINEAR_IMAGES)
+    linear = toy_linear_model()
+    for logits in simulated(linear, replace(STATIC, float_layers=("1",)), LINEAR_IMAGES):
+        exact = float_logits(linear, LINEAR_IMAGES)
         half_a_step = Affine.of(exact.astype(np.float64)).scale / 2
         assert np.abs(logits - exact).max() <= half_a_step * (1 + ROUNDING)
 
@@ -139,8 +139,8 @@ def test_learned_ranges_are_one_way_more() -> None:
     learned = (ActivationRange("input_1", -1.0, 1.0), ActivationRange("_1", -0.25, 0.25))
     model = toy_linear_model()
     *calibrated, first, second = simulated(model, replace(STATIC, activation_ranges=learned), LINEAR_IMAGES)
-    for way, other in zip(calibrated, simulated(model, STATIC, LINEAR_IMAGES), strict=True):
-        np.testing.assert_array_equal(way, other)
+    for logits, other in zip(calibrated, simulated(model, STATIC, LINEAR_IMAGES), strict=True):
+        np.testing.assert_array_equal(logits, other)
     for logits in (first, second):
         assert logits.max() == pytest.approx(0.25, abs=0.5 / 255)
         assert logits.min() == pytest.approx(-0.25, abs=0.5 / 255)
@@ -150,10 +150,15 @@ def test_the_histogram_observer_adds_ranges_of_least_squared_error() -> None:
     """Both are ways that runtimes go; those of minimum and maximum are the widest."""
     model, images = toy_linear_model(), LINEAR_IMAGES**3
     coarse = Grid(activation_levels=15)
-    ways = simulated(model, replace(STATIC, observer="histogram"), images, coarse)
+    found = simulated(model, replace(STATIC, observer="histogram"), images, coarse)
     narrow = simulated(model, STATIC, images, coarse)
-    assert [any(np.array_equal(way, other) for other in narrow) for way in ways] == [True, True, False, False]
-    assert np.abs(ways[2]).max() < np.abs(ways[0]).max()
+    assert [any(np.array_equal(logits, other) for other in narrow) for logits in found] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert np.abs(found[2]).max() < np.abs(found[0]).max()
 
 
 class Block(nn.Module):
@@ -187,11 +192,11 @@ def test_it_makes_no_difference_whether_operators_write_in_place() -> None:
     other = Block(in_place=False).eval()
     other.load_state_dict(model.state_dict())
     for spec in (STATIC, DYNAMIC, QuantSpec("bf16")):
-        for one, two in zip(
+        for in_place, plain in zip(
             simulated(model, spec, IMAGES[0]), simulated(other, spec, IMAGES[0]), strict=True
         ):
-            np.testing.assert_array_equal(one, two)
-            quality = sqnr_db(one, float_logits(model, IMAGES[0]))
+            np.testing.assert_array_equal(in_place, plain)
+            quality = sqnr_db(in_place, float_logits(model, IMAGES[0]))
             assert quality is not None
             assert 15 < quality < 70
 
@@ -214,8 +219,8 @@ def test_model_images_and_autograd_are_left_as_they_were(spec: QuantSpec) -> Non
     np.testing.assert_array_equal(images, IMAGES[0])
     with torch.inference_mode():
         inside = simulated(model, spec, images)
-    for one, two in zip(inside, simulated(model, spec, images), strict=True):
-        np.testing.assert_array_equal(one, two)
+    for first, second in zip(inside, simulated(model, spec, images), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 class Chooser(nn.Module):

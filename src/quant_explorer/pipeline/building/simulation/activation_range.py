@@ -38,7 +38,7 @@ class Observed:
     """What calibration images showed of an activation whose range is not `fixed` by its operator."""
 
     def __init__(self, fixed: Range | None) -> None:
-        """See nothing yet."""
+        """Start without any activation, so without a range."""
         self._fixed = fixed
         self._seen = Range(0.0, 0.0)
         self._samples: list[torch.Tensor] = []

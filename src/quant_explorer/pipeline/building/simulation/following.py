@@ -110,7 +110,7 @@ class Following(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Compute one operator."""
+        """Compute one ATen operator, with the quantization that its layer asks for."""
         kwargs, name = kwargs or {}, operator_name(func)
         self._calls += 1
         tensors = _tensors((args, kwargs))

@@ -94,12 +94,12 @@ class Simulation:
 
     def _find_ranges(self, levels: int) -> tuple[Mapping[Value, Range], ...]:
         widest = {value: observed.min_max() for value, observed in self._observed.items()}
-        ways = [widest]
+        found = [widest]
         if self._spec.observer == "histogram":
-            ways.append({value: seen.least_squares(levels) for value, seen in self._observed.items()})
+            found.append({value: seen.least_squares(levels) for value, seen in self._observed.items()})
         if self._learned:
-            ways.append(widest | self._learned)
-        return tuple(ways)
+            found.append(widest | self._learned)
+        return tuple(found)
 
 
 class _Observing(Following):
@@ -111,7 +111,7 @@ class _Observing(Following):
         self._seen: set[Value] = set()
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
-        """See its range."""
+        """Record the range of an activation, and return it as it is."""
         if value not in self._seen and not value.constant and not value.masked:
             self._seen.add(value)
             self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)

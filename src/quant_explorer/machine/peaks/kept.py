@@ -13,7 +13,7 @@ from quant_explorer.core.host.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
-from quant_explorer.machine.peaks import measure_peaks
+from quant_explorer.machine.peaks.measuring import measure_peaks
 from quant_explorer.machine.topology import measuring_cores
 
 # Raised when peaks are measured in another way, so that those that were kept do not count any more.

@@ -1,4 +1,4 @@
-"""A run folder that an older version worked in: what is made anew, is said to be, and stands in a report."""
+"""A run folder that an older version worked in: what is made again, is said to be, and stands in a report."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def run(tmp_path: Path) -> RunFolder:
 def explored(
     run: RunFolder, *recipes: Recipe, until: Until = Until.MEASURED, environment: Environment = ENVIRONMENT
 ) -> tuple[Outcome, list[str]]:
-    """Return the outcome, and what was said of work that is done again."""
+    """Return the outcome, and the messages about work that is done again."""
     watching = Watching(lambda label, done, note: None)
     ready = replace(exploration(run, subject=toy_subject(progress=watching)), environment=environment)
     outcome = ready.explore(recipes, until=until)
-    return outcome, [line for line in watching.said if " anew: " in line]
+    return outcome, [line for line in watching.messages if " again: " in line]
 
 
 def digests(outcome: Outcome) -> list[str]:
@@ -58,21 +58,21 @@ def shown(run: RunFolder, environment: Environment = ENVIRONMENT) -> dict[str, s
     }
 
 
-def test_what_an_older_version_made_is_made_anew_and_why_is_said_once(
+def test_what_an_older_version_made_is_made_again_and_why_is_reported_once(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = replace(ENVIRONMENT, digest="newer", protocol=1, versions={"torch": "2.14"})
     with monkeypatch.context() as older:
         older.setattr(quant_explorer, "__version__", "0.0.9")
-        first, said = explored(run, FP32, STATIC)
-        assert said == []
+        first, messages = explored(run, FP32, STATIC)
+        assert messages == []
     monkeypatch.setattr(FakeRuntime, "version", FakeRuntime.version + 1)
     monkeypatch.setattr(FakeRuntime, "cpu_features", lambda self: ("VNNI",))
-    second, said = explored(run, FP32, STATIC, environment=newer)
-    assert said == [
-        f"Building 2 variants anew: quant-explorer 0.0.9 is now {NOW}; lowering of fake 1 is now 2; "
+    second, messages = explored(run, FP32, STATIC, environment=newer)
+    assert messages == [
+        f"Building 2 variants again: quant-explorer 0.0.9 is now {NOW}; lowering of fake 1 is now 2; "
         "CPU features none is now VNNI.",
-        "Measuring 2 variants anew: torch (not recorded) is now 2.14; measuring protocol (not recorded) "
+        "Measuring 2 variants again: torch (not recorded) is now 2.14; measuring protocol (not recorded) "
         "is now 1.",
     ]
     assert not second.failed
@@ -94,16 +94,16 @@ def test_a_folder_from_before_any_version_was_recorded_goes_on(run: RunFolder) -
     # And one that this version cannot read is no reason to stop.
     (run.artifacts / "of-another-schema").mkdir()
     (run.artifacts / "of-another-schema" / MANIFEST).write_text("{}")
-    second, said = explored(run, FP32)
-    (line,) = said
-    assert line.startswith("Building 1 variant anew: ")
+    second, messages = explored(run, FP32)
+    (line,) = messages
+    assert line.startswith("Building 1 variant again: ")
     assert f"quant-explorer (not recorded) is now {NOW}" in line
     assert "lowering of fake (not recorded) is now 1" in line
     assert "preprocessing changed" in line
     assert digests(second) == digests(first)
 
 
-def test_other_parameters_are_another_recipe_and_nothing_is_said(run: RunFolder) -> None:
+def test_other_parameters_are_another_recipe_and_nothing_is_reported(run: RunFolder) -> None:
     explored(run, STATIC)
     per_channel = fake("static_int8", create_step("static_int8", granularity="per_channel"))
     assert explored(run, per_channel, until=Until.BUILT)[1] == []
@@ -114,23 +114,23 @@ def test_more_threads_are_no_other_version(run: RunFolder) -> None:
     assert explored(run, FP32, environment=replace(ENVIRONMENT, digest="wider", threads=2))[1] == []
 
 
-def test_fine_tuned_weights_of_another_version_are_trained_anew(
+def test_fine_tuned_weights_of_another_version_are_trained_again(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert explored(run, TUNED, until=Until.BUILT)[1] == []
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
-    said = explored(run, TUNED, until=Until.BUILT)[1]
-    assert said == [
-        "Fine-tuning 1 model anew: training code 1 is now 2.",
-        "Building 1 variant anew: fine-tuning changed.",
+    messages = explored(run, TUNED, until=Until.BUILT)[1]
+    assert messages == [
+        "Fine-tuning 1 model again: training code 1 is now 2.",
+        "Building 1 variant again: fine-tuning changed.",
     ]
     assert len(list(run.weights.glob("fine_tune-*.safetensors"))) == 2
     assert explored(run, TUNED, until=Until.BUILT)[1] == []
     for origin in run.weights.glob("*.origin.json"):
         origin.unlink()
     monkeypatch.setattr(schedule, "TRAINING_VERSION", schedule.TRAINING_VERSION + 1)
-    said = explored(run, TUNED, until=Until.BUILT)[1]
-    assert said[0] == "Fine-tuning 1 model anew: what is here does not say how it was made."
+    messages = explored(run, TUNED, until=Until.BUILT)[1]
+    assert messages[0] == "Fine-tuning 1 model again: what is here does not say how it was made."
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_fine_tuned_weights_of_another_version_are_trained_anew(
         ("_explain_missing_fx", "gone", "torch.ao.quantization available is now missing"),
     ],
 )
-def test_weights_are_trained_anew_when_another_library_simulates_int8(
+def test_weights_are_trained_again_when_another_library_simulates_int8(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str, found: object, change: str
 ) -> None:
     pytest.importorskip("torchao")
@@ -148,8 +148,8 @@ def test_weights_are_trained_anew_when_another_library_simulates_int8(
     assert explored(run, trained, until=Until.BUILT)[1] == []
     monkeypatch.setattr(qat, name, lambda *packages: found)
     weights, artifact = explored(run, trained, until=Until.BUILT)[1]
-    assert re.fullmatch(f"Fine-tuning 1 model anew: {change}.", weights)
-    assert re.fullmatch(f"Building 1 variant anew: {change}.", artifact)
+    assert re.fullmatch(f"Fine-tuning 1 model again: {change}.", weights)
+    assert re.fullmatch(f"Building 1 variant again: {change}.", artifact)
     assert explored(run, trained, until=Until.BUILT)[1] == []
 
 
@@ -162,8 +162,8 @@ def test_back_at_an_earlier_version_its_figures_are_shown_again(
         other.setattr(FakeRuntime, "cpu_features", lambda self: ("VNNI",))
         explored(run, FP32, STATIC)
         assert list(shown(run).values()) != digests(first)
-    again, said = explored(run, FP32, STATIC)
-    assert said == []
+    again, messages = explored(run, FP32, STATIC)
+    assert messages == []
     assert [contender.measurement for contender in again.contenders] == [
         contender.measurement for contender in first.contenders
     ]

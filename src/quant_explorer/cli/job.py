@@ -30,7 +30,7 @@ _PACKAGES = ("numpy", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
-class Session:
+class Job:
     """An opened run folder with what it is asked to do."""
 
     run: RunFolder
@@ -96,19 +96,19 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(run_dir: Path | None, given: Mapping[str, Value], *, suffix: str = "") -> Iterator[Session]:
-    """Lock the run folder, check that it was made with the same settings, and yield the session.
+def open_job(run_dir: Path | None, given: Mapping[str, Value], *, suffix: str = "") -> Iterator[Job]:
+    """Lock the run folder, check that it was made with the same settings, and yield the job.
 
     Raises UnknownNameError or SettingsError for a wrong name before anything is written.
     """
     path, wanted = resolve(run_dir, given, suffix=suffix)
-    with open_described(path, wanted) as session:
-        yield session
+    with open_described(path, wanted) as job:
+        yield job
 
 
 @contextlib.contextmanager
-def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
-    """As open_session, for a run that is described already."""
+def open_described(path: Path, wanted: RunDescription) -> Iterator[Job]:
+    """As open_job, for a run that is described already."""
     from quant_explorer.machine.topology import explain_quota
 
     _check(wanted)
@@ -117,7 +117,7 @@ def open_described(path: Path, wanted: RunDescription) -> Iterator[Session]:
         progress = ConsoleProgress()
         if quota := explain_quota():
             progress.say(quota)
-        yield Session(run, wanted, progress, run.load_study())
+        yield Job(run, wanted, progress, run.load_study())
 
 
 def _check(wanted: RunDescription) -> None:

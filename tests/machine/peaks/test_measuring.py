@@ -9,9 +9,9 @@ import pytest
 
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Silent, Task
-from quant_explorer.machine import peaks
-from quant_explorer.machine.peaks import measure_peaks
-from quant_explorer.machine.probe import WHAT, Effort
+from quant_explorer.machine.peaks import measuring
+from quant_explorer.machine.peaks.measuring import measure_peaks
+from quant_explorer.machine.peaks.probe import WHAT, Effort
 
 QUICK = Effort(sizes=(64,), seconds=0.0, array_bytes=4_000_000)
 
@@ -58,10 +58,10 @@ def test_a_fresh_process_measures_every_roof() -> None:
         ("import os; os.kill(os.getpid(), 9)", "signal SIGKILL"),
     ],
 )
-def test_a_process_that_dies_is_an_error_with_what_it_said(
+def test_a_process_that_dies_is_an_error_with_its_output(
     monkeypatch: pytest.MonkeyPatch, program: str, written: str
 ) -> None:
-    monkeypatch.setattr(peaks, "_PROGRAM", program)
+    monkeypatch.setattr(measuring, "_PROGRAM", program)
     with pytest.raises(WorkerDiedError, match=written):
         measure_peaks((0,), Silent(), QUICK)
 
@@ -70,12 +70,12 @@ def test_the_process_is_on_its_cores_before_torch_is_there(monkeypatch: pytest.M
     core = max(os.sched_getaffinity(0))
     # A stand-in for torch which says where it was told of its threads.
     program = (
-        "import os, sys, types; from quant_explorer.machine import peaks; "
+        "import os, sys, types; from quant_explorer.machine.peaks import measuring; "
         "assert 'torch' not in sys.modules; "
         "say = lambda threads: sys.exit(f'{threads} on {os.sched_getaffinity(0)}'); "
         "sys.modules['torch'] = types.SimpleNamespace(set_num_threads=say); "
-        "peaks.main()"
+        "measuring.main()"
     )
-    monkeypatch.setattr(peaks, "_PROGRAM", program)
+    monkeypatch.setattr(measuring, "_PROGRAM", program)
     with pytest.raises(WorkerDiedError, match=rf"1 on \{{{core}\}}"):
         measure_peaks((core,), Silent(), QUICK)

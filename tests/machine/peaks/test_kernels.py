@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.machine.kernels import KERNELS
+from quant_explorer.machine.peaks.kernels import KERNELS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PAIRS = [(precision, kernel) for precision in KERNELS for kernel in KERNELS[precision]]

@@ -9,8 +9,8 @@ import pytest
 from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.errors import SettingsError, StorageError
 from quant_explorer.core.progress import Progress, Silent
-from quant_explorer.machine import kept_peaks
-from quant_explorer.machine.kept_peaks import load_or_measure, measure_and_keep, peaks_file, read_peaks
+from quant_explorer.machine.peaks import kept
+from quant_explorer.machine.peaks.kept import load_or_measure, measure_and_keep, peaks_file, read_peaks
 from quant_explorer.machine.topology import available_cores, core_numbers
 
 FOUND = Peaks(
@@ -36,7 +36,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(kept_peaks, "measure_peaks", machine.measure)
+    monkeypatch.setattr(kept, "measure_peaks", machine.measure)
     return machine
 
 
@@ -62,7 +62,7 @@ def test_another_machine_or_library_has_peaks_of_its_own(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
     measure_and_keep(1, Silent(), tmp_path)
-    monkeypatch.setattr(kept_peaks, name, value)
+    monkeypatch.setattr(kept, name, value)
     assert read_peaks(1, tmp_path) is None
 
 
@@ -87,5 +87,5 @@ def test_peaks_that_cannot_be_kept_are_returned_all_the_same(
     def full(path: Path, content: bytes) -> None:
         raise StorageError("full")
 
-    monkeypatch.setattr(kept_peaks, "write_atomically", full)
+    monkeypatch.setattr(kept, "write_atomically", full)
     assert load_or_measure(1, Silent(), tmp_path) == FOUND

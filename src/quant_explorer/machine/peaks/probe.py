@@ -16,8 +16,8 @@ from pathlib import Path
 from quant_explorer.core.cost.roofline import BANDWIDTH
 from quant_explorer.core.errors import explain
 from quant_explorer.core.quantspec import Precision
-from quant_explorer.machine.kernels import KERNELS, Call, Prepare
 from quant_explorer.machine.memory import available_bytes
+from quant_explorer.machine.peaks.kernels import KERNELS, Call, Prepare
 
 WHAT = (BANDWIDTH, *KERNELS)
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -40,7 +40,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Figure:
+class MeasuredRoof:
     """One roof: 10^9 MAC or bytes per second and the kernel that reached it, or None and the reason."""
 
     what: str
@@ -49,12 +49,12 @@ class Figure:
     reason: str = ""
 
 
-def probe(effort: Effort) -> Iterator[Figure]:
+def probe(effort: Effort) -> Iterator[MeasuredRoof]:
     """Yield a figure for each of `WHAT`, as it is found."""
     import torch
 
     with torch.inference_mode():
-        yield Figure(BANDWIDTH, _copy_gb_per_s(effort), "Tensor.copy_")
+        yield MeasuredRoof(BANDWIDTH, _copy_gb_per_s(effort), "Tensor.copy_")
         for precision in KERNELS:
             yield _fastest_kernel(precision, effort)
 
@@ -80,8 +80,8 @@ def _cache_bytes(path: Path) -> int:
     return int(text[:-1]) * units[text[-1]] if text[-1] in units else int(text)
 
 
-def _fastest_kernel(precision: Precision, effort: Effort) -> Figure:
-    best, reasons = Figure(precision, None), []
+def _fastest_kernel(precision: Precision, effort: Effort) -> MeasuredRoof:
+    best, reasons = MeasuredRoof(precision, None), []
     for name, prepare in KERNELS[precision].items():
         try:
             rate = _best_gmacs_per_s(prepare, effort)
@@ -90,8 +90,8 @@ def _fastest_kernel(precision: Precision, effort: Effort) -> Figure:
             reasons.append(f"{name}: {explain(error).splitlines()[0]}")
             continue
         if best.value is None or rate > best.value:
-            best = Figure(precision, rate, name)
-    return best if best.value is not None else Figure(precision, None, "", "; ".join(reasons))
+            best = MeasuredRoof(precision, rate, name)
+    return best if best.value is not None else MeasuredRoof(precision, None, "", "; ".join(reasons))
 
 
 def _best_gmacs_per_s(prepare: Prepare, effort: Effort) -> float:

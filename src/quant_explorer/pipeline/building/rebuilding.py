@@ -1,4 +1,4 @@
-"""What a run folder holds of the same recipes by another version, which is made anew: one line a kind."""
+"""What a run folder holds of the same recipes by another version, which is made again: one line a kind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def explain_retraining(wanted: Wanted, preparation: Preparation) -> Iterator[str
                 found.append(differences)
     if found:
         why = describe_changes(itertools.chain.from_iterable(found))
-        yield f"Fine-tuning {format_count(len(found), 'model')} anew: {why}."
+        yield f"Fine-tuning {format_count(len(found), 'model')} again: {why}."
 
 
 def explain_rebuilding(wanted: Wanted, artifacts: Path) -> Iterator[str]:
@@ -56,7 +56,7 @@ def explain_rebuilding(wanted: Wanted, artifacts: Path) -> Iterator[str]:
     ]
     if found:
         why = describe_changes(itertools.chain.from_iterable(found))
-        yield f"Building {format_count(len(found), 'variant')} anew: {why}."
+        yield f"Building {format_count(len(found), 'variant')} again: {why}."
 
 
 def explain_remeasuring(variants: Sequence[Variant], study: Study, environment: Environment) -> Iterator[str]:
@@ -71,7 +71,7 @@ def explain_remeasuring(variants: Sequence[Variant], study: Study, environment: 
         again = wanted & measured.get(earlier.digest, set())
         if again and earlier.threads == environment.threads and earlier != environment:
             found = find_differences(facts_of_environment(earlier), facts_of_environment(environment))
-            yield f"Measuring {format_count(len(again), 'variant')} anew: {describe_changes(found)}."
+            yield f"Measuring {format_count(len(again), 'variant')} again: {describe_changes(found)}."
             return
 
 

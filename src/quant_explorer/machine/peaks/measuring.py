@@ -1,6 +1,6 @@
 """Peaks of this machine, measured in a fresh process that keeps to the cores it is given.
 
-The process is new because threads that this one has started, and what its libraries were told, would
+The process is new because threads that this one has started, and how its libraries are configured, would
 decide the figures. Nothing else may compute meanwhile; a busy machine shows lower peaks.
 """
 
@@ -16,7 +16,7 @@ from typing import IO
 from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Progress
-from quant_explorer.machine.probe import WHAT, Effort, Figure, probe
+from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, probe
 from quant_explorer.machine.process import (
     connect_to_parent,
     describe_exit,
@@ -25,7 +25,7 @@ from quant_explorer.machine.process import (
     thread_environment,
 )
 
-_PROGRAM = "from quant_explorer.machine import peaks; peaks.main()"
+_PROGRAM = "from quant_explorer.machine.peaks import measuring; measuring.main()"
 
 
 def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | None = None) -> Peaks:
@@ -62,8 +62,8 @@ def _started(threads: int, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[by
         process.wait()
 
 
-def _receive(connection: Connection) -> Figure:
-    figure: Figure = connection.recv()
+def _receive(connection: Connection) -> MeasuredRoof:
+    figure: MeasuredRoof = connection.recv()
     return figure
 
 
@@ -74,7 +74,7 @@ def _describe_death(code: int, log: IO[bytes]) -> str:
     return f"the process that measures peaks died ({describe_exit(code)}){last}"
 
 
-def _peaks(threads: int, figures: Sequence[Figure]) -> Peaks:
+def _peaks(threads: int, figures: Sequence[MeasuredRoof]) -> Peaks:
     found = {figure.what: figure.value for figure in figures if figure.value is not None}
     return Peaks(
         threads=threads,

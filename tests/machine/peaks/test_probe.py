@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from quant_explorer.machine import probe
-from quant_explorer.machine.kernels import Call
-from quant_explorer.machine.probe import WHAT, Effort, Figure, array_bytes
+from quant_explorer.machine.peaks import probe
+from quant_explorer.machine.peaks.kernels import Call
+from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, array_bytes
 
 QUICK = Effort(sizes=(64,), seconds=0.0, array_bytes=4_000_000)
 
@@ -42,7 +42,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def fastest(monkeypatch: pytest.MonkeyPatch, effort: Effort, **kernels: Callable[[int], Call]) -> Figure:
+def fastest(
+    monkeypatch: pytest.MonkeyPatch, effort: Effort, **kernels: Callable[[int], Call]
+) -> MeasuredRoof:
     monkeypatch.setattr(probe, "KERNELS", {"int8": kernels})
     return probe._fastest_kernel("int8", effort)
 
@@ -74,7 +76,7 @@ def test_sizes_that_would_take_too_long_are_left_out(
 
 def test_without_a_kernel_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     found = fastest(monkeypatch, QUICK, missing=missing)
-    assert found == Figure("int8", None, "", "missing: RuntimeError: not on this processor")
+    assert found == MeasuredRoof("int8", None, "", "missing: RuntimeError: not on this processor")
 
 
 def test_each_roof_is_measured() -> None:
