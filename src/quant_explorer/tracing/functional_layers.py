@@ -37,6 +37,9 @@ KINDS: Final[Mapping[object, _Kind]] = {
     F.conv_transpose2d: _Kind(nn.ConvTranspose2d, _TRANSPOSED),
     F.conv_transpose3d: _Kind(nn.ConvTranspose3d, _TRANSPOSED),
 }
+# What PyTorch resizes INT8 values by; antialiasing has no layer.
+_RESIZING: Final = ("nearest", "nearest-exact", "bilinear", "area")
+_INTERPOLATE: Final = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
 # Padding that PyTorch's quantized convolutions do themselves, by the number of dimensions.
 _KNOWN_PADDING: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {nn.Conv3d: ("zeros",)}
 
@@ -111,6 +114,28 @@ def _parameter(graph: fx.GraphModule, node: fx.node.Argument) -> nn.Parameter:
 def _set_module(graph: fx.GraphModule, name: str, layer: nn.Module) -> None:
     if not graph.add_submodule(name, layer):
         graph.set_submodule(name, layer)
+
+
+def make_resizing_modules(graph: fx.GraphModule) -> None:
+    """Replace resizing that has no INT8 kernel by modules: functions between layers cannot stay in float."""
+    for node in list(graph.graph.nodes):
+        given = dict(zip(_INTERPOLATE, node.args, strict=False)) | dict(node.kwargs)
+        source, antialias = given.pop("input", None), given.pop("antialias", False)
+        if node.target is not F.interpolate or antialias or is_resizing_in_int8(given):
+            continue
+        make = cast(Callable[..., nn.Module], nn.Upsample)
+        name = fresh_name(graph, node.name)
+        graph.add_submodule(name, make(**given).eval())
+        with graph.graph.inserting_before(node):
+            call = graph.graph.call_module(name, (source,))
+        call.meta = dict(node.meta)
+        node.replace_all_uses_with(call)
+        graph.graph.erase_node(node)
+
+
+def is_resizing_in_int8(settings: Mapping[str, object]) -> bool:
+    """Say whether PyTorch resizes INT8 values so, by `mode`."""
+    return settings.get("mode", "nearest") in _RESIZING
 
 
 def split_paddings(graph: fx.GraphModule) -> None:

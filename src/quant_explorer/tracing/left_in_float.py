@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.ao import quantization
 from torch.nn import functional as F
 
-from quant_explorer.tracing.functional_layers import KINDS
+from quant_explorer.tracing.functional_layers import KINDS, is_resizing_in_int8
 from quant_explorer.tracing.normal_form import FloatGraph
 
 # quantized::prelu multiplies positive values too, quantized::instance_norm has no running statistics, and
@@ -39,6 +39,12 @@ _ARITHMETIC: Final = (
     *(*_SUMS, operator.mul, operator.imul, torch.mul, "mul", "mul_"),
     *(operator.matmul, torch.matmul, torch.bmm, "matmul", "bmm", torch.sum, "sum", torch.clamp, "clamp"),
     *(torch.mean, "mean"),
+)
+# What divides by its operand.
+_INVERSES: Final = (torch.rsqrt, "rsqrt", "rsqrt_", torch.reciprocal, "reciprocal", "reciprocal_")
+_UNARY: Final = (
+    *(torch.sqrt, "sqrt", "sqrt_", torch.abs, "abs", torch.exp, "exp", torch.square, "square"),
+    *(torch.pow, operator.pow, "pow", F.relu, torch.relu, "relu"),
 )
 # Methods that take sizes one by one.
 _TAKE_SIZES: Final = ("reshape", "permute")
@@ -65,6 +71,10 @@ def leave_in_float(
     # Sizes, and what is computed from weights alone.
     aside = [node for node in nodes if node.meta.get("number") or "constant" in node.meta]
     _exclude(mapping, graph.module, {*masked, *computed, *denominators, *inside, *aside})
+    for name, module in graph.module.named_modules():
+        indices = vars(module).get("return_indices") is True
+        if indices or (isinstance(module, nn.Upsample) and not is_resizing_in_int8(vars(module))):
+            mapping.set_module_name(name, None)
     prelus = sorted({name for name, module in graph.module.named_modules() if isinstance(module, nn.PReLU)})
     return tuple(
         f"{names} in float: {reason}"
@@ -166,11 +176,15 @@ def _denominators(nodes: Sequence[fx.Node]) -> list[fx.Node]:
         node.args[1]
         for node in nodes
         if node.target in _QUOTIENTS and len(node.args) > 1 and isinstance(node.args[1], fx.Node)
-    ]
+    ] + [node.args[0] for node in nodes if node.target in _INVERSES and isinstance(node.args[0], fx.Node)]
     found: list[fx.Node] = []
     while waiting:
         node = waiting.pop()
-        if node.target not in (*_ARITHMETIC, *_MOVES) or len(node.users) > 1 or "magnitude" not in node.meta:
+        if (
+            node.target not in (*_ARITHMETIC, *_UNARY, *_MOVES)
+            or len(node.users) > 1
+            or "magnitude" not in node.meta
+        ):
             continue
         found.append(node)
         waiting += node.all_input_nodes

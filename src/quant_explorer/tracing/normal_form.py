@@ -61,6 +61,7 @@ def normalize(model: nn.Module, example: Batch, *, trainable: bool = False) -> F
         _spell_out_alpha(node)
         _make_views_general(node)
     layers = functional_layers.make_modules(graph)
+    functional_layers.make_resizing_modules(graph)
     layers |= _tell_calls_apart(graph)
     functional_layers.split_paddings(graph)
     _own_read_tensors(graph)
@@ -115,7 +116,8 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         if not readers:
             continue
         name = functional_layers.fresh_name(graph, f"{node.name}_constant")
-        graph.register_buffer(name, value)
+        # As it will be read from a file.
+        graph.register_buffer(name, value.contiguous())
         with graph.graph.inserting_before(node):
             constant = graph.graph.get_attr(name)
         constant.meta = dict(node.meta)

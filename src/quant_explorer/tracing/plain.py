@@ -42,8 +42,12 @@ def make_plain(model: nn.Module) -> nn.Module:
             del module._forward_pre_hooks[key]
             for part in [part for part in module._parameters if part.startswith(f"{name}_")]:
                 del module._parameters[part]
+            # The vectors that spectral norm iterates on.
+            for part in [part for part in module._buffers if part.startswith(f"{name}_")]:
+                del module._buffers[part]
             _make_parameter(module, name)
-    plain.to(memory_format=torch.contiguous_format)
+    for tensor in _tensors(plain):
+        tensor.data = tensor.data.contiguous()
     return plain
 
 
@@ -65,7 +69,11 @@ def _is_special(model: nn.Module) -> bool:
         or _hooked(module)
         or (isinstance(module, _CONVOLUTIONS) and isinstance(module.padding, str))
         for module in model.modules()
-    ) or any(not value.is_contiguous() for value in model.parameters())
+    ) or any(not tensor.is_contiguous() for tensor in _tensors(model))
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def _hooked(module: nn.Module) -> dict[int, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
 
 # For `explain_refusal`: what cannot be done, and what to do.
 TRACING: Final = (
@@ -20,6 +22,14 @@ CAPTURING: Final = (
 QUANTIZE_ADVICE: Final = "keep the layers it is about in float, or write them otherwise"
 # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these.
 Refusals = tuple[type[Exception], ...]
+_LONGEST_LINE: Final = 160
+# Lines, addresses, files and calls of a library, mangled names, graphs, an error's class in front.
+_DUMP: Final = re.compile(
+    r"\n|0x[0-9a-f]{6}|site-packages|Traceback|\.(cpp|cc|h|py):\d+|\w::\w|__\w+__|GraphModule\(|<\w+ |"
+    r"%\w+|\b\w+(Error|Exception|Iteration): |^\W*\w*\W*$"
+)
+_OPERATOR: Final = re.compile(r"\b((?:quantized|aten)(?:::|\.)\w+)")
+_log = logging.getLogger(__name__)
 REFUSALS: Final[Refusals] = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
 
 
@@ -32,6 +42,23 @@ def explain_refusal(what: str, advice: str, *more: type[Exception]) -> Iterator[
     try:
         yield
     except REFUSALS + more as error:
-        # What follows is the stack of PyTorch's own code.
-        reason = explain(error).partition("\n")[0]
-        raise UnsupportedError(f"{what} ({reason}){'; ' if advice else ''}{advice}") from error
+        _log.info("%s: %s", what, error)
+        raise UnsupportedError(f"{what}{in_brackets(error)}{'; ' if advice else ''}{advice}") from error
+
+
+def in_brackets(error: BaseException) -> str:
+    """Return what a library says in its first line, with a space before it, for the end of a clause.
+
+    Where that is no sentence for a person, it is the operator that it names, or nothing.
+    """
+    text = str(error).strip()
+    first = text.partition("\n")[0].rstrip(" .")
+    if first and len(first) <= _LONGEST_LINE and not is_dump(first):
+        return f" ({first})"
+    operator = _OPERATOR.search(text)
+    return f" ({operator[1]})" if operator else ""
+
+
+def is_dump(reason: str) -> bool:
+    """Say whether a reason is a library's own words, and not a sentence for a person."""
+    return _DUMP.search(reason) is not None

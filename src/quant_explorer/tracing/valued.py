@@ -13,6 +13,7 @@ import functools
 import math
 import operator
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, SupportsIndex, cast
@@ -37,6 +38,7 @@ _PLAIN: Final = (bool, int, float, str, type(None), torch.dtype, torch.device, t
 # Whose frames are not the user's code: these, and Python's own library.
 _LIBRARIES: Final = tuple(f"{Path(str(package.__file__)).parent}/" for package in (torch, quant_explorer))
 _STANDARD: Final = f"{Path(traceback.__file__).parent}/"
+_ADVICE: Final = "compute it with tensors or move it out of forward()"
 _FACTORIES: Final = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
 
 _Values = tuple[object, object]
@@ -108,12 +110,15 @@ class _ValueProxy(fx.Proxy):
     def __len__(self) -> int:
         lengths = {len(cast(tuple[object, ...], value)) for value in self.values}
         if len(lengths) > 1:
-            raise TraceError("the number of images is taken for a Python number")
+            raise TraceError(f"the number of images is taken for a Python number; {_ADVICE}")
         return lengths.pop()
 
     def __iter__(self) -> Iterator[fx.Proxy]:
         take = cast(Callable[..., fx.Proxy], operator.getitem)
         return (take(self, index) for index in range(len(self)))
+
+    def __setitem__(self, index: object, value: object) -> None:
+        raise TraceError("writes to a part of a tensor; join parts by torch.cat() or torch.where()")
 
     def __bool__(self) -> bool:
         raise TraceError(self._unknown())
@@ -122,7 +127,7 @@ class _ValueProxy(fx.Proxy):
 
     def _unknown(self) -> str:
         what = "a value computed from images" if isinstance(self.values[0], torch.Tensor) else "their number"
-        return f"{what} is taken for a Python number"
+        return f"{what} is taken for a Python number; {_ADVICE}"
 
 
 class _Sizes(tuple[object, ...]):
@@ -144,6 +149,8 @@ class _ValueTracer(fx.Tracer):
             torch.from_numpy(example[np.arange(length) % len(example)]) for length in _LENGTHS
         )
         self._opened: nn.Module | None = None
+        # By the tensor, which they keep.
+        self._proxies: defaultdict[int, list[_ValueProxy]] = defaultdict(list)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Look into PyTorch's own modules of modules, but for attention with masks, which is one operator."""
@@ -188,7 +195,8 @@ class _ValueTracer(fx.Tracer):
         for source, version in zip(sources, before, strict=True):
             # A call in place: whoever reads this tensor from now on reads the result.
             if source.values[0] is values[0] and _version(source) != version:
-                source.node = proxy.node
+                for same in self._proxies[id(values[0])]:
+                    same.node = proxy.node
         if isinstance(values[0], torch.Size):
             return cast(fx.Proxy, _Sizes(proxy))
         return proxy
@@ -210,6 +218,8 @@ class _ValueTracer(fx.Tracer):
 
         proxy = cast(_ValueProxy, super().create_proxy(kind, target, args, kwargs, name, None, make))
         meta, value = proxy.node.meta, values[0]
+        if isinstance(value, torch.Tensor):
+            self._proxies[id(value)].append(proxy)
         meta["number"] = _is_plain(value)
         if constant and isinstance(value, torch.Tensor):
             meta["constant"] = value.clone()
@@ -289,8 +299,10 @@ def _explain(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_users(frame.filename) and frame.line]
     where = f"`{own[-1].line}` ({Path(own[-1].filename).name}, line {own[-1].lineno}): " if own else ""
-    why = str(error) if isinstance(error, TraceError) else "it needs values that only images give"
-    return f"{where}{why}; compute it with tensors or move it out of forward()"
+    if isinstance(error, TraceError):
+        return f"{where}{error}"
+    # Or their number, as the size of a tensor made in forward().
+    return f"{where}it needs values that only images give; {_ADVICE}, where fixed tensors are buffers"
 
 
 def _is_users(file: str) -> bool:

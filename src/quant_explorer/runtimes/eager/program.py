@@ -182,16 +182,26 @@ def _constructor(module: nn.Module, name: str, imports: set[str]) -> str:
         children = ", ".join(_constructor(child, name, imports) for child in module.children())
         return f"{path}({children})"
     arguments = []
-    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
-        if parameter.name in ("device", "dtype") or not hasattr(module, parameter.name):
+    for setting in _settings(kind):
+        if setting in ("device", "dtype") or not hasattr(module, setting):
             continue
-        value = _literal(getattr(module, parameter.name), parameter.name)
+        value = _literal(getattr(module, setting), setting)
         if value is None:
             raise UnsupportedError(
-                f"layer {name!r} ({path}) has a setting {parameter.name!r} that cannot be written as source"
+                f"layer {name!r} ({path}) has a setting {setting!r} that cannot be written as source"
             )
-        arguments.append(f"{parameter.name}={value}")
+        arguments.append(f"{setting}={value}")
     return f"{path}({', '.join(arguments)})"
+
+
+def _settings(kind: type[nn.Module]) -> list[str]:
+    """Return the names of what a layer's constructor takes."""
+    if not issubclass(kind, nn.RNNBase):
+        return list(inspect.signature(kind.__init__).parameters)[1:]
+    # These hand any arguments on to the base class, after its `mode`.
+    names = list(inspect.signature(nn.RNNBase.__init__).parameters)[2:]
+    own = {nn.LSTM: (), nn.RNN: ("nonlinearity",)}.get(kind, ())
+    return [*own, *(name for name in names if kind is nn.LSTM or name != "proj_size")]
 
 
 def _cast(module: nn.Module) -> str:

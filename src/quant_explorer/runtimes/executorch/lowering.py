@@ -126,7 +126,9 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
     with (
         torch.no_grad(),
         explain_refusal(
-            "ExecuTorch cannot lower the exported graph", "", KeyError, ExportError, InternalError
+            "ExecuTorch cannot lower the exported graph",
+            "write the operators it is about otherwise, or choose another runtime",
+            *(KeyError, ExportError, InternalError),
         ),
     ):
         programs = {
@@ -144,7 +146,8 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
     missing = _kernels(program) - set(_C._get_operator_names())
     if missing:
         raise UnsupportedError(
-            f"XNNPACK does not take {', '.join(sorted(missing))}, and ExecuTorch's wheel has no kernel for it"
+            f"XNNPACK does not take {', '.join(sorted(missing)).replace('::', '.')}, and ExecuTorch's "
+            "wheel has no kernel for it; write it otherwise, or choose another runtime"
         )
     data = bytes(program.buffer)
     _try(data, torch.zeros(sizes[0], *shape), method_name(sizes[0]), outside)

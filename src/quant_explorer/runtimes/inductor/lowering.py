@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +28,13 @@ from quant_explorer.runtimes.saturation import exact_by
 from quant_explorer.runtimes.torch_graph import half, pt2e
 from quant_explorer.runtimes.torch_graph import macs as torch_macs
 from quant_explorer.tracing.plain import TRANSPOSED, layers_of
+from quant_explorer.tracing.reasons import in_brackets
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import QuantizationConfig
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
+_log = logging.getLogger(__name__)
 # torchao's own smallest scale, for both of its observers of activations.
 _EPS = 2**-12
 
@@ -230,9 +233,10 @@ def compile_package(
             raise BuildError(f"Inductor cannot compile the model: {_summarize(explain(error))}") from error
         except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # What passes over graphs raise for one that they were not written for.
-            reason = explain(error).partition("\n")[0]
+            _log.info("Inductor: %s", error)
             raise UnsupportedError(
-                f"Inductor cannot compile the exported graph ({reason}); choose another runtime, or FP32"
+                f"Inductor cannot compile the exported graph{in_brackets(error)}; choose another runtime, "
+                "or FP32"
             ) from error
         _leave_out_sources(whole, path)
 

@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/2.9/onnx_export.html. Its optimizer folds batch no
 from __future__ import annotations
 
 import copy
+import logging
 import weakref
 from ast import literal_eval
 from collections import Counter
@@ -21,7 +22,11 @@ from torch import nn
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.tracing.onnx_program import INPUT_NAME, OUTPUT_NAME, OnnxProgram
+from quant_explorer.tracing.reasons import in_brackets
 
+_AVERAGE_POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
+_DIVISOR = 6
+_log = logging.getLogger(__name__)
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -93,11 +98,16 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        _log.info("the ONNX exporter: %s", cause)
         raise UnsupportedError(
-            f"the model cannot be exported to ONNX for any number of images ({_first_line(error)}); "
-            "control flow that depends on the input or on its size must be moved out of forward()"
+            f"the model cannot be exported to ONNX for any number of images{in_brackets(cause)}; control "
+            "flow that depends on the input or on its size must be moved out of forward(), an operator that "
+            "ONNX does not have replaced"
         ) from error
     assert program is not None
+    assert program.exported_program is not None
+    _refuse_divisors(program.exported_program)
     exported = program.model_proto
     _name_nodes(exported.graph, {name for name, _ in model.named_modules()})
     _complete_sizes(exported.graph)
@@ -105,9 +115,15 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
     return exported
 
 
-def _first_line(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return str(cause).strip().partition("\n")[0]
+def _refuse_divisors(program: torch.export.ExportedProgram) -> None:
+    """Raise UnsupportedError for an average pool with a divisor of its own, which the exporter leaves out."""
+    for node in program.graph.nodes:
+        if node.target in _AVERAGE_POOLS and node.args[_DIVISOR:] not in ((), (None,)):
+            layer = list(node.meta.get("nn_module_stack", {"": ("",)}).values())[-1][0]
+            raise UnsupportedError(
+                f"ONNX has no average pool with a divisor of its own (layer {layer!r}: divisor_override="
+                f"{node.args[_DIVISOR]}); leave it out and multiply the result by a number"
+            )
 
 
 def _name_nodes(graph: onnx.GraphProto, layers: set[str]) -> None:

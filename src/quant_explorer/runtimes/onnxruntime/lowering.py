@@ -7,6 +7,7 @@ processor in the documentation of `onnxruntime.quantization.quantize_static`.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,15 +22,19 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.host.architecture import is_arm
 from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
+from quant_explorer.runtimes.onnx_graph.divisors import divisors
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
 from quant_explorer.runtimes.onnxruntime.calibration import CalibrationImages
 from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
 from quant_explorer.runtimes.saturation import exact_by
 from quant_explorer.tracing.onnx_program import linear_layers
+from quant_explorer.tracing.reasons import in_brackets
+
+_log = logging.getLogger(__name__)
 
 # Of transposed convolutions that stay in float.
 GROUPS_TAKEN_FOR_CHANNELS = "the quantizer takes groups for channels"
@@ -158,7 +163,7 @@ def _quantize(
     arm = is_arm() and spec.target == "native"
     activations = QuantType.QInt8 if arm else QuantType.QUInt8
     transposed = _grouped_transposed(graph) if spec.granularity == "per_channel" else ()
-    masked = limit_masks(model.graph)
+    masked, divided = limit_masks(model.graph), divisors(model.graph)
     onnx.save(model, prepared)
     with _explain_failure():
         quantize_static(
@@ -169,7 +174,7 @@ def _quantize(
             weight_type=QuantType.QInt8,
             per_channel=spec.granularity == "per_channel",
             reduce_range=reduced,
-            nodes_to_exclude=[*nodes_of_layers(graph, spec.float_layers), *transposed, *masked],
+            nodes_to_exclude=[*nodes_of_layers(graph, spec.float_layers), *transposed, *masked, *divided],
             calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
             # Whatever the method, the stride is how many of the reader's items are held at a time.
             extra_options={"CalibStridedMinMax": 1, "CalibTensorRangeSymmetric": False},
@@ -185,6 +190,8 @@ def _quantize(
         notes.append(f"in float, as {GROUPS_TAKEN_FOR_CHANNELS}: {', '.join(transposed)}")
     if masked:
         notes.append(f"in float, as a mask of attention has no INT8 scale: {', '.join(masked)}")
+    if divided:
+        notes.append(f"in float, as a divisor rounded to 0 divides by zero: {', '.join(divided)}")
     return tuple(notes)
 
 
@@ -204,8 +211,8 @@ def _explain_failure() -> Iterator[None]:
     try:
         yield
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = explain(error).partition("\n")[0]
+        _log.info("ONNX Runtime's quantizer: %s", error)
         raise UnsupportedError(
-            f"ONNX Runtime's quantizer fails on the exported graph ({reason}); keep the layers it is about "
-            "in float, or choose another runtime"
+            f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers "
+            "it is about in float, or choose another runtime"
         ) from error

@@ -20,6 +20,7 @@ from openvino._offline_transformations import apply_moc_transformations
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Observer, QuantSpec
+from quant_explorer.runtimes.onnx_graph.divisors import divisors
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
 
 # NNCF reports its use over the network unless this is set when it is imported.
@@ -59,6 +60,8 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
     nncf.set_log_level(logging.ERROR)
     model = convert(data)
     ignored = float_operations(model, data, spec.float_layers)
+    graph = onnx.load_from_string(data).graph
+    ignored += _operations(model, graph, divisors(graph))
     if reduced:
         ignored += products_of_activations(model)
     return nncf.quantize(
@@ -125,19 +128,22 @@ def float_operations(model: openvino.Model, data: bytes, layers: Sequence[str]) 
     graph = onnx.load_from_string(data).graph
     found: list[str] = []
     for layer in layers:
-        nodes = nodes_of_layers(graph, (layer,))
-        # A node that gives the model's output is named after the latter.
-        names = {*nodes, *(name for node in graph.node if node.name in nodes for name in node.output)}
-        # `<node>/WithoutBiases` and `<node>`, the addition of the bias.
-        operations = [
-            operation.get_friendly_name()
-            for operation in model.get_ordered_ops()
-            if operation.get_friendly_name().removesuffix("/WithoutBiases") in names
-        ]
+        operations = _operations(model, graph, nodes_of_layers(graph, (layer,)))
         if not operations:
             raise UnsupportedError(f"layer {layer!r} is not in the converted graph and cannot stay in float")
         found += operations
     return found
+
+
+def _operations(model: openvino.Model, graph: onnx.GraphProto, nodes: Sequence[str]) -> list[str]:
+    # A node that gives the model's output is named after the latter.
+    names = {*nodes, *(name for node in graph.node if node.name in nodes for name in node.output)}
+    # `<node>/WithoutBiases` and `<node>`, the addition of the bias.
+    return [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_friendly_name().removesuffix("/WithoutBiases") in names
+    ]
 
 
 def save(model: openvino.Model, path: Path, *, half: bool) -> None:

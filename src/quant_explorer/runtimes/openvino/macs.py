@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 
 import openvino
 
@@ -24,27 +24,23 @@ def count_macs(compiled: openvino.CompiledModel, model: openvino.Model) -> Execu
     Counts are per image, those of kernels are of calls.
     """
     images = model.input().get_shape()[0]
-    products = {
-        operation.get_friendly_name(): count
-        for operation in model.get_ops()
-        if (count := _count_operation(operation))
-    }
+    nodes = compiled.get_runtime_model().get_ordered_ops()
+    named = {name for node in nodes for name in _origins(node)}
+    products = _count_products(model, named)
     macs: Counter[str] = Counter()
     kernels: Counter[str] = Counter()
     in_float: Counter[str] = Counter()
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        information = node.get_rt_info()
-        kind, kernel, origin = (
-            str(information[key].value) for key in ("layerType", "primitiveType", "originalLayersNames")
-        )
-        count = _count_node(node, kind, origin, products)
+    for node in nodes:
+        kind, kernel = (str(node.get_rt_info()[key].value) for key in ("layerType", "primitiveType"))
+        origins = _origins(node)
+        count = _count_node(node, kind, origins, products)
         if count:
             ending = kernel.rpartition("_")[2]
             precision = _PRECISIONS.get(ending, ending)
             macs[precision] += count // images
             if precision != "int8":
                 # What OpenVINO's own passes made has a number, what was exported the layer and a slash.
-                names = [name.partition("/")[0] for name in origin.split(",") if "/" in name]
+                names = [name.partition("/")[0] for name in origins if "/" in name]
                 in_float[f"{kind} of layer {names[0]!r}" if names else kind] += count
             kernels[f"{kind} {kernel}"] += 1
     return Executed(
@@ -54,20 +50,51 @@ def count_macs(compiled: openvino.CompiledModel, model: openvino.Model) -> Execu
     )
 
 
-def _count_node(node: openvino.Node, kind: str, origin: str, products: Mapping[str, int]) -> int:
+def _origins(node: openvino.Node) -> list[str]:
+    return str(node.get_rt_info()["originalLayersNames"].value).split(",")
+
+
+def _count_products(model: openvino.Model, named: Container[str]) -> dict[str, int]:
+    """Count products by name; those not `named` in the execution graph for the operation that reads them.
+
+    A product whose factor is scaled loses its name when OpenVINO moves the scale.
+    """
+    products: Counter[str] = Counter()
+    for operation in model.get_ordered_ops():
+        count = _count_operation(operation)
+        while count and operation.get_friendly_name() not in named and operation.get_output_size():
+            readers = operation.output(0).get_target_inputs()
+            if len(readers) != 1:
+                break
+            operation = next(iter(readers)).get_node()
+        if count:
+            products[operation.get_friendly_name()] += count
+    return products
+
+
+def _count_node(node: openvino.Node, kind: str, origins: Sequence[str], products: Mapping[str, int]) -> int:
     if kind in ("Convolution", "Deconvolution"):
         return _count_convolution(node, transposed=kind == "Deconvolution")
     if kind in ("FullyConnected", "MatMul"):
         return _count_product(node)
     if kind == "Subgraph":
         # Code generated for several operations at once, attention for one; only their names are left.
-        return sum(products.get(name, 0) for name in origin.split(","))
+        return sum(products.get(name, 0) for name in origins)
     return 0
 
 
 def _count_operation(operation: openvino.Node) -> int:
     if operation.get_type_name() == "MatMul":
         return _count_product(operation)
+    if operation.get_type_name() == "Einsum":
+        # Each combination of the indices is one multiply-accumulate.
+        operands = operation.get_attributes()["equation"].partition("->")[0].split(",")
+        sizes = dict(
+            pair
+            for place, indices in enumerate(operands)
+            for pair in zip(indices.strip(), _shape(operation.input(place)), strict=True)
+        )
+        return math.prod(sizes.values()) if len(operands) == 2 else 0
     if operation.get_type_name() == "ScaledDotProductAttention":
         queries, keys, values = (_shape(operation.input(position)) for position in range(3))
         return math.prod(queries[:-1]) * keys[-2] * (keys[-1] + values[-1])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -33,8 +32,10 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
+from quant_explorer.runtimes.torch_graph.joining import ranges_of_joins, requantize_joins
 from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
 from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
+from quant_explorer.tracing.reasons import in_brackets
 
 _log = logging.getLogger(__name__)
 _TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -91,8 +92,14 @@ def quantize(
                     prepared(torch.from_numpy(batch))
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
-    with _explain("PyTorch cannot convert a layer to INT8"), unknown_to_fx(prepared):
-        converted = quantize_fx.convert_fx(prepared)
+    with _explain("PyTorch cannot convert a layer to INT8"):
+        joins = ranges_of_joins(prepared)
+        with unknown_to_fx(prepared):
+            converted = quantize_fx.convert_fx(prepared)
+        requantize_joins(converted, joins)
+        # Some operators only say when they run that they have no INT8 kernel.
+        with torch.inference_mode():
+            converted(torch.from_numpy(calibration[0][:1]))
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
@@ -106,9 +113,9 @@ def _explain(what: str) -> Iterator[None]:
         yield
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _log.info("%s: %s", what, error)
-        operator = re.search(r"\bquantized::\w+", str(error))
-        name = f" ({operator[0]})" if operator else ""
-        raise UnsupportedError(f"{what}{name}; keep it in float, or use another runtime for INT8") from error
+        raise UnsupportedError(
+            f"{what}{in_brackets(error)}; keep it in float, or use another runtime for INT8"
+        ) from error
 
 
 def _grid(bits: int) -> Grid:

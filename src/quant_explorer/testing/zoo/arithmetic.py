@@ -65,6 +65,11 @@ class _BilinearPool(nn.Module):
         return logits
 
 
+def _chain_in_place(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    y.add_(x).mul_(0.5).clamp_(0, 3)
+    return y
+
+
 def _residual(name: str, pattern: str, function: Binary) -> Specimen:
     return Specimen(name, pattern, lambda: classifier(_Residual(function)))
 
@@ -73,6 +78,7 @@ SPECIMENS = (
     _residual("residual", "a sum without an activation behind it", lambda y, x: y + x),
     _residual("residual_relu", "a sum and ReLU, as in ResNet", lambda y, x: functional.relu(y + x)),
     Specimen("residual_in_place", "y += x and a ReLU in place", lambda: classifier(_InPlaceResidual())),
+    _residual("chain_in_place", "y.add_(x).mul_(0.5).clamp_(0, 3), y being returned", _chain_in_place),
     _residual("add_alpha", "torch.add(a, b, alpha=2)", lambda y, x: torch.add(y, x, alpha=2)),
     _residual("add_alpha_1.5", "torch.add(a, b, alpha=1.5)", lambda y, x: torch.add(y, x, alpha=1.5)),
     _residual(

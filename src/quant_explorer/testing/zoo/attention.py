@@ -156,7 +156,21 @@ class _Einsum(nn.Module):
         return x + functional.relu(heads).mean(2)
 
 
+class _EinsumAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(TOKEN_WIDTH, 3 * TOKEN_WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            self.qkv(x).reshape(x.shape[0], TOKENS, 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        scores = torch.einsum("bhid,bhjd->bhij", query, key).mul(query.shape[-1] ** -0.5)
+        return torch.einsum("bhij,bhjd->bhid", scores.softmax(-1), value).transpose(1, 2).flatten(2)
+
+
 SPECIMENS = (
+    Specimen("einsum_attention", "attention by einsum", lambda: TokenClassifier(_EinsumAttention())),
     Specimen("attention", "attention written out as products", lambda: TokenClassifier(_Attention())),
     Specimen(
         "attention_mask_lowest",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 import traceback
@@ -36,6 +35,7 @@ from quant_explorer.techniques import create_step, create_technique
 from quant_explorer.testing.toys import ToyTraining
 from quant_explorer.testing.zoo import Specimen
 from quant_explorer.tracing.plain import make_plain
+from quant_explorer.tracing.reasons import is_dump
 
 CONFIGS: Final[Mapping[str, tuple[Step, ...]]] = {
     "fp32": (),
@@ -55,11 +55,6 @@ CALIBRATION: Final = tuple(range(4, 8))
 OTHERS: Final = "images that are not calibrated on"
 MACS_TOLERANCE: Final = 0.05
 LONGEST_REASON: Final = 400
-# Lines, addresses, files and calls of a library, mangled names, an error's class in front.
-_DUMP: Final = re.compile(
-    r"\n|0x[0-9a-f]{6}|site-packages|Traceback|\.(cpp|cc|h|py):\d+|\w::\w|__\w+__|GraphModule\(|<\w+ |"
-    r"\b\w+(Error|Exception|Iteration): "
-)
 
 
 class Verdict(StrEnum):
@@ -250,9 +245,5 @@ def _check_others(
 
 
 def _refusal(error: QuantExplorerError) -> Verdict:
-    return Verdict.CRASH if is_dump(str(error)) else Verdict.REFUSED
-
-
-def is_dump(reason: str) -> bool:
-    """Say whether a reason is a library's own words, and not one sentence for a person."""
-    return len(reason) > LONGEST_REASON or _DUMP.search(reason) is not None
+    reason = str(error)
+    return Verdict.CRASH if len(reason) > LONGEST_REASON or is_dump(reason) else Verdict.REFUSED

@@ -128,6 +128,12 @@ def _function(
 
 SPECIMENS = (
     _function("concatenation", "cat of two maps", lambda x, y: torch.cat([x, y], 1), channels=16),
+    _function(
+        "scaled_concatenation",
+        "cat of maps of other scales: the first is 8 times as large and never negative",
+        lambda x, y: torch.cat([8 * x, 0.05 * y, y - 1], 1),
+        channels=24,
+    ),
     Specimen("split", "split by sizes", lambda: classifier(_Split(chunks=False))),
     Specimen("chunk", "chunk in two", lambda: classifier(_Split(chunks=True))),
     Specimen(
@@ -160,6 +166,7 @@ SPECIMENS = (
     ),
     _function("interpolate_nearest", "nearest neighbours by a factor of 2", _upsampled("nearest"), size=32),
     _function("interpolate_bilinear", "bilinear by a factor of 2", _upsampled("bilinear"), size=32),
+    _function("interpolate_bicubic", "bicubic by a factor of 2", _upsampled("bicubic"), size=32),
     _function("interpolate_to_size", "nearest neighbours to the size of another map", _interpolated_to),
     Specimen("view_by_size", "view(x.size(0), -1) before the head", _SizedView),
     _function("scalars_from_shape", "numbers computed from x.shape and multiplied", _scaled_by_size),

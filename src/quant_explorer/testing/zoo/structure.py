@@ -7,7 +7,15 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import Conv2dNormActivation, StochasticDepth
 
-from quant_explorer.testing.zoo.specimen import CLASSES, Specimen, classifier, convolution, enliven
+from quant_explorer.testing.zoo.specimen import (
+    CLASSES,
+    TOKEN_WIDTH,
+    Specimen,
+    TokenClassifier,
+    classifier,
+    convolution,
+    enliven,
+)
 
 
 class _SharedConvolution(nn.Module):
@@ -138,7 +146,36 @@ def _multilayer() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, CLASSES))
 
 
+class _Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(TOKEN_WIDTH, TOKEN_WIDTH, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.layer(x)[0]
+        return states
+
+
+class _CosineClassifier(nn.Module):
+    """Logits are cosines between features and the columns of a transposed weight, as in CLIP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(convolution(3, 8), nn.AvgPool2d(8), nn.Flatten())
+        self.weight = nn.Parameter(torch.randn(CLASSES, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.body(x)
+        weight = self.weight / self.weight.norm(dim=-1, keepdim=True)
+        logits: torch.Tensor = 3.0 * (features / features.norm(dim=-1, keepdim=True)) @ weight.t()
+        return logits
+
+
 SPECIMENS = (
+    Specimen("lstm", "an LSTM over tokens", lambda: TokenClassifier(_Recurrent())),
+    Specimen(
+        "cosine_classifier", "cosines between features and weights", lambda: enliven(_CosineClassifier())
+    ),
     Specimen(
         "shared_convolution", "a convolution that is called twice", lambda: classifier(_SharedConvolution())
     ),

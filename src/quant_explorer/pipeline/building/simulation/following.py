@@ -32,7 +32,7 @@ _MASKING = ("add", "add_", "sub", "where", "masked_fill", "masked_fill_")
 _ARITHMETIC = ("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "cat")
 # Where the divisor stands, which stays float: rounded to 0 it divides by zero. Where a runtime rounds it all
 # the same, its files have to be as near as without.
-_DIVISORS = {"div": 1, "div_": 1, "reciprocal": 0}
+_DIVISORS = {"div": 1, "div_": 1, "reciprocal": 0, "rsqrt": 0, "rsqrt_": 0}
 
 
 @dataclass(frozen=True)
