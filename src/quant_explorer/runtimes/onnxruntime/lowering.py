@@ -213,6 +213,6 @@ def _explain_failure() -> Iterator[None]:
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         _log.info("ONNX Runtime's quantizer: %s", error)
         raise UnsupportedError(
-            f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers it is "
-            "about in float, or choose another runtime"
+            f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers it "
+            "is about in float, or choose another runtime"
         ) from error
