@@ -158,7 +158,7 @@ def _repeat_predictions(export: OpenedExport, experiment: Experiment) -> Finding
     labels = subject.dataset.report.labels
     with experiment.open_worker(export.artifact, export.runtime) as worker:
         worker.open(subject.batch(1))
-        scored = score_split(worker, (), export.statement.variant.name, experiment)
+        scored = score_split(worker, (), export.statement.variant.name, experiment, subject.dataset.report)
     found = score(scored, labels, trained=stated.trained, reference=None)
     common, mine, theirs = np.intersect1d(found.positions, stated.positions, return_indices=True)
     top1, before = np.array(found.top1)[mine], np.array(stated.top1)[theirs]
