@@ -116,5 +116,5 @@ def test_ranked_value_of_a_subset_is_the_baselines_plus_the_paired_difference() 
 
 
 def test_ties_with_the_best_are_by_paired_difference() -> None:
-    one, near, far = hits([1]).right, hits([2, 3]).right, hits(list(range(40, 80))).right
-    assert tied_with_best([far, near, one]) == (2, 1)
+    best, near, far = hits([1]).right, hits([2, 3]).right, hits(list(range(40, 80))).right
+    assert tied_with_best([far, near, best]) == (2, 1)

@@ -68,7 +68,7 @@ def test_a_slow_moment_of_the_baseline_is_nobody_elses() -> None:
     """One factor brings a variant's calls to the level of all rounds, and not one for each of its rounds."""
     base = [1000, 4000, 1000, 1000]
     timed = rounds(
-        [{"base": (one,)} | ({"early": (500,) * 3} if n < 3 else {}) for n, one in enumerate(base)]
+        [{"base": (time,)} | ({"early": (500,) * 3} if n < 3 else {}) for n, time in enumerate(base)]
     )
     timings = collect_timings(timed, "base", ["base", "early"])
     early = latency_of(timings, "early", None, settled=True)

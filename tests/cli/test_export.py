@@ -50,10 +50,10 @@ def scored_image(place: Place, folder: Path) -> tuple[Path, np.ndarray]:
     images = find_dataset(settings.data, options, Silent()).load().report
     study = Study.load(run.study)
     (digest,) = {
-        one.variant.digest
+        measurement.variant.digest
         for environment in study.environments
-        for one in study.measurements(environment).values()
-        if one.variant.name == VARIANT
+        for measurement in study.measurements(environment).values()
+        if measurement.variant.name == VARIANT
     }
     with np.load(run.outputs / f"{digest}.npz") as stored:
         position, logits = int(stored["positions"][3]), stored["logits"][3]

@@ -26,5 +26,5 @@ def test_a_run_folder_is_sent_with_its_files(
     assert f"Sent {len(ORDINARY)} variants to {uri}, experiment mine, run " in printed
     # MLflow logs beside it.
     (run,) = re.findall(r"experiment mine, run (\w+)\.", printed)
-    files = {one.path for one in MlflowClient(tracking_uri=uri).list_artifacts(run)}
+    files = {file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run)}
     assert files == {"study.jsonl", "pareto.md"}

@@ -64,8 +64,8 @@ def test_digest_covers_pixels_labels_and_split_but_not_chunking(tmp_path: Path) 
         Reading(("a", "b", "c", "d"), LABELS, 39, (6, 5, 3), slices(PIXELS)),
     ]
     digests = []
-    for number, each in enumerate(readings):
-        decoded = decode_once(tmp_path / str(number), lambda each=each: each, Silent())  # type: ignore[misc]
+    for number, case in enumerate(readings):
+        decoded = decode_once(tmp_path / str(number), lambda case=case: case, Silent())  # type: ignore[misc]
         digests.append(decoded.entry.digest)
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4

@@ -43,7 +43,7 @@ def explored(run: RunFolder, *recipes: Recipe) -> Outcome:
 
 def statuses(run: RunFolder) -> dict[str, Status]:
     found = Study.load(run.study).measurements(ENVIRONMENT.digest)
-    return {one.variant.config: one.status for one in found.values()}
+    return {measurement.variant.config: measurement.status for measurement in found.values()}
 
 
 def reasons(outcome: Outcome) -> dict[str, str]:

@@ -28,7 +28,7 @@ def test_a_run_has_its_variants_as_children_with_intervals(tmp_path: Path) -> No
     assert experiment is not None
     parent = client.get_run(first)
     assert parent.data.params["data"] == "toy"
-    assert [one.path for one in client.list_artifacts(first)] == ["study.jsonl"]
+    assert [file.path for file in client.list_artifacts(first)] == ["study.jsonl"]
     assert "Ship " in parent.data.tags["mlflow.note.content"]
     children = {
         child.info.run_name: child

@@ -190,14 +190,20 @@ def _find_baseline(
     `compared` are the digests that groups were timed against, in order: the last counts where several
     runtimes could stand in.
     """
-    fp32 = {each.variant.digest: each for each in measurements if each.variant.config == BASELINE_CONFIG}
-    own = next((each for each in fp32.values() if each.variant.name == BASELINE), None)
+    fp32 = {
+        measurement.variant.digest: measurement
+        for measurement in measurements
+        if measurement.variant.config == BASELINE_CONFIG
+    }
+    own = next((measurement for measurement in fp32.values() if measurement.variant.name == BASELINE), None)
     if own is None:
         return None, f"the baseline {BASELINE} was not measured"
     if own.status is Status.OK:
         return own, ""
     if own.status is Status.UNSUPPORTED:
-        sound = {digest: each for digest, each in fp32.items() if each.status is Status.OK}
+        sound = {
+            digest: measurement for digest, measurement in fp32.items() if measurement.status is Status.OK
+        }
         digest = next((digest for digest in (*reversed(compared), *sound) if digest in sound), None)
         if digest is not None:
             return sound[digest], ""
@@ -207,7 +213,7 @@ def _find_baseline(
 def _explain_stand_in(model: str, measurements: Sequence[Measurement], baseline: Measurement | None) -> str:
     if baseline is None or baseline.variant.name == BASELINE:
         return ""
-    own = next(each for each in measurements if each.variant.name == BASELINE)
+    own = next(measurement for measurement in measurements if measurement.variant.name == BASELINE)
     return (
         f"All ratios and differences of {model} are against {baseline.variant.name}, as {BASELINE} "
         f"{own.status.explain(own.reason)}."

@@ -58,10 +58,10 @@ def state(
     if model is not None and model not in models:
         raise UnknownNameError(unknown_name_message("model", model, models))
     found = [
-        (one.evidence, variant)
-        for one in candidates
-        if model in (None, one.evidence.model)
-        for variant in one.variants
+        (candidate.evidence, variant)
+        for candidate in candidates
+        if model in (None, candidate.evidence.model)
+        for variant in candidate.variants
     ]
     named = [(evidence, variant) for evidence, variant in found if variant.name == name]
     if not named:

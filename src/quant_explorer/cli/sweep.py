@@ -186,7 +186,9 @@ class _Sweep:
             show(findings_of_seed.results, everything=everything)
         for sentence in describe_sweep(tables):
             say(f"- {sentence}")
-        chosen = dict.fromkeys(one.chosen for one in tables.summary.decisions if one.chosen is not None)
+        chosen = dict.fromkeys(
+            decision.chosen for decision in tables.summary.decisions if decision.chosen is not None
+        )
         exports = [export_command(name, self._folder(self.seeds[0])) for name in chosen]
         conclude(results, page, choices, exports)
 

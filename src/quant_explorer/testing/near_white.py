@@ -73,13 +73,15 @@ def network() -> nn.Sequential:
         nn.Linear(channels, CLASSES),
     )
     own = torch.from_numpy(_own_channels())
-    each = channels // CLASSES
+    copies = channels // CLASSES
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        model.get_parameter("0.weight").add_(own.repeat_interleave(each, 0)[:, :, None, None] / (9 * each))
+        model.get_parameter("0.weight").add_(
+            own.repeat_interleave(copies, 0)[:, :, None, None] / (9 * copies)
+        )
         model.get_parameter("2.weight").fill_(1 / 9)
-        model.get_parameter("6.weight").add_(own / each)
+        model.get_parameter("6.weight").add_(own / copies)
     return model.eval()
 
 

@@ -26,7 +26,7 @@ def decided(folder: Path, scene: Scene, budgets: Budgets, *played: Played) -> De
 def test_what_is_good_on_the_report_split_alone_is_not_picked(tmp_path: Path) -> None:
     found = decided(tmp_path, BOTH, Budgets(accuracy_drop_pp=0.5))
     assert (found.chosen, found.judged_on) == ("sound@eager", "the search split (800 images)")
-    assert [one.name for one in found.rejected] == ["flattered@eager"]
+    assert [variant.name for variant in found.rejected] == ["flattered@eager"]
 
 
 def test_figures_stay_those_of_the_report_split(tmp_path: Path) -> None:

@@ -123,8 +123,8 @@ def test_figures_of_torchvision(name: str) -> None:
 
 def test_counts_are_per_image_and_kernels_are_calls() -> None:
     model = nn.Sequential(nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 1)).eval()
-    one, three = count_macs(model, IMAGES[0][:1]), count_macs(model, IMAGES[0])
-    assert one == three
+    single, three = count_macs(model, IMAGES[0][:1]), count_macs(model, IMAGES[0])
+    assert single == three
     assert three.kernels == {"aten.convolution.default": 2}
 
 
