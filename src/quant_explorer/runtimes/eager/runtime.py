@@ -31,7 +31,7 @@ class Eager:
 
     engine: str = ""
     name: ClassVar[str] = "eager"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def unavailable(self) -> str | None:
         """Eager is PyTorch itself, which this package requires."""

@@ -35,7 +35,7 @@ class OnnxRuntime:
     """The `onnxruntime` runtime, with its CPU execution provider."""
 
     name: ClassVar[str] = "onnxruntime"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def unavailable(self) -> str | None:
         """Return which of its libraries are missing, or None."""

@@ -27,7 +27,7 @@ class OpenVino:
 
     precision: str = "fp32"
     name: ClassVar[str] = "openvino"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def unavailable(self) -> str | None:
         """OpenVINO, NNCF and the ONNX exporter are an extra."""

@@ -42,7 +42,7 @@ class TorchScript:
     engine: str = ""
     optimize: bool = True
     name: ClassVar[str] = "torchscript"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def unavailable(self) -> str | None:
         """TorchScript is part of PyTorch, which this package requires."""
