@@ -84,12 +84,12 @@ def test_without_a_common_image_nothing_is_compared() -> None:
 def test_an_untrained_variant_is_right_where_the_baseline_agrees() -> None:
     baseline = Predictions((0, 1, 2, 3), (1, 1, 1, 0), 4, trained=False)
     variant = Predictions((1, 2, 3, 9), (1, 0, 0, 1), 4, trained=False)
-    found = find_hits(variant, SPLIT, baseline)
+    found = find_hits(variant, SPLIT.labels, baseline)
     assert found is not None
     assert found.positions.tolist() == [1, 2, 3]
     assert found.right.tolist() == [True, False, True]
-    assert find_hits(Predictions((9,), (1,), 1, trained=False), SPLIT, baseline) is None
-    assert find_hits(variant, SPLIT, None) is None
+    assert find_hits(Predictions((9,), (1,), 1, trained=False), SPLIT.labels, baseline) is None
+    assert find_hits(variant, SPLIT.labels, None) is None
 
 
 def test_the_baseline_agrees_with_itself_exactly() -> None:

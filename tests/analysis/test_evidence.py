@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quant_explorer.analysis.evidence import gather
-from quant_explorer.core.measurement import EnergyBlock, Measurement, Round
+from quant_explorer.core.measurement import EnergyBlock, Measurement, Round, Status, TimingGroup
 from quant_explorer.testing.replay import Played, Scene, play
 from tests.analysis.replayed import BASELINE, ORDINARY
 
@@ -23,6 +23,35 @@ def test_records_of_other_environments_stay_out(tmp_path: Path) -> None:
     assert (len(small.measurements), len(extra.measurements)) == (1, 1)
     assert len(small.timings[1].rounds) == 12
     assert extra.no_baseline == "the baseline fp32_baseline@eager was not measured"
+
+
+IMPOSSIBLE = replace(BASELINE, status=Status.UNSUPPORTED, reason="it is an ONNX file")
+SERVED = Played("fp32_baseline", runtime="served")
+
+
+def test_fp32_of_another_runtime_stands_in_where_the_baseline_is_impossible(tmp_path: Path) -> None:
+    study = play(tmp_path / "study.jsonl", (IMPOSSIBLE, Played("small", slowness=0.5), SERVED), Scene())
+    (evidence,) = gather(study, "env-a", (1,))
+    assert evidence.baseline_name == "fp32_baseline@served"
+    assert evidence.stand_in == (
+        "All ratios and differences of small_cnn are against fp32_baseline@served, as fp32_baseline@eager is "
+        "not possible: it is an ONNX file."
+    )
+
+
+def test_of_several_the_one_that_was_timed_against_stands_in(tmp_path: Path) -> None:
+    other = Played("fp32_baseline", runtime="other")
+    study = play(tmp_path / "study.jsonl", (IMPOSSIBLE, SERVED, other), Scene())
+    environment, digests = "env-a", (SERVED.variant.digest, other.variant.digest)
+    study.append(TimingGroup(environment, digests[1], "g", digests))
+    assert gather(study, environment, (1,))[0].baseline_name == "fp32_baseline@other"
+
+
+def test_nothing_stands_in_for_a_baseline_that_failed(tmp_path: Path) -> None:
+    died = replace(BASELINE, status=Status.DIED, reason="killed")
+    (evidence,) = gather(play(tmp_path / "study.jsonl", (died, SERVED), Scene()), "env-a", (1,))
+    assert evidence.baseline is None
+    assert evidence.no_baseline == "the baseline fp32_baseline@eager died: killed"
 
 
 def test_energy_is_of_the_rounds_where_they_have_it(tmp_path: Path) -> None:

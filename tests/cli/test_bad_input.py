@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from quant_explorer.cli.multi_bench import CONFIGS
-from quant_explorer.core.study import Study
 from quant_explorer.models import load_model
 from quant_explorer.runtimes import RUNTIMES
-from tests.cli.invoking import EAGER, ONNX, SMALL, Invoke, Place
+from tests.cli.invoking import EAGER, SMALL, Invoke, Place
 
 CONFIGURED = ("quantize", "bench", "evaluate")
 
@@ -246,52 +245,5 @@ def test_a_run_dir_that_is_a_file_is_wrong_use(invoke: Invoke, place: Place) -> 
 
 
 @pytest.mark.slow
-def test_a_torn_description_is_named(refused: Callable[..., str], copied: Place) -> None:
-    (copied.folder / "run" / "run.json").write_text('{"settings": {"da')
-    assert "run/run.json: not a readable run description" in refused("pipeline", *ONNX, "--run-dir", "run")
-
-
-@pytest.mark.slow
-def test_a_damaged_study_names_its_line(refused: Callable[..., str], copied: Place) -> None:
-    study = copied.folder / "run" / "study.jsonl"
-    first, *rest = study.read_text().splitlines(keepends=True)
-    study.write_text("".join([first, "not a record\n", *rest]))
-    for command in (("pipeline", *ONNX), ("report",)):
-        assert "study.jsonl:2: not a study record" in refused(*command, "--run-dir", "run")
-
-
-@pytest.mark.slow
 def test_a_report_says_nothing_that_was_not_so(refused: Callable[..., str], copied: Place) -> None:
     assert "run was made with --seed 0 (now 7)" in refused("report", "--run-dir", "run", "--seed", "7")
-
-
-@pytest.mark.slow
-def test_weights_on_a_full_disk(finished: Place, place: Place) -> None:
-    # The images are in the cache already.
-    done = place.call("train", *SMALL, "--epochs", "1", "--run-dir", "run", limit_file_bytes=100_000)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "error: run/weights/baseline-" in done.stderr
-    assert "cannot be written (File too large)" in done.stderr
-    assert not [path for path in (place.folder / "run").rglob("*") if path.stat().st_size > 100_000]
-
-
-@pytest.mark.slow
-def test_a_study_on_a_full_disk_keeps_what_was_recorded(copied: Place) -> None:
-    run = copied.folder / "run"
-    # Without its first line, the environment, it has to be written to.
-    kept = (run / "study.jsonl").read_bytes().split(b"\n", 1)[1]
-    (run / "study.jsonl").write_bytes(kept)
-    for path in (run / "log.txt", *run.glob("report/*")):
-        path.unlink()
-    done = copied.call("pipeline", *ONNX, "--run-dir", "run", limit_file_bytes=len(kept) + 100)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert (
-        "run/study.jsonl: cannot be written (File too large); what was recorded before is kept" in done.stderr
-    )
-    records = Study.load(run / "study.jsonl").records
-    assert len(records) == len(kept.splitlines())
-    again = copied.call("pipeline", *ONNX, "--run-dir", "run")
-    assert again.returncode == 0, again.stderr
-    assert Study.load(run / "study.jsonl").records[: len(records)] == records

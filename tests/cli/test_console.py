@@ -9,6 +9,7 @@ import click
 import pytest
 
 from quant_explorer.cli.console import ConsoleProgress, divert_libraries, run_command, verbosity
+from quant_explorer.cli.job import print_figures
 from quant_explorer.core.errors import RunBusyError, UnknownNameError
 
 NASTY = "conv[/usr/lib] [enforce fail at file.cc:5] [red]"
@@ -72,6 +73,16 @@ def test_an_error_is_one_message_and_an_exit_code(
 ) -> None:
     assert run_command(raising(error), []) == code
     assert capsys.readouterr().err == f"error: {NASTY}\n"
+
+
+def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "cat\x1b[2J\x9b\u202egpj.exe"
+    shown = r"cat\x1b[2J\x9b\u202egpj.exe"
+    ConsoleProgress().say(f"{name}: not a readable image")
+    assert run_command(raising(UnknownNameError(name)), []) == 2
+    assert capsys.readouterr().err == f"{shown}: not a readable image\nerror: {shown}\n"
+    print_figures([{"class": name}], as_json=False, title="")
+    assert shown in capsys.readouterr().out
 
 
 def test_verbose_adds_the_traceback(

@@ -58,7 +58,13 @@ def test_a_folder_without_a_study_is_wrong_use(invoke: Invoke, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "command", [("pick", FOLDER), ("compare", FOLDER, FOLDER), ("gate", FILE, "--baseline", FILE)]
+    "command",
+    [
+        ("pick", FOLDER),
+        ("compare", FOLDER, FOLDER),
+        ("gate", FILE, "--baseline", FILE),
+    ],
+    ids=lambda command: command[0],
 )
 def test_commands_that_only_read_import_no_torch_and_no_runtime(command: tuple[str, ...]) -> None:
     program = (

@@ -12,7 +12,10 @@ import quant_explorer.models
 from quant_explorer.core.errors import ModelError, UnknownNameError
 from quant_explorer.models import MODELS, check_output, load_model, parameter_digest, save_weights
 
-NO_ARCHITECTURES = {"architecture", "checkpoint", "checks", "published", "user", "weights"}
+NO_ARCHITECTURES = {
+    *("architecture", "checkpoint", "checks", "exported", "onnx_file", "onnx_graph", "published", "user"),
+    "weights",
+}
 CIFAR = (3, 32, 32)
 
 

@@ -29,6 +29,7 @@ from quant_explorer.pipeline.run import RunFolder, open_run
 from quant_explorer.pipeline.scoring import LEAST_SCORED_IMAGES
 from quant_explorer.pipeline.worker.messages import Opening
 from quant_explorer.pipeline.worker.process import Worker
+from quant_explorer.runtimes.eager.runtime import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.toys import toy_dataset
@@ -37,7 +38,6 @@ from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
     PROTOCOL,
-    ImpatientWithHanging,
     Watching,
     exploration,
     fake,
@@ -69,36 +69,6 @@ def reasons(outcome: Outcome) -> dict[str, str]:
     return {failure.variant.config: failure.reason or "" for failure in outcome.failures}
 
 
-def test_each_fault_is_a_record_and_the_others_go_on(run: RunFolder) -> None:
-    # They break after 9 answers (opening, memory, two batches of four); the check of their files takes two.
-    faulty = [fake(fault, fault=fault, fault_after=9) for fault in FAULTY]
-    outcome = explored(
-        run,
-        FP32,
-        *faulty,
-        fake("float", INT8, fault="float_named_int8"),
-        fake("dynamic", create_step("dynamic_int8")),
-        STATIC,
-    )
-    expected = {
-        "fp32_baseline": Status.OK,
-        **FAULTY,
-        "float": Status.BUILD_FAILED,
-        "dynamic": Status.UNSUPPORTED,
-        "static_int8": Status.OK,
-    }
-    assert statuses(run) == expected
-    assert [contender.measurement.variant.config for contender in outcome.contenders] == [
-        "fp32_baseline",
-        "static_int8",
-    ]
-    assert {failure.variant.config: failure.status for failure in outcome.failures} == {
-        name: status for name, status in expected.items() if status is not Status.OK
-    }
-    assert all(reason and CHECKED not in reason for reason in reasons(outcome).values())
-    assert outcome.failed
-
-
 def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_was_there(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,30 +88,6 @@ def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_
     records = len(Study.load(run.study).records)
     explored(run, FP32)
     assert len(Study.load(run.study).records) == records
-
-
-def test_what_fails_at_once_fails_when_its_files_are_checked(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(experiment_module, "Worker", ImpatientWithHanging)
-    faulty = [fake(fault, fault=fault) for fault in FAULTY]
-    outcome = explored(run, FP32, *faulty, fake("hang", fault="hang", fault_after=1), STATIC)
-    assert statuses(run) == {
-        "fp32_baseline": Status.OK,
-        **FAULTY,
-        "hang": Status.TIMED_OUT,
-        "static_int8": Status.OK,
-    }
-    assert reasons(outcome) == {
-        "raise": f"{CHECKED}RuntimeError: the fake runtime was asked to raise",
-        "die": f"{CHECKED}the worker process died during Open (signal SIGKILL)",
-        "nan": f"{CHECKED}outputs of 16 of 16 images are not finite",
-        "wrong_shape": f"{CHECKED}outputs have shape (16, 5), expected (16, 4)",
-        "hang": f"{CHECKED}no answer to Run within 0.2 s; worker ended",
-    }
-    # Nothing of them is left that could be taken for sound another time.
-    built = {contender.digest for contender in outcome.contenders}
-    assert {path.name for path in run.artifacts.iterdir()} == built
 
 
 def test_a_lowering_that_computes_something_else_is_a_failed_build(
@@ -220,6 +166,25 @@ def test_what_a_later_protocol_asks_for_is_measured(run: RunFolder) -> None:
     assert explore(larger) == (third, [])
 
 
+def test_a_study_of_before_the_search_split_is_completed(run: RunFolder) -> None:
+    explored(run, FP32)
+    study = run.load_study()
+    (found,) = [record for record in study.records if isinstance(record, Measurement)]
+    run.study.unlink()
+    earlier = Study(run.study)
+    for record in study.records:
+        if isinstance(record, Measurement):
+            earlier.append(replace(record, search_predictions=None))
+        elif isinstance(record, ReportSplit):
+            earlier.append(replace(record, search_labels=()))
+        else:
+            earlier.append(record)
+    explored(run, FP32)
+    (again,) = run.load_study().measurements(found.environment).values()
+    assert again.search_predictions == found.search_predictions is not None
+    assert run.load_study().splits[found.split].search_labels
+
+
 def test_another_environment_is_measured_again(run: RunFolder) -> None:
     explored(run, FP32)
     elsewhere = replace(ENVIRONMENT, digest="elsewhere")
@@ -283,6 +248,32 @@ def test_a_baseline_that_fails_is_reported_and_nothing_is_timed(run: RunFolder, 
     assert outcome.failed
     assert statuses(run) == {"fp32_baseline": Status.FAILED, "static_int8": Status.OK}
     assert Study.load(run.study).rounds(ENVIRONMENT.digest, 1) == []
+
+
+def test_fp32_of_the_next_runtime_stands_in_for_one_that_cannot_have_the_model(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eager, "unsupported", lambda self, candidate: "it is an ONNX file")
+    outcome = explored(run, Recipe("fp32_baseline", (), "eager"), STATIC, until=Until.TIMED)
+    assert not outcome.failed
+    assert [contender.measurement.variant.name for contender in outcome.contenders] == [
+        "fp32_baseline@fake",
+        "static_int8@fake",
+    ]
+    study = Study.load(run.study)
+    baseline, static = outcome.contenders
+    assert study.timing_groups(ENVIRONMENT.digest, baseline.digest)
+    assert static.measurement.predictions is not None
+    assert static.measurement.predictions.sqnr_db is not None
+
+
+@pytest.mark.parametrize("until", [Until.BUILT, Until.MEASURED])
+def test_an_empty_table_is_no_success(run: RunFolder, until: Until) -> None:
+    impossible = fake("fp32_baseline", create_step("dynamic_int8"))
+    outcome = explored(run, impossible, until=until)
+    assert outcome.failures[0].status is Status.UNSUPPORTED
+    assert outcome.failed
+    assert "no variant that was asked for is possible" in outcome.problems[0]
 
 
 def test_until_built_starts_one_worker_for_each_that_is_built(

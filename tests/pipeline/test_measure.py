@@ -91,6 +91,10 @@ def test_a_sound_variant_has_every_figure(run: RunFolder) -> None:
     assert found.predictions is not None
     assert found.predictions.positions == tuple(range(40))
     assert found.predictions.sqnr_db is None
+    # The images that decide are others, and the artifact answered them too.
+    assert found.search_predictions is not None
+    assert found.search_predictions.positions == tuple(range(len(subject.dataset.search)))
+    assert len(subject.split.search_labels) == len(subject.dataset.search) > 0
     # What is kept is what the artifact answered, of the images in their order.
     assert scored is not None
     assert found.predictions.top1 == tuple(scored.logits.argmax(1).tolist())
@@ -173,7 +177,7 @@ def test_memory_rises_from_floor_to_peak(run: RunFolder) -> None:
     ("fault", "status", "reason"),
     [
         ("raise", Status.FAILED, "the fake runtime was asked to raise"),
-        ("die", Status.DIED, r"the worker process died during (Open|MeasureMemory) \(signal SIGKILL\)"),
+        ("die", Status.DIED, r"the worker process died during (Open|MeasureMemory) \(signal SIGKILL"),
     ],
 )
 def test_a_fault_is_a_status_and_a_reason(

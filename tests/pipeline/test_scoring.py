@@ -51,7 +51,9 @@ def start(tmp_path: Path) -> Starter:
 def scored(worker: Worker, *helpers: Callable[[], Worker]) -> Scored:
     with worker:
         worker.open(SUBJECT.batch(1))
-        return score_split(worker, helpers, "toy", Experiment(SUBJECT, RunFolder(Path()), PATIENT))
+        return score_split(
+            worker, helpers, "toy", Experiment(SUBJECT, RunFolder(Path()), PATIENT), SUBJECT.dataset.report
+        )
 
 
 @pytest.fixture

@@ -74,8 +74,8 @@ def test_nothing_measured_still_renders(tmp_path: Path) -> None:
 
 
 def test_cells_cannot_break_the_table() -> None:
-    text = markdown_table(Table("", ("a", "b"), (True, False), (("1|2", "x\ny <b>"),)))
-    assert text.splitlines() == ["| a | b |", "| ---: | :--- |", "| 1\\|2 | x y &lt;b> |"]
+    text = markdown_table(Table("", ("a", "b"), (True, False), (("1|2", "x\ny <b>\x1b[2J"),)))
+    assert text.splitlines() == ["| a | b |", "| ---: | :--- |", "| 1\\|2 | x y &lt;b>\\x1b[2J |"]
 
 
 def test_three_that_dominate_are_named_and_the_others_counted(tmp_path: Path) -> None:

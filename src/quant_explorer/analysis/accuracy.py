@@ -26,7 +26,7 @@ PAIRED = ("diff_pp", "diff_ci_pp", "mcnemar_p", "verdict", "non_inferiority")
 
 @dataclass(frozen=True)
 class Hits:
-    """Which images a variant got right: `right` (bool) at `positions` (int64) of the report split.
+    """Which images a variant got right: `right` (bool) at `positions` (int64) of a split.
 
     For an untrained model "right" means the class that the FP32 baseline gives.
     """
@@ -52,12 +52,15 @@ def why_unscored(measurement: Measurement, splits: dict[str, ReportSplit]) -> st
     return None
 
 
-def find_hits(predictions: Predictions, split: ReportSplit, baseline: Predictions | None) -> Hits | None:
-    """Return what a variant got right; None for an untrained one that shares no image with the baseline."""
+def find_hits(predictions: Predictions, labels: Sequence[int], baseline: Predictions | None) -> Hits | None:
+    """Return what a variant got right of a split with these `labels`; `baseline` predicted the same split.
+
+    None for an untrained variant that shares no image with the baseline.
+    """
     positions = np.array(predictions.positions, dtype=np.int64)
     top1 = np.array(predictions.top1, dtype=np.int64)
     if predictions.trained:
-        return Hits(positions, top1 == np.array(split.labels, dtype=np.int64)[positions])
+        return Hits(positions, top1 == np.array(labels, dtype=np.int64)[positions])
     if baseline is None:
         return None
     expected = dict(zip(baseline.positions, baseline.top1, strict=True))

@@ -10,7 +10,7 @@ from quant_explorer.core.difference import describe_contrasts, facts_of_environm
 from quant_explorer.core.host.architecture import HALF_PRECISIONS
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.recipe import BASELINE
+from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.units import format_count, list_some
 
 FEW_ROUNDS = 10
@@ -22,16 +22,16 @@ def list_distrust(
     run: RunInfo,
     environment: Environment,
     others: Sequence[Environment],
-    data_notes: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Return the sentences, most damaging first; empty when nothing speaks against the figures.
 
     `environment` is the one that the figures are of, `others` are those that the study holds beside it;
-    `data_notes` are what to know of the data's files.
+    `notes` are what to know of the comparison and of the data's files, in sentences.
     """
     sources = (
         _chance(variants),
-        (f"Data: {note}." for note in data_notes),
+        notes,
         _environments(environment, others),
         _twins(aa),
         _failures(variants),
@@ -67,10 +67,15 @@ def _environments(environment: Environment, others: Sequence[Environment]) -> It
 
 def _chance(variants: Sequence[VariantResult]) -> Iterator[str]:
     """Say so where a float model knows nothing: a wrong order or normalization costs more than INT8 does."""
+    known: set[str] = set()
     for variant in variants:
         accuracy = variant.accuracy
-        if accuracy is None or variant.name != BASELINE or not accuracy.per_class:
+        if accuracy is None or variant.config != BASELINE_CONFIG or not accuracy.per_class:
             continue
+        # The first of a model is its baseline.
+        if variant.model in known:
+            continue
+        known.add(variant.model)
         classes = len(accuracy.per_class)
         if accuracy.top1_ci.low <= 1 / classes:
             yield (

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from quant_explorer.analysis.accuracy import Hits, find_hits, why_unscored
 from quant_explorer.analysis.latency import Timings, collect_timings
-from quant_explorer.core.measurement import EnergyBlock, Measurement, ReportSplit, Round, Status, TimingEnd
+from quant_explorer.core.measurement import (
+    EnergyBlock,
+    Measurement,
+    ReportSplit,
+    Round,
+    Status,
+    TimingEnd,
+    TimingGroup,
+)
 from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG
 from quant_explorer.core.study import Study
 from quant_explorer.stats.intervals import CONFIDENCE
@@ -19,7 +27,9 @@ class Evidence:
 
     A variant that failed keeps its files and what it executed, which may tell why, and no other figure.
     `baseline` is the measurement all others are compared with, None when there is no sound one; then
-    `no_baseline` says why. `timings` is keyed by batch size; `hits` by digest holds those that were scored.
+    `no_baseline` says why. Where `eager` cannot have the model it is the FP32 of another runtime, and
+    `stand_in` says so. `timings` is keyed by batch size; `hits` by digest holds those that were scored,
+    `search_hits` those that were also scored on the search split, whose images decide.
     """
 
     model: str
@@ -31,6 +41,13 @@ class Evidence:
     hits: dict[str, Hits]
     splits: dict[str, ReportSplit]
     confidence: float = CONFIDENCE
+    search_hits: dict[str, Hits] = field(default_factory=dict)
+    stand_in: str = ""
+
+    @property
+    def baseline_name(self) -> str:
+        """The name of the variant that ratios are against."""
+        return self.baseline.variant.name if self.baseline else BASELINE
 
     @property
     def trained(self) -> bool:
@@ -39,6 +56,11 @@ class Evidence:
             measurement.predictions.trained for measurement in self.measurements if measurement.predictions
         ]
         return all(known)
+
+    @property
+    def baseline_digest(self) -> str | None:
+        """The digest of the baseline, None where there is no sound one."""
+        return self.baseline.variant.digest if self.baseline else None
 
     @property
     def baseline_hits(self) -> Hits | None:
@@ -101,11 +123,17 @@ def gather(
         for batch in sorted({*batch_sizes, *(round_.batch_size for round_ in timed)})
     }
     ends = study.timing_ends(environment)
+    compared = [
+        record.baseline
+        for record in study.records
+        if isinstance(record, TimingGroup) and record.environment == environment
+    ]
     return tuple(
         _join(
             [measurement for measurement in latest.values() if measurement.variant.model == model],
             rounds,
             ends,
+            compared,
             study.splits,
             confidence,
         )
@@ -117,11 +145,12 @@ def _join(
     measurements: Sequence[Measurement],
     rounds: Mapping[int, Sequence[Round]],
     ends: Sequence[TimingEnd],
+    compared: Sequence[str],
     splits: dict[str, ReportSplit],
     confidence: float,
 ) -> Evidence:
     model = measurements[0].variant.model
-    baseline, no_baseline = _find_baseline(measurements)
+    baseline, no_baseline = _find_baseline(measurements, compared)
     digests = [measurement.variant.digest for measurement in measurements if measurement.status is Status.OK]
     compared_with = baseline.variant.digest if baseline else ""
     return Evidence(
@@ -136,20 +165,53 @@ def _join(
         hits=_score(measurements, splits, baseline),
         splits=splits,
         confidence=confidence,
+        search_hits=_score_search(measurements, splits, baseline),
+        stand_in=_explain_stand_in(model, measurements, baseline),
     )
 
 
 def _without_figures(failed: Measurement) -> Measurement:
-    return replace(failed, predictions=None, memory=(), cold_start_s=(), energy=(), observations=())
+    return replace(
+        failed,
+        predictions=None,
+        search_predictions=None,
+        memory=(),
+        cold_start_s=(),
+        energy=(),
+        observations=(),
+    )
 
 
-def _find_baseline(measurements: Sequence[Measurement]) -> tuple[Measurement | None, str]:
-    for measurement in measurements:
-        if measurement.variant.name == BASELINE:
-            if measurement.status is Status.OK:
-                return measurement, ""
-            return None, f"the baseline {BASELINE} {measurement.status.explain(measurement.reason)}"
-    return None, f"the baseline {BASELINE} was not measured"
+def _find_baseline(
+    measurements: Sequence[Measurement], compared: Sequence[str]
+) -> tuple[Measurement | None, str]:
+    """Return what ratios are against, or why there is none.
+
+    `compared` are the digests that groups were timed against, in order: the last counts where several
+    runtimes could stand in.
+    """
+    fp32 = {each.variant.digest: each for each in measurements if each.variant.config == BASELINE_CONFIG}
+    own = next((each for each in fp32.values() if each.variant.name == BASELINE), None)
+    if own is None:
+        return None, f"the baseline {BASELINE} was not measured"
+    if own.status is Status.OK:
+        return own, ""
+    if own.status is Status.UNSUPPORTED:
+        sound = {digest: each for digest, each in fp32.items() if each.status is Status.OK}
+        digest = next((digest for digest in (*reversed(compared), *sound) if digest in sound), None)
+        if digest is not None:
+            return sound[digest], ""
+    return None, f"the baseline {BASELINE} {own.status.explain(own.reason)}"
+
+
+def _explain_stand_in(model: str, measurements: Sequence[Measurement], baseline: Measurement | None) -> str:
+    if baseline is None or baseline.variant.name == BASELINE:
+        return ""
+    own = next(each for each in measurements if each.variant.name == BASELINE)
+    return (
+        f"All ratios and differences of {model} are against {baseline.variant.name}, as {BASELINE} "
+        f"{own.status.explain(own.reason)}."
+    )
 
 
 def _score(
@@ -161,7 +223,25 @@ def _score(
             continue
         # Positions of another split are other images: nothing to compare.
         shared = baseline.predictions if baseline and baseline.split == measurement.split else None
-        found = find_hits(measurement.predictions, splits[measurement.split], shared)
+        found = find_hits(measurement.predictions, splits[measurement.split].labels, shared)
+        if found is not None:
+            hits[measurement.variant.digest] = found
+    return hits
+
+
+def _score_search(
+    measurements: Sequence[Measurement], splits: dict[str, ReportSplit], baseline: Measurement | None
+) -> dict[str, Hits]:
+    """As `_score`, of the search split; empty for a study of a version that did not record it."""
+    hits: dict[str, Hits] = {}
+    for measurement in measurements:
+        predictions, split = measurement.search_predictions, splits.get(measurement.split)
+        if predictions is None or split is None or not predictions.positions:
+            continue
+        if max(predictions.positions) >= len(split.search_labels):
+            continue
+        shared = baseline.search_predictions if baseline and baseline.split == measurement.split else None
+        found = find_hits(predictions, split.search_labels, shared)
         if found is not None:
             hits[measurement.variant.digest] = found
     return hits

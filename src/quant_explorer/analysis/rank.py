@@ -94,7 +94,8 @@ def _summarize_environment(
             replace(variant, frontier=replace(variant.frontier, group=groups.get(variant.digest, "")))
             for variant in placed
         ]
-        answers.append(find_answer(Candidates(placed, evidence), run))
+        answer = find_answer(Candidates(placed, evidence), run)
+        answers.append(replace(answer, baseline=evidence.baseline_name))
     aa = tuple(
         check
         for evidence in gathered
@@ -117,17 +118,19 @@ def _summarize_environment(
         variants=tuple(variants),
         aa=aa,
         picks=picks,
-        distrust=list_distrust(variants, aa, run, environment, others, _data_notes(study, gathered)),
+        distrust=list_distrust(variants, aa, run, environment, others, _notes(study, gathered)),
         answers=tuple(answers),
     )
 
 
-def _data_notes(study: Study, gathered: Sequence[Evidence]) -> tuple[str, ...]:
+def _notes(study: Study, gathered: Sequence[Evidence]) -> tuple[str, ...]:
+    """Return what is to be known of the comparison and of the images, before any figure."""
     digests = dict.fromkeys(
         measurement.split for evidence in gathered for measurement in evidence.measurements
     )
     splits = [study.splits[digest] for digest in digests if digest in study.splits]
-    return tuple(dict.fromkeys(note for split in splits for note in split.notes))
+    notes = dict.fromkeys(f"Data: {note}." for split in splits for note in split.notes)
+    return (*(evidence.stand_in for evidence in gathered if evidence.stand_in), *notes)
 
 
 def _rank(

@@ -12,6 +12,7 @@ from typing import Literal
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import FileSize, Status
 from quant_explorer.core.quantspec import Precision
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
 from quant_explorer.stats.frontier import Objective
 from quant_explorer.stats.intervals import Interval
@@ -261,12 +262,15 @@ class Pick:
 class Answer:
     """What to ship of one model by the rules of the run: the first of the names, the others tie with it.
 
-    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32.
+    No names where nothing is shown to be within the margin. `reason` says why that is so, or why it is FP32;
+    `judged_on` is the split that decided about accuracy, `baseline` what every ratio of the model is against.
     """
 
     model: str
     names: tuple[str, ...]
     reason: str = ""
+    judged_on: str = ""
+    baseline: str = BASELINE
 
 
 @dataclass(frozen=True)

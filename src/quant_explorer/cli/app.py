@@ -24,8 +24,12 @@ COMMANDS = {
     "compare": "compare",
     "gate": "gate",
     "gate-size": "gate_size",
+    "track": "track",
+    "export": "export",
+    "verify": "verify",
     "list": "listing",
     "doctor": "doctor",
+    "clean": "clean",
 }
 
 
@@ -55,6 +59,7 @@ class _Commands(click.Group):
 def app() -> None:
     """Which compressed version of my vision model should I ship?
 
-    Exit codes: 0 done; 1 a variant failed or a gate was not passed; 2 wrong use or input; 3 the run folder
-    is in use by another process; 4 no variant is within the limits of `pick`; 130 interrupted.
+    Exit codes: 0 done; 1 a variant failed, a gate was not passed or an export does not hold; 2 wrong use or
+    input; 3 the run folder is in use by another process; 4 no variant is within the limits of `pick`;
+    130 interrupted.
     """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,17 +27,29 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 
 from quant_explorer.core.errors import QuantExplorerError, explain
+from quant_explorer.core.printable import show_controls
 from quant_explorer.core.progress import Task
 from quant_explorer.core.units import format_duration
 
 _UNFOLDED = 250
 
+
+class SafeConsole(Console):
+    """A console that shows the control characters in what it prints, and sends none but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the segments of something to print."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(show_controls(segment.text), segment.style)
+
+
 # Figures go to standard output, everything about how they come about to standard error.
 # Where nobody looks at a terminal, lines are as long as they need to be.
-output = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
-messages = Console(stderr=True)
+output = SafeConsole() if sys.stdout.isatty() else SafeConsole(width=_UNFOLDED)
+messages = SafeConsole(stderr=True)
 
 EXIT_FAILED = 1
 EXIT_NOTHING_WITHIN = 4

@@ -13,8 +13,9 @@ import msgspec
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.host.environment import Environment
+from quant_explorer.core.printable import show_controls
 from quant_explorer.core.settings.declaration import Value, merge
-from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
+from quant_explorer.core.settings.groups import DecisionRules, Settings
 from quant_explorer.core.study import Study
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
@@ -138,20 +139,6 @@ def _check(wanted: RunDescription) -> None:
         select_engine(settings.engine)
 
 
-def run_info(study: Study, wanted: RunDescription, rules: DecisionRules) -> RunInfo:
-    """Return what a report says of the run."""
-    from quant_explorer import __version__
-    from quant_explorer.analysis.results import RunInfo
-
-    return RunInfo(
-        wanted.settings,
-        wanted.protocol,
-        data_digest=", ".join(sorted(study.splits)),
-        version=__version__,
-        rules=rules,
-    )
-
-
 @dataclass(frozen=True)
 class Shown:
     """What is printed of a report: its figures `as_json`, or a table of `everything` or of the choices."""
@@ -165,14 +152,10 @@ def recall(path: Path | None) -> tuple[Study, RunInfo]:
 
     Raises StudyError for a folder without a study.
     """
-    from quant_explorer.core.errors import StudyError
+    from quant_explorer.recorded import Study as Recorded
 
-    run = RunFolder(path or resolve(None, {})[0])
-    if not run.study.exists():
-        raise StudyError(f"{run.study}: there is no study here; `quant-explorer pipeline` makes one")
-    study = run.load_study()
-    described = run.describe() or RunDescription(Settings(), MeasurementProtocol())
-    return study, run_info(study, described, DecisionRules())
+    found = Recorded.load(path or resolve(None, {})[0])
+    return found.records, found.run
 
 
 def write_and_show(
@@ -186,6 +169,7 @@ def write_and_show(
 ) -> Results:
     """Write the report of a run and print it, or its figures as JSON; `given` may hold decision rules."""
     from quant_explorer.analysis.rank import summarize
+    from quant_explorer.recorded import run_info
     from quant_explorer.report.page.sheet import make_sheets
     from quant_explorer.report.render import encode_results, write_page, write_report
 
@@ -196,7 +180,7 @@ def write_and_show(
         output.file.write(encode_results(results).decode())
     else:
         show(results, everything=shown.everything)
-        conclude(results, page, describe_answers(results))
+        conclude(results, page, describe_answers(results), export_answers(results, run))
     return results
 
 
@@ -208,6 +192,14 @@ def describe_answers(results: Results) -> tuple[str, ...]:
     return tuple(
         (f"{model}: " if several else "") + describe_answer(results, model) for model in results.models
     )
+
+
+def export_answers(results: Results, run: RunFolder) -> tuple[str, ...]:
+    """Return the commands that export the answers."""
+    from quant_explorer.report.answer import export_answer
+
+    found = (export_answer(results, model, run.path) for model in results.models)
+    return tuple(command for command in found if command is not None)
 
 
 def show(results: Results, *, everything: bool) -> None:
@@ -227,11 +219,13 @@ def show(results: Results, *, everything: bool) -> None:
             say(f"- {sentence}")
 
 
-def conclude(results: Results, report: Path, answers: Sequence[str]) -> None:
-    """Print what everything above comes to: the answers, where the report is, the worst to distrust."""
+def conclude(results: Results, report: Path, answers: Sequence[str], exports: Sequence[str]) -> None:
+    """Print what everything above comes to: answers, exporting them, the report, the worst to distrust."""
     output.print()
     for answer in answers:
         say(answer)
+    for command in exports:
+        say(f"Export: {command}")
     say(f"Report: {report}")
     for sentence in results.distrust[:MOST_DISTRUST]:
         say(f"Distrust: {sentence}")
@@ -257,7 +251,7 @@ def print_figures(rows: Sequence[Mapping[str, object]], *, as_json: bool, title:
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text("" if value is None else show_controls(str(value))) for value in row.values()))
     output.print(table)
 
 

@@ -103,6 +103,7 @@ _VERBOSITY = (
 all_option = click.option(
     "--all", "everything", is_flag=True, help="Show every variant, not only the choices there are."
 )
+run_dir_option = next(option(one) for one in declared_of(Output()) if one.name == "run_dir")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 
 

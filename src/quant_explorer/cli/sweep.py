@@ -160,6 +160,7 @@ class _Sweep:
         from quant_explorer.cli.console import ConsoleProgress, output
         from quant_explorer.cli.job import conclude, say, show
         from quant_explorer.pipeline.reproducibility import describe_reproducibility
+        from quant_explorer.report.answer import export_command
         from quant_explorer.report.render import write_page
         from quant_explorer.report.sweep.files import write_sweep
         from quant_explorer.report.sweep.text import describe_choices, describe_sweep
@@ -185,7 +186,9 @@ class _Sweep:
             show(findings_of_seed.results, everything=everything)
         for sentence in describe_sweep(tables):
             say(f"- {sentence}")
-        conclude(results, page, choices)
+        chosen = dict.fromkeys(one.chosen for one in tables.summary.decisions if one.chosen is not None)
+        exports = [export_command(name, self._folder(self.seeds[0])) for name in chosen]
+        conclude(results, page, choices, exports)
 
     @contextlib.contextmanager
     def _opened(self, seed: int) -> Iterator[Job]:
@@ -205,7 +208,7 @@ class _Sweep:
     def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
         from quant_explorer.analysis.rank import summarize
         from quant_explorer.analysis.sweep.findings import examine_seed
-        from quant_explorer.cli.job import run_info
+        from quant_explorer.recorded import run_info
         from quant_explorer.report.page.sheet import make_sheets
         from quant_explorer.report.render import write_report
 

@@ -69,7 +69,9 @@ class Artifact:
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError) as error:
-            raise StudyError(f"{path}: not a readable artifact manifest ({explain(error)})") from error
+            raise StudyError(
+                f"{path}: not a readable artifact manifest ({explain(error)}); delete {folder} to rebuild"
+            ) from error
         if manifest.schema_version != SCHEMA_VERSION:
             raise StudyError(
                 f"{path}: schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,3 +183,23 @@ class Runtime(Protocol):
 
     def open(self, folder: Path) -> Session:
         """Open the files of an artifact; called after `load_libraries`, in a fresh process."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How the files of a runtime are run without this package.
+
+    `packages` are the distributions that it takes beside NumPy and Pillow. `template` is a Jinja2 template of
+    Python that defines `open_model(folder)`, which returns a function of images to logits as `Session.run` is
+    one; it is given `options`, those that the files are opened with, and `THREADS` is defined before it.
+    """
+
+    packages: tuple[str, ...]
+    template: Path
+
+
+@runtime_checkable
+class Deployable(Protocol):
+    """A runtime whose variants can be exported."""
+
+    deployment: ClassVar[Deployment]

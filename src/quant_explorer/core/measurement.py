@@ -92,7 +92,7 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs over the report split, in the order of `positions` (positions in that split).
+    """Outputs over a split, in the order of `positions` (positions in that split).
 
     `top1` is the predicted class of every image, `top5_hits` how many images had their label among
     the five largest logits. `trained` is False for a model that was not trained on these classes: it
@@ -136,7 +136,8 @@ class Measurement:
     `precision` is the one that was asked for, None where it was not recorded; `executed` is what ran.
     `energy_reason` says why no counter of energy could be read; `energy` are the blocks of earlier
     versions, which measured it outside of the rounds.
-    `preprocessing` says what was done to the images, and on whose word.
+    `preprocessing` says what was done to the images, and on whose word. `predictions` are of the report
+    split, `search_predictions` of the search split, None where it holds no images or they were not recorded.
     """
 
     variant: Variant
@@ -157,6 +158,7 @@ class Measurement:
     precision: Precision | None = None
     preprocessing: str = ""
     observations: tuple[Observation, ...] = ()
+    search_predictions: Predictions | None = None
 
 
 @dataclass(frozen=True)
@@ -256,13 +258,17 @@ class TimingEnd:
 
 @dataclass(frozen=True)
 class ReportSplit:
-    """Labels of the report split; `classes` name the model's outputs in order, `notes` are on the files."""
+    """Labels of the report split; `classes` name the model's outputs in order, `notes` are on the files.
+
+    `search_labels` are those of the search split that belongs to it, empty where they were not recorded.
+    """
 
     digest: str
     data: str
     classes: tuple[str, ...]
     labels: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    search_labels: tuple[int, ...] = ()
 
 
 def twin_key(digest: str) -> str:

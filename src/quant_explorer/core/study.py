@@ -178,6 +178,9 @@ class Study:
         return list(ends.values())
 
 
+_REMEDY = "delete this line and all after it, and the same command measures again what they held"
+
+
 def _encode(record: Record) -> bytes:
     wrapped = {"schema_version": SCHEMA_VERSION, "kind": _NAMES[type(record)], "record": record}
     return msgspec.json.encode(wrapped) + b"\n"
@@ -188,7 +191,7 @@ def _decode(line: bytes, where: str) -> Record:
         wrapped = json.loads(line)
         version, kind, content = wrapped["schema_version"], wrapped["kind"], wrapped["record"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{where}: not a study record ({explain(error)})") from error
+        raise StudyError(f"{where}: not a study record ({explain(error)}); {_REMEDY}") from error
     if version not in (_ONE_BLOCK_VERSION, SCHEMA_VERSION):
         readable = f"{_ONE_BLOCK_VERSION} and {SCHEMA_VERSION}"
         raise StudyError(f"{where}: schema version {version}, this program reads {readable}")
@@ -199,7 +202,7 @@ def _decode(line: bytes, where: str) -> Record:
             return _in_one_pass(msgspec.convert(content, type=_OneBlockRound))
         return msgspec.convert(content, type=_KINDS[kind])
     except msgspec.ValidationError as error:
-        raise StudyError(f"{where}: {explain(error)}") from error
+        raise StudyError(f"{where}: {explain(error)}; {_REMEDY}") from error
 
 
 class _OneBlockRound(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zlib
@@ -30,7 +31,8 @@ SAMPLED_HEADERS = 1024
 # Of width times height: 512 MB as RGB. A file of a few kilobytes can claim more.
 LARGEST_PIXELS = 178_956_970
 _LISTED = 20
-_PER_JOB = 64
+# Of what a job decodes, so that the jobs under way take little memory on many cores.
+_JOB_BYTES = 4 << 20
 # Converting these to 8 bits would clip, not scale.
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _ORIENTATION = 0x0112
@@ -111,14 +113,20 @@ def find_readable(paths: Sequence[Path], spec: InputSpec, progress: Progress) ->
     return np.concatenate(good)
 
 
+def decoding_threads() -> int:
+    """Return how many images are decoded at a time: Pillow lets other threads run while it decodes."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _in_threads(paths: Sequence[Path], spec: InputSpec) -> Iterator[_Batch]:
     """Decode in parallel, in order, with no more in memory than keeps the threads busy."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = decoding_threads()
+    size = max(1, min(64, _JOB_BYTES // math.prod(spec.shape)))
     waiting: deque[Future[_Batch]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        for start in range(0, len(paths), _PER_JOB):
-            waiting.append(pool.submit(_decode_job, paths[start : start + _PER_JOB], spec))
+        for start in range(0, len(paths), size):
+            waiting.append(pool.submit(_decode_job, paths[start : start + size], spec))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.units import list_some
 from quant_explorer.datasets.decoding import decode, find_readable, typical_size
-from quant_explorer.datasets.source import Reading, Survey
+from quant_explorer.datasets.source import Listing, Reading, Survey
 
 # Those of torchvision.datasets.folder.IMG_EXTENSIONS, and another one of JPEG.
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -28,6 +29,8 @@ LAYOUT = (
 )
 _NAMED = 5
 _CLASSES_NAMED = 20
+# Images that differ do so at their end too, as long as they are compressed.
+_END_BYTES = 4096
 
 
 class _File(NamedTuple):
@@ -121,17 +124,31 @@ class ImageFolder:
     def read(self, root: Path, progress: Progress) -> Reading:
         """Decode all images at their median size; see `read_framed`."""
         spec = InputSpec(self.survey(root).image_shape, (), ())
-        return self.read_framed(root, spec, progress, skip_unreadable=False)
+        return self.read_framed(root, spec, progress)
+
+    def listing(self, root: Path) -> Listing:
+        """List the images by class and path."""
+        tree = _scan(root)
+        return Listing(tree.classes, tree.labels, tree.train_count)
 
     def read_framed(
-        self, root: Path, spec: InputSpec, progress: Progress, *, skip_unreadable: bool
+        self,
+        root: Path,
+        spec: InputSpec,
+        progress: Progress,
+        *,
+        skip_unreadable: bool = False,
+        chosen: NDArray[np.int64] | None = None,
     ) -> Reading:
-        """Decode all images as `spec` says; raises DataError naming those that cannot be read.
+        """Decode images as `spec` says; raises DataError naming those that cannot be read.
 
         With `skip_unreadable` they are found first, which takes as long again, and left out.
         """
         tree = _scan(root)
         paths, labels, train_count = tree.paths, tree.labels, tree.train_count
+        if chosen is not None:
+            paths, labels = [paths[index] for index in chosen], labels[chosen]
+            train_count = int((chosen < train_count).sum())
         notes: tuple[str, ...] = ()
         if skip_unreadable:
             good = find_readable(paths, spec, progress)
@@ -152,6 +169,29 @@ class ImageFolder:
             chunks=decode(paths, spec, progress),
             notes=notes,
         )
+
+    def count_copies(self, root: Path, train: NDArray[np.int64], test: NDArray[np.int64]) -> int:
+        """Compare files of the same size: the ends of all, and whole those whose ends are the same."""
+        files = _scan(root).paths
+        sizes = {files[index].stat().st_size for index in test}
+        by_end: defaultdict[tuple[int, bytes], list[Path]] = defaultdict(list)
+        for index in train:
+            if files[index].stat().st_size in sizes:
+                by_end[_end(files[index])].append(files[index])
+        return sum(
+            any(
+                filecmp.cmp(files[index], other, shallow=False)
+                for other in by_end.get(_end(files[index]), ())
+            )
+            for index in test
+        )
+
+
+def _end(path: Path) -> tuple[int, bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - _END_BYTES))
+        return size, hashlib.blake2b(stream.read(), digest_size=16).digest()
 
 
 def _scan(root: Path) -> _Tree:

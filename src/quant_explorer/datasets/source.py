@@ -74,6 +74,18 @@ class Source(Protocol):
         """Open the files that `find` has seen; raises DataError, also while `chunks` is consumed."""
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source, none of them opened: training images first (or none), then test images.
+
+    `labels` (int64, shape (N,)) index `classes`; the first `train_count` are training images.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    train_count: int
+
+
 @runtime_checkable
 class PictureSource(Source, Protocol):
     """A source of images of many sizes, which are decoded to the size that a model takes."""
@@ -81,10 +93,25 @@ class PictureSource(Source, Protocol):
     def survey(self, root: Path) -> Survey:
         """Look at names and headers of the files that `find` has seen; raises DataError."""
 
+    def listing(self, root: Path) -> Listing:
+        """List the files that `find` has seen; raises DataError."""
+
     def read_framed(
-        self, root: Path, spec: InputSpec, progress: Progress, *, skip_unreadable: bool
+        self,
+        root: Path,
+        spec: InputSpec,
+        progress: Progress,
+        *,
+        skip_unreadable: bool = False,
+        chosen: NDArray[np.int64] | None = None,
     ) -> Reading:
-        """Read as `read` does, every image framed as `spec` says; what cannot be read may be left out."""
+        """Read as `read` does, every image framed as `spec` says; what cannot be read may be left out.
+
+        `chosen` are indices into the listing, sorted: only these are read.
+        """
+
+    def count_copies(self, root: Path, train: NDArray[np.int64], test: NDArray[np.int64]) -> int:
+        """Return how many of the files `test` are, byte by byte, one of `train`; both index the listing."""
 
 
 def slices(pixels: NDArray[np.uint8], size: int = 4096) -> Iterator[NDArray[np.uint8]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,8 +15,18 @@ from typing import IO
 
 from quant_explorer.core.errors import WorkerError, explain
 
-_PR_SET_PDEATHSIG = 1
 _TASKS = Path("/proc/self/task")
+# Runs before anything that takes long to import: a process that imports, or hangs in a call, would
+# outlive a parent that is killed. Whose parent is gone by now gets no signal any more.
+_FOLLOW_PARENT = """\
+import os, sys
+if sys.platform == "linux":
+    import ctypes, signal
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[2]):
+        sys.exit()
+"""
 
 
 def start_process(
@@ -26,13 +35,16 @@ def start_process(
     """Start Python on the source `program`, and return it with this end of a pipe to it.
 
     `environment` is added to this process's own; standard output and error go to the file `output`. The
-    program begins with `connect_to_parent`. Raises WorkerError when the system starts no further process.
+    program reaches the pipe by `connect_to_parent`. On Linux it is killed with the thread that calls this,
+    also while it still imports; elsewhere it ends when it finds the pipe closed. Raises WorkerError when the
+    system starts no further process.
     """
     child_end, own_end = Pipe()
+    source = _FOLLOW_PARENT + program
     try:
         process = subprocess.Popen(
             # -P: a random.py in the user's folder is not the standard library's.
-            [sys.executable, "-P", "-c", program, str(child_end.fileno())],
+            [sys.executable, "-P", "-c", source, str(child_end.fileno()), str(os.getpid())],
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -53,9 +65,6 @@ def start_process(
 
 def connect_to_parent() -> Connection:
     """Return this end of the pipe whose file descriptor is the first argument of the program."""
-    if sys.platform == "linux":
-        # Otherwise a call that hangs would outlive a parent that was killed.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return Connection(int(sys.argv[1]))
 
 
@@ -85,4 +94,6 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 def describe_exit(code: int) -> str:
     """Return how a process ended, from its return code."""
+    if code == -signal.SIGKILL:
+        return "signal SIGKILL, which is also what the system sends when memory runs out"
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -52,12 +52,13 @@ def check_fp32(logits: Batch, expected: Batch) -> None:
 class Fidelity:
     """Signal to quantization noise, in dB, of files and of the simulation that is furthest from the model.
 
-    `images` says what they were given; None is no noise, or no signal.
+    `images` says what they were given; None is no noise, or no signal. `alone` is without a simulation.
     """
 
     images: str
     files_db: float | None
     simulated_db: float | None
+    alone: bool = False
 
 
 def compare_with_simulation(
@@ -85,10 +86,22 @@ def compare_with_simulation(
     worst = int(share.argmax())
     if not share[worst] <= _factor(margin.output_db):
         alone = np.s_[:, worst]
-        figures = (sqnr_db(values[alone], expected[alone]) for values in (logits, furthest))
+        own, ideal = (sqnr_db(values[alone], expected[alone]) for values in (logits, furthest))
         allowance = f"at most {margin.output_db:g} dB less are allowed"
         raise FidelityError(
-            _explain(f"on {images} output {worst} alone has", Fidelity(images, *figures), allowance)
+            _explain(f"on {images} output {worst} alone has", Fidelity(images, own, ideal), allowance)
+        )
+    return found
+
+
+def measure_alone(logits: Batch, expected: Batch, images: str) -> Fidelity:
+    """Return how near `logits` are where there is no simulation; raises FidelityError below what is noise."""
+    found = Fidelity(images, sqnr_db(logits, expected), None, alone=True)
+    # Written so that NaN is not near.
+    if found.files_db is not None and not found.files_db >= ORDINARY.least_db:
+        raise FidelityError(
+            f"on {images} the outputs have {_format(found.files_db)} signal to quantization noise against "
+            f"the float model; below {ORDINARY.least_db:g} dB nothing can be told from noise"
         )
     return found
 
@@ -102,6 +115,9 @@ def _explain(what: str, found: Fidelity, allowance: str) -> str:
 
 def describe_fidelity(found: Sequence[Fidelity]) -> str:
     """Return the figures of the files, and of the simulation in brackets."""
+    if any(item.alone for item in found):
+        figures = ", ".join(f"{_format(item.files_db)} on {item.images}" for item in found)
+        return f"signal to quantization noise of the files, with no simulation to compare with: {figures}"
     kinds = ", ".join(
         f"{_format(item.files_db)} ({_format(item.simulated_db)}) on {item.images}" for item in found
     )

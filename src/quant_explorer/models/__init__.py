@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from quant_explorer.core.data.preprocessing import Preprocessing, merged
 from quant_explorer.core.errors import ModelError
 from quant_explorer.core.registry import Registry
-from quant_explorer.models.architecture import Architecture, Labelled, Particular, Shape
+from quant_explorer.models.architecture import Architecture, Complete, Labelled, Particular, Shape
 from quant_explorer.models.checks import (
     check_model,
     check_output,
@@ -20,6 +20,8 @@ from quant_explorer.models.checks import (
     initialize_lazy,
 )
 from quant_explorer.models.edge_cnn import EdgeCnn
+from quant_explorer.models.exported import parse_exported
+from quant_explorer.models.onnx_file import parse_onnx
 from quant_explorer.models.published import DEFAULT, PUBLISHED, parse_published, preprocessing_of_timm
 from quant_explorer.models.small_cnn import SmallCnn
 from quant_explorer.models.torchvision_models import MOBILENET_V3_LARGE, RESNET18, VGG11_BN
@@ -42,8 +44,6 @@ __all__ = [
     "parameter_digest",
     "save_weights",
 ]
-
-_NOT_READ = (".pt2", ".onnx")
 
 MODELS: Registry[Architecture] = Registry(
     "model",
@@ -73,7 +73,8 @@ class LoadedModel:
 
 
 def find_architecture(name: str, weights: Path | None = None) -> Architecture:
-    """Return what `name` stands for: a name of MODELS, `torchvision:NAME`, `timm:NAME`, a user's function.
+    """Return what `name` stands for: a name of MODELS, `torchvision:NAME`, `timm:NAME`, a user's function,
+    a `.pt2` or an `.onnx` file.
 
     Raises UnknownNameError; ModelError for published weights of a model that has none.
     """
@@ -86,12 +87,7 @@ def find_architecture(name: str, weights: Path | None = None) -> Architecture:
             f"--weights {DEFAULT}: {name} has no published weights. Allowed: a file, or "
             "--model torchvision:NAME."
         )
-    if name.endswith(_NOT_READ):
-        raise ModelError(
-            f"--model {name}: exported programs are not read. Allowed: the function that makes the module, "
-            "as path/to/file.py:function, with its weights."
-        )
-    return parse_user_model(name) or MODELS[name]
+    return parse_exported(name) or parse_onnx(name) or parse_user_model(name) or MODELS[name]
 
 
 def load_model(
@@ -136,7 +132,10 @@ def load_model(
     module.eval()
     check_output(module, shape, classes)
     notes += (*describe_computed(module), *check_model(module, shape, name=name))
-    return LoadedModel(name, module, shape, weights is not None, asked, notes)
+    trained = weights is not None
+    if isinstance(architecture, Complete):
+        notes, trained = (*architecture.notes, *notes), True
+    return LoadedModel(name, module, shape, trained, asked, notes)
 
 
 def _shape(option: Preprocessing, model: Preprocessing, image_shape: Shape) -> Shape:

@@ -39,6 +39,15 @@ class Particular(Protocol):
 
 
 @runtime_checkable
+class Complete(Protocol):
+    """What an architecture may have beside: it is a file with weights, so that nothing has to be trained."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the file."""
+
+
+@runtime_checkable
 class Labelled(Protocol):
     """What an architecture may have beside: weights whose outputs have names."""
 

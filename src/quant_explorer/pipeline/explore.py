@@ -36,8 +36,10 @@ from quant_explorer.pipeline.building.rebuilding import (
     explain_remeasuring,
     explain_retraining,
 )
+from quant_explorer.pipeline.damage import explain_damage
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import find_missing, measure, status_of
+from quant_explorer.pipeline.plan.space import stand_in_recipes
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.subject import Subject
 from quant_explorer.pipeline.timing.contender import Contender
@@ -103,34 +105,54 @@ class Exploration:
     def explore(self, recipes: Sequence[Recipe], *, until: Until = Until.TIMED) -> Outcome:
         """Take every recipe as far as `until`; the first is the baseline of the others.
 
-        The next one is built while the images of the one before are scored.
+        Where its runtime cannot have the model, FP32 of the next runtime that has it is. The next recipe is
+        built while the images of the one before are scored.
         """
         self._begin()
         for line in self._explain_repetitions(recipes, until):
             self.subject.progress.say(line)
         contenders: list[Contender] = []
         failures: list[Measurement] = []
-        baseline: str | None = None
-        built = cache(lambda position: self._build(recipes[position]))
-        with self.subject.progress.task("variants", len(recipes)) as bar:
-            for position, recipe in enumerate(recipes):
+        order = list(recipes)
+        references = {order[0]}
+        baseline: Contender | None = None
+        built = cache(lambda recipe: self._build(recipe))
+        with self.subject.progress.task("variants", len(order)) as bar:
+            for position, recipe in enumerate(order):
                 bar.advance(0, recipe.name)
-                result = built(position)
+                result = built(recipe)
                 if isinstance(result, Measurement):
                     self._record(result)
                 elif until > Until.BUILT:
-                    build_next = partial(built, min(position + 1, len(recipes) - 1))
-                    result = self._measure(result, baseline, meanwhile=build_next)
+                    build_next = partial(built, order[min(position + 1, len(order) - 1)])
+                    reference = baseline.digest if baseline else None
+                    result = self._measure(result, reference, meanwhile=build_next)
                 if isinstance(result, Contender):
                     contenders.append(result)
+                    if baseline is None and recipe in references:
+                        baseline = result
                 else:
                     failures.append(result)
-                baseline = baseline or self._blank(recipe).variant.digest
+                    if position == 0 and until > Until.BUILT and result.status is Status.UNSUPPORTED:
+                        references |= set(stand_ins := stand_in_recipes(order))
+                        order[1:] = [*stand_ins, *(other for other in order[1:] if other not in references)]
                 bar.advance()
-        problems: tuple[str, ...] = ()
-        if until is Until.TIMED and contenders and contenders[0].digest == baseline:
-            problems = time_variants(contenders[0], contenders[1:], self.experiment, self.study)
+        problems = self._explain_nothing(contenders, baseline, until)
+        if until is Until.TIMED and baseline is not None:
+            others = [contender for contender in contenders if contender is not baseline]
+            problems = time_variants(baseline, others, self.experiment, self.study)
         return Outcome(tuple(contenders), tuple(failures), problems)
+
+    def _explain_nothing(
+        self, contenders: Sequence[Contender], baseline: Contender | None, until: Until
+    ) -> tuple[str, ...]:
+        """Say that there is nothing to show, which is never a success."""
+        model = self.subject.model_name
+        if not contenders:
+            return (f"Nothing was made of {model}: no variant that was asked for is possible.",)
+        if until > Until.BUILT and baseline is None:
+            return (f"Nothing of {model} is compared or ranked: no runtime that was asked for has its FP32.",)
+        return ()
 
     def _begin(self) -> None:
         """Record where this happens: a report shows first what was begun last."""
@@ -249,5 +271,5 @@ class Exploration:
         path = self._outputs_path(digest)
         if not path.exists():
             return None
-        with np.load(path) as stored:
+        with explain_damage(path), np.load(path) as stored:
             return Scored(stored["positions"], stored["logits"])

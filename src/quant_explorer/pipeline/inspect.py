@@ -22,7 +22,7 @@ _SHAPING = ("prune",)
 def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: Study) -> None:
     """Record the cost of every float model that the recipes are made of and the study does not know.
 
-    A model that cannot be made (its technique says why when it is built) is left out.
+    A model that cannot be made (its technique says why when it is built), or counted, is left out.
     """
     subject = preparation.subject
     wanted = dict.fromkeys(_shape(recipe) for recipe in recipes)
@@ -36,9 +36,9 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
             continue
         try:
             candidate = preparation.candidate(steps)
+            cost = analyze_model(candidate.model, subject.spec.shape)
         except UnsupportedError:
             continue
-        cost = analyze_model(candidate.model, subject.spec.shape)
         study.append(FloatModel(subject.model_name, described, cost, candidate.channels, digest))
 
 

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from quant_explorer.core.data.dataset import Images
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
-from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Status
+from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Predictions, Status
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.settings.groups import MeasurementProtocol
 from quant_explorer.core.units import list_some
@@ -50,7 +51,7 @@ def measure(
                 observed = worker.observe(metric, subject.batch(1))
                 found = replace(found, observations=(*found.observations, observed))
 
-            def inspect_and_score() -> Scored:
+            def inspect_and_score() -> tuple[Scored, Scored | None]:
                 nonlocal found
                 # After the memory: a deployment would not do it, and it imports a great deal.
                 executed = worker.executed(subject.batch(1))
@@ -60,17 +61,33 @@ def measure(
                     partial(experiment.open_worker, artifact, runtime, cores)
                     for cores in idle_cores(experiment.protocol.threads)
                 ][: workers_that_fit(replace(contender, measurement=found))]
-                return score_split(worker, helpers, found.variant.name, experiment)
+                name, dataset = found.variant.name, subject.dataset
+                scored = score_split(worker, helpers, name, experiment, dataset.report)
+                # It is a small share of the images: no other worker would pay.
+                searched = (
+                    score_split(worker, (), name, experiment, dataset.search) if len(dataset.search) else None
+                )
+                return scored, searched
 
             scoring = pool.submit(inspect_and_score)
             meanwhile()
-            scored = scoring.result()
-        labels = subject.dataset.report.labels
-        predictions = score(scored, labels, trained=subject.trained, reference=reference)
-        predictions = replace(predictions, time_limit_s=experiment.protocol.time_limit_s)
-        return replace(found, predictions=predictions), scored
+            scored, searched = scoring.result()
+        return replace(
+            found,
+            predictions=_predictions(scored, subject.dataset.report, experiment, reference),
+            search_predictions=_predictions(searched, subject.dataset.search, experiment)
+            if searched
+            else None,
+        ), scored
     except (BuildError, WorkerError) as error:
         return replace(found, status=status_of(error), reason=explain(error)), None
+
+
+def _predictions(
+    scored: Scored, images: Images, experiment: Experiment, reference: Scored | None = None
+) -> Predictions:
+    found = score(scored, images.labels, trained=experiment.subject.trained, reference=reference)
+    return replace(found, time_limit_s=experiment.protocol.time_limit_s)
 
 
 def status_of(error: BuildError | WorkerError) -> Status:
@@ -121,10 +138,15 @@ def find_missing(found: Measurement, experiment: Experiment) -> str | None:
     metrics = METRICS.keys() - {observation.metric for observation in found.observations}
     if metrics:
         return ", ".join(sorted(metrics))
-    predictions = found.predictions
-    images = len(experiment.subject.dataset.report)
-    if predictions is not None and len(predictions.positions) < images:
-        allowed = predictions.time_limit_s
-        if allowed is None or allowed < experiment.protocol.time_limit_s:
-            return f"outputs of {images - len(predictions.positions)} of {images} images"
+    dataset = experiment.subject.dataset
+    if found.search_predictions is None and len(dataset.search):
+        return "outputs of the search split"
+    for predictions, images in (
+        (found.predictions, len(dataset.report)),
+        (found.search_predictions, len(dataset.search)),
+    ):
+        if predictions is not None and len(predictions.positions) < images:
+            allowed = predictions.time_limit_s
+            if allowed is None or allowed < experiment.protocol.time_limit_s:
+                return f"outputs of {images - len(predictions.positions)} of {images} images"
     return None

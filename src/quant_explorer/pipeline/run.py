@@ -87,7 +87,8 @@ class RunFolder:
             )
         except msgspec.DecodeError as error:
             raise StudyError(
-                f"{self.description}: not a readable run description ({explain(error)})"
+                f"{self.description}: not a readable run description ({explain(error)}); delete it, and give "
+                "the options of the run again"
             ) from error
 
     def claim(self, wanted: RunDescription) -> None:

@@ -1,4 +1,4 @@
-"""Artifact -> logits of the report split. Cores that measuring leaves idle help, each with a fresh worker."""
+"""Artifact -> logits of a split. Cores that measuring leaves idle help, each with a fresh worker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from quant_explorer.core.contracts import Batch
+from quant_explorer.core.data.dataset import Images
 from quant_explorer.core.progress import Task
 from quant_explorer.metrics.accuracy import Scored, check_logits, concatenate
 from quant_explorer.pipeline.experiment import Experiment
@@ -31,18 +33,18 @@ def score_split(
     helpers: Sequence[Callable[[], Worker]],
     name: str,
     experiment: Experiment,
+    images: Images,
 ) -> Scored:
-    """Return the logits over the report split, or over a balanced subset if time does not allow all.
+    """Return the logits over the images of a split, or over a balanced subset if time does not allow all.
 
     `worker` has opened the artifact; `helpers` open it elsewhere, and are asked if that pays. Raises
     WorkerError for outputs that are not finite or of a wrong shape.
     """
     subject, protocol = experiment.subject, experiment.protocol
-    images = subject.dataset.report
     size = max(protocol.batch_sizes)
     order = balanced_order(images.labels, subject.settings.seed)
     with subject.progress.task(f"score {name}", len(images)) as bar:
-        scoring = _Scoring(subject, protocol.time_limit_s, deque(_chunks(order, size)), bar)
+        scoring = _Scoring(subject, images, protocol.time_limit_s, deque(_chunks(order, size)), bar)
         # Two tell how long the rest takes: in the first, a runtime may compile for this number of images.
         for _ in range(2):
             scoring.run_chunk(worker)
@@ -62,34 +64,48 @@ class _Scoring:
     """The images that are left to score; each worker takes the next chunk when it is free."""
 
     subject: Subject
+    images: Images
     time_limit_s: float
     left: deque[Positions]
     bar: Task
     parts: list[Scored] = field(default_factory=list)
+    taken: int = 0
     start: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, worker: Worker) -> None:
-        """Score what is left. When it fails, nothing is left for the others either."""
+        """Score what is left. When it fails, nothing is left for the others either.
+
+        The next images are prepared while the worker computes.
+        """
         try:
-            while self.run_chunk(worker):
-                pass
+            with ThreadPoolExecutor(1) as ahead:
+                coming = ahead.submit(self._prepare)
+                while (prepared := coming.result()) is not None:
+                    coming = ahead.submit(self._prepare)
+                    self._score(worker, *prepared)
         finally:
             with self.lock:
                 self.left.clear()
 
-    def run_chunk(self, worker: Worker) -> bool:
-        """Score the next chunk, and say whether there was one."""
+    def run_chunk(self, worker: Worker) -> None:
+        """Score the next chunk, if there is one."""
+        prepared = self._prepare()
+        if prepared is not None:
+            self._score(worker, *prepared)
+
+    def _prepare(self) -> tuple[Positions, Batch] | None:
         positions = self._take()
         if positions is None:
-            return False
-        batch = self.subject.prepare(self.subject.dataset.report.take(positions))
+            return None
+        return positions, self.subject.prepare(self.images.take(positions))
+
+    def _score(self, worker: Worker, positions: Positions, batch: Batch) -> None:
         logits = worker.run(batch)
         check_logits(logits, len(batch), len(self.subject.dataset.classes))
         with self.lock:
             self.parts.append(Scored(positions, logits))
             self.bar.advance(len(positions))
-        return True
 
     def help(self, start_worker: Callable[[], Worker]) -> None:
         """Score what is left with another worker."""
@@ -104,11 +120,12 @@ class _Scoring:
 
     def _take(self) -> Positions | None:
         with self.lock:
-            scored = sum(len(part.positions) for part in self.parts)
             out_of_time = time.monotonic() - self.start > self.time_limit_s
-            if not self.left or (scored >= LEAST_SCORED_IMAGES and out_of_time):
+            if not self.left or (self.taken >= LEAST_SCORED_IMAGES and out_of_time):
                 return None
-            return self.left.popleft()
+            positions = self.left.popleft()
+            self.taken += len(positions)
+            return positions
 
 
 def balanced_order(labels: NDArray[np.int64], seed: int) -> Positions:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Teacher, Workbench
 from quant_explorer.core.data.dataset import Dataset, InputSpec
-from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, resolve
+from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, merged, resolve
 from quant_explorer.core.difference import Facts, describe_changes
 from quant_explorer.core.errors import DataError, ModelError, SettingsError, UnsupportedError, explain
 from quant_explorer.core.measurement import ReportSplit
@@ -41,6 +41,7 @@ from quant_explorer.models import (
     save_weights,
 )
 from quant_explorer.pipeline.building.origin import Origin
+from quant_explorer.pipeline.damage import explain_damage
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.training.schedule import GROWING_IMAGES, Schedule, facts_of_training
 from quant_explorer.techniques.float_layers import explain_unmatched
@@ -79,7 +80,7 @@ class Subject:
 
     @property
     def split(self) -> ReportSplit:
-        """The labels of the report split."""
+        """The labels of the report split, and of the search split."""
         dataset = self.dataset
         return ReportSplit(
             dataset.digest,
@@ -87,6 +88,7 @@ class Subject:
             dataset.classes,
             tuple(dataset.report.labels.tolist()),
             dataset.notes,
+            tuple(dataset.search.labels.tolist()),
         )
 
     @cached_property
@@ -225,12 +227,17 @@ def _find_data(settings: Settings, progress: Progress) -> FoundData:
 
 
 def _prepare_data(found: FoundData, loaded: LoadedModel, settings: Settings) -> tuple[Dataset, InputSpec]:
-    """Decode the images as the model wants them; mean and std of the data are known only then."""
+    """Decode the images as the model wants them; mean and std of the data are known only then.
+
+    Training images are decoded at once where the model is trained on them, or normalized by them.
+    """
     option, channels = settings.preprocessing, loaded.input_shape[0]
     size = found.image_shape[1:]
     neutral = Preprocessing(size, None, None, "bilinear", True, channels, (0.0,), (1.0,), 1.0)
     unscaled = dataclasses.replace(option, mean=neutral.mean, std=neutral.std)
-    dataset = found.load(resolve(unscaled, loaded.preprocessing, neutral))
+    asked = merged(option, loaded.preprocessing)
+    everything = not loaded.trained or asked.mean is None or asked.std is None
+    dataset = found.load(resolve(unscaled, loaded.preprocessing, neutral), everything=everything)
     data = dataclasses.replace(data_preprocessing(dataset, channels), image_size=size)
     return dataset, resolve(option, loaded.preprocessing, data)
 
@@ -262,7 +269,8 @@ def _train(subject: Subject, run: RunFolder) -> None:
     origin = Origin(subject.model_name, {**facts, "initial weights": parameter_digest(subject.model)})
     path = run.weights / f"baseline-{digest_of(origin.facts)}.safetensors"
     if path.exists():
-        load_weights(subject.model, path)
+        with explain_damage(path):
+            load_weights(subject.model, path)
         return
     _explain_retraining(origin, run, progress)
     checkpoint = path.with_suffix(".checkpoint")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from quant_explorer.analysis.results import Accuracy, Agreement, Results, VariantResult
 from quant_explorer.core.measurement import Status
@@ -24,11 +26,25 @@ def describe_answer(results: Results, model: str) -> str:
         return f"Nothing to ship: {answer.reason}."
     variants = {variant.name: variant for variant in results.of_model(model)}
     chosen = variants[answer.names[0]]
-    if chosen.name == BASELINE:
+    if chosen.name == answer.baseline:
         return f"Ship {chosen.name}, your FP32 as it is: {answer.reason}.{describe_ties(answer.names[1:])}"
     figures = describe_figures(results, chosen)
     reason = f" It is FP32: {answer.reason}." if answer.reason else ""
     return f"Ship {answer.names[0]}: {figures}.{reason}{describe_ties(answer.names[1:])}"
+
+
+def export_answer(results: Results, model: str, run: Path) -> str | None:
+    """Return the command that exports the answer for a model from the run folder; None without an answer."""
+    answer = results.answer_of(model)
+    if answer is None or not answer.names:
+        return None
+    return export_command(answer.names[0], run, model if len(results.models) > 1 else None)
+
+
+def export_command(name: str, run: Path, model: str | None = None) -> str:
+    """Return the command that exports a variant; `model` is named where the run has several."""
+    words = ["quant-explorer", "export", name, "--run-dir", str(run), "--to", f"export/{name}"]
+    return shlex.join(words if model is None else [*words, "--model", model])
 
 
 def describe_figures(results: Results, variant: VariantResult) -> str:
@@ -52,7 +68,9 @@ def _speed(results: Results, variant: VariantResult) -> Iterator[str]:
     if latency.speedup is None:
         yield f"speed-up unknown ({latency.reasons.get('speedup', 'not timed')})"
         return
-    text = f"{_times(latency.speedup, latency.speedup_ci)} times as fast as your FP32 in PyTorch"
+    own = _baseline_runtime(results, variant.model)
+    reference = "PyTorch" if own == BASELINE_RUNTIME else own
+    text = f"{_times(latency.speedup, latency.speedup_ci)} times as fast as your FP32 in {reference}"
     fp32 = next(
         (
             reference.latency[batch]
@@ -62,7 +80,7 @@ def _speed(results: Results, variant: VariantResult) -> Iterator[str]:
         ),
         None,
     )
-    compression = compression_of(variant) if variant.runtime != BASELINE_RUNTIME else ""
+    compression = compression_of(variant) if variant.runtime != own else ""
     if (
         compression
         and latency.speedup_same_runtime is not None
@@ -70,9 +88,14 @@ def _speed(results: Results, variant: VariantResult) -> Iterator[str]:
         and fp32.speedup is not None
     ):
         runtime = _times(fp32.speedup, fp32.speedup_ci)
-        own = _times(latency.speedup_same_runtime, latency.speedup_same_runtime_ci)
-        text += f", of which {variant.runtime} {runtime} and {compression} {own}"
+        rest = _times(latency.speedup_same_runtime, latency.speedup_same_runtime_ci)
+        text += f", of which {variant.runtime} {runtime} and {compression} {rest}"
     yield text
+
+
+def _baseline_runtime(results: Results, model: str) -> str:
+    answer = results.answer_of(model)
+    return (answer.baseline if answer else BASELINE).partition("@")[2]
 
 
 def _size(variant: VariantResult) -> Iterator[str]:

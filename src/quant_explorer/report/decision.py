@@ -28,6 +28,15 @@ def describe_budgets(budgets: Budgets) -> str:
 
 def describe_decision(decision: Decision) -> str:
     """Return what is within the budgets and what to ship, or what comes closest and what costs most."""
+    return _describe_outcome(decision) + describe_split(decision.judged_on)
+
+
+def describe_split(judged_on: str) -> str:
+    """Return a sentence with a blank before it; empty where no accuracy was judged."""
+    return f" Accuracy was judged on {judged_on}." if judged_on else ""
+
+
+def _describe_outcome(decision: Decision) -> str:
     limits = describe_budgets(decision.budgets)
     count = len(decision.within) + len(decision.rejected)
     if decision.chosen is not None:

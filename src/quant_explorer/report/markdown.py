@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.printable import show_controls
 from quant_explorer.core.units import format_mb, list_some
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
@@ -46,7 +47,7 @@ def markdown_table(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Make text safe for one line of Markdown, in a table or in a list."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return show_controls(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _render(results: Results, title: str) -> str:

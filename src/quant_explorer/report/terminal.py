@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quant_explorer.core.printable import show_controls
 from quant_explorer.report.columns import Table, pareto_table
 
 if TYPE_CHECKING:
@@ -88,5 +89,5 @@ def draw_table(content: Table, headings: Sequence[str] | None = None) -> rich.ta
         )
     for row in content.rows:
         # Text, so that no cell is read as markup.
-        drawn.add_row(*(Text(row[column]) for column in columns))
+        drawn.add_row(*(Text(show_controls(row[column])) for column in columns))
     return drawn

@@ -33,9 +33,9 @@ class DynamicInt8:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Only linear layers are quantized dynamically; a model without any would stay FP32."""
-        from torch import nn
+        from quant_explorer.tracing.onnx_program import linear_layers
 
-        if any(isinstance(module, nn.Linear) for module in candidate.model.modules()):
+        if linear_layers(candidate.model):
             return explain_unmatched(candidate.model, split_patterns(self.float_layers))
         return "the model has no nn.Linear layer, so nothing would be quantized"
 

@@ -46,7 +46,11 @@ class FineTuneFloat:
         return {}
 
     def unsupported(self, candidate: Candidate) -> str | None:
-        """Any float model can be fine-tuned."""
+        """Any float module can be fine-tuned."""
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         if self.temperature <= 0:
             return f"temperature {self.temperature} is out of range. Allowed: above 0"
         if not 0 <= self.teacher_weight <= 1:

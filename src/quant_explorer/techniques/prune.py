@@ -102,6 +102,10 @@ class ChannelPruning:
         from torch.nn.modules.batchnorm import _BatchNorm
         from torch.nn.modules.conv import _ConvNd
 
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         if not 0 < self.ratio < 1:
             return f"ratio {self.ratio} is out of range. Allowed: above 0 and below 1"
         if self.importance not in get_args(Importance):

@@ -56,6 +56,10 @@ class QuantizationAwareTraining:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """The precision to train for must have been asked for by an earlier step, and can be simulated."""
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         if candidate.spec.activations != "static":
             return "quantization-aware training needs a static INT8 step before it"
         without_fx, without_pt2e = _explain_missing_fx(), _explain_missing_pt2e()

@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Executed
 
-Fault = Literal["", "hang", "hang_loading", "die", "raise", "nan", "wrong_shape", "float_named_int8", "slow"]
+Fault = Literal[
+    "", "hang", "hang_loading", "die", "memory", "raise", "nan", "wrong_shape", "float_named_int8", "slow"
+]
 SLOW_CALL_S: Final = 0.05
+_LITTLE_MEMORY: Final = 1 << 24
 _FILE: Final = "linear.npz"
 _WEIGHT_LEVELS: Final = 127.5
 _ACTIVATION_LEVELS: Final = 255
@@ -32,10 +35,10 @@ class FakeRuntime:
     """The last linear layer of a model, applied to the flattened image (cut or repeated to fit it).
 
     For a model of Flatten and Linear that is the model itself. `fault` is what a session does from its
-    call number `fault_after` on: "hang" (sleeps for an hour), "die" (kills its process), "raise"
-    (RuntimeError), "nan" and "wrong_shape" (outputs), "slow" (50 ms a call). "hang_loading" sleeps before
-    any call, when its libraries are loaded. With "float_named_int8" an INT8 artifact runs in float, and
-    says so when it is asked.
+    call number `fault_after` on: "hang" (sleeps for an hour), "die" (kills its process), "memory" (asks for
+    more than there is), "raise" (RuntimeError), "nan" and "wrong_shape" (outputs), "slow" (50 ms a call).
+    "hang_loading" sleeps before any call, when its libraries are loaded. With "float_named_int8" an INT8
+    artifact runs in float, and says so when it is asked.
     """
 
     fault: Fault = ""
@@ -143,6 +146,8 @@ class FakeSession:
                 time.sleep(3600)
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "memory":
+                _exhaust_memory()
             case "raise":
                 raise RuntimeError("the fake runtime was asked to raise")
             case "nan":
@@ -154,6 +159,18 @@ class FakeSession:
             case "" | "float_named_int8":
                 pass
         return logits
+
+
+def _exhaust_memory() -> None:
+    """Raise the MemoryError of NumPy under a limit that is taken away again."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_LITTLE_MEMORY, hard))
+    try:
+        np.ones(_LITTLE_MEMORY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _last_linear(candidate: Candidate) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

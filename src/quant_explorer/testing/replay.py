@@ -38,7 +38,8 @@ class Played:
     """The truth about one variant.
 
     `slowness` is its latency relative to the baseline's. `wrong` is how many images it gets wrong, of
-    those given by `images` (all when None), the last ones first, so that errors of two variants nest.
+    those given by `images` (all when None), the last ones first, so that errors of two variants nest;
+    `search_wrong` the same of the search split.
     `latency` False leaves it out of every round. `precision` is what was asked for, `ran_in` what all that is
     not one of the `int8_macs` of 1,000 ran in.
     """
@@ -61,6 +62,7 @@ class Played:
     precision: Precision | None = None
     ran_in: Precision = "fp32"
     observations: tuple[Observation, ...] = ()
+    search_wrong: int = 0
 
     @property
     def variant(self) -> Variant:
@@ -77,7 +79,8 @@ class Scene:
     `base_s` is the baseline's latency of one image, `noise` the relative spread of calls, `drift` the
     relative spread that all variants of one round share, `twin` the twin's latency relative to the
     baseline's, and a variant of model "x" takes `base_s` times the batch size times its slowness. In the
-    first `disturbed` rounds other work took a tenth of the measuring cores.
+    first `disturbed` rounds other work took a tenth of the measuring cores. Without `search_images` the study
+    is as those were before the search split was scored.
     """
 
     environment: str = "env-a"
@@ -93,6 +96,7 @@ class Scene:
     stopped_by: str = "precision"
     seed: int = 0
     disturbed: int = 0
+    search_images: int = 0
     instruction_sets: tuple[str, ...] = ("avx2",)
 
 
@@ -104,7 +108,7 @@ def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> St
     scene = scene or Scene()
     study = Study.load(path)
     study.append(environment(scene.environment, scene.instruction_sets))
-    study.append(split(scene.images))
+    study.append(split(scene.images, scene.search_images))
     for variant in played:
         study.append(measurement(variant, scene))
     generator = np.random.default_rng(scene.seed)
@@ -121,9 +125,12 @@ def environment(digest: str, instruction_sets: tuple[str, ...] = ("avx2",)) -> E
     )
 
 
-def split(images: int) -> ReportSplit:
-    """Return a balanced report split of `images` images."""
-    return ReportSplit("split", "toy", CLASSES, tuple(position % len(CLASSES) for position in range(images)))
+def split(images: int, search_images: int = 0) -> ReportSplit:
+    """Return a balanced report split of `images` images, with a search split of `search_images`."""
+    labels, search_labels = (
+        tuple(position % len(CLASSES) for position in range(count)) for count in (images, search_images)
+    )
+    return ReportSplit("split", "toy", CLASSES, labels, search_labels=search_labels)
 
 
 def measurement(variant: Played, scene: Scene) -> Measurement:
@@ -147,7 +154,12 @@ def measurement(variant: Played, scene: Scene) -> Measurement:
         memory=memory,
         memory_reason=None if memory else "this kernel cannot reset the high-water mark",
         cold_start_s=(0.2, 0.1, 0.3),
-        predictions=_predictions(variant, scene),
+        predictions=_predictions(
+            variant, scene.images if variant.images is None else variant.images, variant.wrong, scene
+        ),
+        search_predictions=_predictions(variant, scene.search_images, variant.search_wrong, scene)
+        if scene.search_images
+        else None,
         notes=variant.notes,
         steps=variant.steps,
         precision=variant.precision,
@@ -155,11 +167,10 @@ def measurement(variant: Played, scene: Scene) -> Measurement:
     )
 
 
-def _predictions(variant: Played, scene: Scene) -> Predictions:
-    count = scene.images if variant.images is None else variant.images
+def _predictions(variant: Played, count: int, wrong: int, scene: Scene) -> Predictions:
     labels = [position % len(CLASSES) for position in range(count)]
     top1 = tuple(
-        (label + 1) % len(CLASSES) if position >= count - variant.wrong else label
+        (label + 1) % len(CLASSES) if position >= count - wrong else label
         for position, label in enumerate(labels)
     )
     sqnr_db = None if variant.config == BASELINE_CONFIG else 30.0

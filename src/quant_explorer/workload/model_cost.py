@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 def analyze_model(model: nn.Module, input_shape: tuple[int, ...]) -> ModelCost:
     """Return layers and peak of live activations for one image (channels, height, width).
 
-    Where the model cannot be traced the peak is None, with the reason. The model is not touched.
+    Where the model cannot be traced the peak is None, with the reason. The model is not touched. Raises
+    UnsupportedError for an ONNX file.
     """
+    from quant_explorer.tracing.onnx_program import explain_no_module
+
+    if reason := explain_no_module(model):
+        raise UnsupportedError(f"layers and multiply-accumulates cannot be counted: {reason}")
     cost = ModelCost(input_shape=tuple(input_shape), layers=count_layers(model, input_shape))
     try:
         peak = find_peak(model, input_shape)

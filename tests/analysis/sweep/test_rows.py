@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from quant_explorer.analysis.decide.search_split import SearchSplit
 from quant_explorer.analysis.sweep.rows import Machine, SweepRow, sweep_rows
 from quant_explorer.core.measurement import EnergyBlock, Status
 from tests.analysis.sweep.swept import FULL, GRID, HALF, PEAKS, PLAN, RUN, swept
@@ -77,7 +78,7 @@ def test_measured_energy_leaves_no_room_for_a_proxy(tmp_path: Path) -> None:
     (variant,) = [variant for variant in found.results.variants if variant.config == "int8"]
     blocks = tuple(EnergyBlock(10, 0.5, joules) for joules in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
     machine = Machine({variant.digest: FULL, "other": HALF}, PEAKS.peaks, {variant.digest: blocks})
-    (row,) = sweep_rows(0, [variant], RUN.ranked_batch, RUN.largest_batch, machine, plan)
+    (row,) = sweep_rows(0, [variant], RUN.ranked_batch, RUN.largest_batch, machine, plan, SearchSplit({}))
     assert row.energy_j == pytest.approx(0.35)
     assert row.energy_low_j is not None
     assert row.energy_high_j is not None

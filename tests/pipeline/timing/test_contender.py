@@ -20,6 +20,7 @@ from quant_explorer.core.measurement import (
     twin_key,
 )
 from quant_explorer.core.study import Study
+from quant_explorer.machine.process import describe_exit
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.timing import contender as contender_module
@@ -159,7 +160,7 @@ def test_a_worker_that_dies_is_recorded_and_the_others_are_timed_without_it(
 ) -> None:
     base, dies, lives = fp32(run), int8(run), contender(run, fake("other", fault_after=1))
     study, problems = assassinated(run, [base, dies, lives], monkeypatch, victim=1, rounds=rounds)
-    died = f"the worker process died during {during} (signal SIGKILL)"
+    died = f"the worker process died during {during} ({describe_exit(-signal.SIGKILL)})"
     assert problems == (f"timing int8@fake: {died}",)
     found = study.measurements(ENVIRONMENT.digest)[dies.digest]
     assert found.status is Status.DIED

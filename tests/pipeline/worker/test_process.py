@@ -193,7 +193,7 @@ def test_a_killed_worker_names_the_signal_and_the_question(
     with started(lowered(), log=log, timeout_s=PATIENCE_S) as worker:
         worker.open(BATCH)
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerDiedError, match=r"died during Run \(signal SIGKILL\)"):
+        with pytest.raises(WorkerDiedError, match=r"died during Run \(signal SIGKILL"):
             worker.run(BATCH)
 
 
@@ -262,36 +262,3 @@ def test_a_missing_file_is_a_reason(lowered: Callable[..., ServedCandidate], log
         pytest.raises(WorkerError, match=r"FileNotFoundError.*linear\.npz"),
     ):
         worker.open(BATCH)
-
-
-PARENT = """
-import signal, sys, pathlib, numpy as np
-# Where the tests run in the background, a shell has told them to ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from quant_explorer.pipeline.worker.messages import Loading, Opening
-from quant_explorer.pipeline.worker.process import Worker
-folder, core, log, after = sys.argv[1:]
-options = (("fault", "hang"), ("fault_after", int(after)))
-loading = Loading("quant_explorer.testing.fake_runtime:FakeRuntime", options, (int(core),))
-with Worker(loading, log=pathlib.Path(log), timeout_s=3600) as worker:
-    worker.assign(Opening(options, folder))
-    worker.open(np.zeros((1, 3, 4, 4), np.float32))
-    print(worker.pid, flush=True)
-    worker.run(np.zeros((1, 3, 4, 4), np.float32))
-"""
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_worker_outlives_its_parent(
-    lowered: Callable[..., ServedCandidate], log: Path, how: signal.Signals
-) -> None:
-    described = lowered()
-    arguments = [described.opening.folder, str(described.loading.cores[0]), str(log), "1"]
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as parent:
-        assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        assert not gone(worker)
-        parent.send_signal(how)
-    wait_until_gone(worker)

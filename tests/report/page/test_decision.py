@@ -13,6 +13,7 @@ from quant_explorer.analysis.decide.decision import Candidates, decide
 from quant_explorer.analysis.evidence import gather
 from quant_explorer.core.settings.plan import Budgets, Cost, Percentile
 from quant_explorer.report.page.sheet import make_sheets
+from quant_explorer.stats.paired import compare_paired
 from quant_explorer.testing.replay import Scene
 from tests.analysis.replayed import RUN
 from tests.report.page.browser import opened
@@ -67,7 +68,13 @@ def as_asked(budgets: Budgets, batch: int, minimize: Cost) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "scene", [Scene(calls=70), Scene(trained=False), Scene(rounds=4)], ids=["trained", "untrained", "short"]
+    "scene",
+    [
+        Scene(calls=70, search_images=200),
+        Scene(trained=False, search_images=200),
+        Scene(rounds=4),
+    ],
+    ids=["trained", "untrained", "short"],
 )
 def test_the_page_decides_as_the_command_line(tmp_path: Path, browser: Browser, scene: Scene) -> None:
     study = varied(tmp_path, scene)
@@ -131,6 +138,25 @@ def compare_in(page: Page, first: int, second: int) -> dict[str, float] | None:
     script = "([i, j]) => { const s = page.sheets[0]; return compare(s, 1, s.rows[i], s.rows[j]); }"
     found: dict[str, float] | None = page.evaluate(script, [first, second])
     return found
+
+
+def test_the_page_compares_accuracies_as_the_analysis(tmp_path: Path, browser: Browser) -> None:
+    study = varied(tmp_path)
+    results = results_of(study)
+    (evidence,) = gather(study, results.environment.digest, RUN.protocol.batch_sizes)
+    hits = {variant.name: evidence.hits.get(variant.digest) for variant in results.variants}
+    script = "([i, j]) => { const s = page.sheets[0]; return compareAccuracy(s, s.rows[i], s.rows[j]); }"
+    with opened(browser, write(tmp_path, study)) as found:
+        names: list[str] = found.page.evaluate("page.sheets[0].rows.map(row => row.name)")
+        for first, second in ((a, b) for a in names for b in names if a != b):
+            own, other = hits[first], hits[second]
+            assert own is not None
+            assert other is not None
+            expected = compare_paired(own.right, other.right)
+            difference = found.page.evaluate(script, [names.index(first), names.index(second)])
+            interval = expected.interval_pp
+            exact = {"point": expected.diff_pp, "low": interval.low, "high": interval.high}
+            assert difference == pytest.approx(exact, abs=1e-6)
 
 
 def test_the_epsilons_of_the_run_decide_ties(tmp_path: Path) -> None:

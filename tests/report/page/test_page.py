@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from quant_explorer.report.page.render import number, render_page
+from quant_explorer.report.page.render import MOST_BARS, number, render_page
 from quant_explorer.report.page.sheet import make_sheets
 from quant_explorer.testing.replay import Played, Scene, play
 from tests.analysis.replayed import BASELINE, ORDINARY
@@ -105,7 +105,17 @@ def test_clicks_on_two_points_show_them_side_by_side(path: Path, browser: Browse
         text = page.locator(".pinned").inner_text()
         assert "the first is 1.6" in text  # 0.4 over 0.25
         assert "times as fast" in text
+        assert "first minus second: -9.50 [" in text  # 80 and 42 of 400 wrong, each its own difference.
         assert page.locator(".variants .pin[aria-pressed=true]").count() == 2
+
+
+def test_bars_that_are_left_out_are_counted_and_every_class_change_is_there(tmp_path: Path) -> None:
+    many = [Played(f"v{number}", slowness=0.9, wrong=41) for number in range(MOST_BARS)]
+    text = write(tmp_path, play(tmp_path / "study.jsonl", (BASELINE, *many), Scene(rounds=2))).read_text()
+    assert text.count(f"Drawn are the first {MOST_BARS} of {MOST_BARS + 1} variants") == 2
+    heat = text[text.index('<table class="heat">') :].partition("</table>")[0]
+    assert heat.count('<tr><th scope="row">') == MOST_BARS + 1
+    assert f"MOST_BARS = {MOST_BARS}," in text
 
 
 def test_the_table_sorts_filters_and_copies(path: Path, browser: Browser) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from quant_explorer.core.contracts import Candidate
-from quant_explorer.core.errors import BuildError, UnsupportedError
+from quant_explorer.core.errors import BuildError
 from quant_explorer.runtimes.eager import program
 from quant_explorer.runtimes.eager.runtime import Eager
 from quant_explorer.runtimes.torch_graph import fusion
@@ -157,9 +157,13 @@ def test_works(name: str, spec: str, tmp_path: Path) -> None:
     assert np.abs(logits - expected).max() <= tolerance * np.abs(expected).max()
 
 
-def test_a_layer_that_cannot_be_made_again_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="cannot be made again"):
-        Eager().lower(Candidate(make_seeded(Recurrent), SPECS["fp32"]), BATCHES, tmp_path)
+def test_fp32_with_a_layer_that_cannot_be_made_again_is_the_program_of_torch_export(tmp_path: Path) -> None:
+    model = make_seeded(Recurrent)
+    (note,) = Eager().lower(Candidate(model, SPECS["fp32"]), BATCHES, tmp_path).notes
+    assert "cannot be made again" in note
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
+    expected = float_logits(model, BATCHES[0])
+    np.testing.assert_allclose(Eager().open(tmp_path).run(BATCHES[0]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_files_that_compute_something_else_are_not_shipped(

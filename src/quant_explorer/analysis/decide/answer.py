@@ -22,9 +22,10 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
     budgets = Budgets(accuracy_drop_pp=rules.margin_pp)
     decision = decide([candidates], budgets, batch=batch, rules=rules)
     model = candidates.evidence.model
+    judged_on = decision.judged_on
     if decision.chosen is None:
         beyond = f"nothing is shown to be within {rules.margin_pp:g} pp: " if decision.closest else ""
-        return Answer(model, (), beyond + _explain_none(decision))
+        return Answer(model, (), beyond + _explain_none(decision), judged_on)
     names = (decision.chosen, *decision.tied)
     by_name = {variant.name: variant for variant in candidates.variants}
     plain = sorted(
@@ -32,11 +33,11 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
         key=lambda name: UNCOMPRESSED.index(by_name[name].config),
     )
     if not plain:
-        return Answer(model, names)
+        return Answer(model, names, judged_on=judged_on)
     others = tuple(variant for variant in candidates.variants if variant.config not in UNCOMPRESSED)
     compressed = decide([replace(candidates, variants=others)], budgets, batch=batch, rules=rules)
     reason = _compare(candidates, by_name[plain[0]], compressed, run)
-    return Answer(model, (plain[0], *(name for name in names if name != plain[0])), reason)
+    return Answer(model, (plain[0], *(name for name in names if name != plain[0])), reason, judged_on)
 
 
 def _compare(candidates: Candidates, plain: VariantResult, compressed: Decision, run: RunInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from quant_explorer.analysis.decide.search_split import SearchChange
 from quant_explorer.analysis.latency import Timings
 from quant_explorer.analysis.results import VariantResult
 from quant_explorer.core.settings.plan import Budgets
@@ -41,13 +42,19 @@ class Excess:
 
 
 def judge(
-    variant: VariantResult, budgets: Budgets, *, batch: int, timings: Timings | None = None
+    variant: VariantResult,
+    budgets: Budgets,
+    *,
+    batch: int,
+    timings: Timings | None = None,
+    search: SearchChange | None = None,
 ) -> tuple[Excess, ...]:
     """Return every budget that a measured variant exceeds at a batch size; none means that it fits.
 
-    `timings` at that batch size are needed for the bad end of a 99th percentile alone.
+    `timings` at that batch size are needed for the bad end of a 99th percentile alone. `search` stands for
+    the change of accuracy where the search split decides.
     """
-    return tuple(_judge(variant, budgets, batch, timings))
+    return tuple(_judge(variant, budgets, batch, timings, search))
 
 
 def latency_at(
@@ -77,7 +84,13 @@ def memory_at(variant: VariantResult, batch: int) -> float | str:
     return variant.memory.reasons.get("peak_bytes", missing)
 
 
-def _judge(variant: VariantResult, budgets: Budgets, batch: int, timings: Timings | None) -> Iterator[Excess]:
+def _judge(
+    variant: VariantResult,
+    budgets: Budgets,
+    batch: int,
+    timings: Timings | None,
+    search: SearchChange | None,
+) -> Iterator[Excess]:
     if budgets.size_bytes is not None:
         size = variant.size.bytes
         yield from _over(
@@ -91,7 +104,7 @@ def _judge(variant: VariantResult, budgets: Budgets, batch: int, timings: Timing
         seconds = found if isinstance(found, str) else _bad_end(*found, use_ci=budgets.use_ci)
         yield from _over(name, seconds, budgets.latency_s * 1e3, "ms", 1e-3)
     if budgets.accuracy_drop_pp is not None:
-        name, drop = _drop(variant, use_ci=budgets.use_ci)
+        name, drop = _drop(variant, search, use_ci=budgets.use_ci)
         yield from _over(name, drop, budgets.accuracy_drop_pp, "pp", 1.0)
 
 
@@ -107,9 +120,12 @@ def _bad_end(point: float, interval: Interval | None, *, use_ci: bool) -> float:
     return interval.high if use_ci and interval else point
 
 
-def _drop(variant: VariantResult, *, use_ci: bool) -> tuple[str, float | str]:
+def _drop(variant: VariantResult, search: SearchChange | None, *, use_ci: bool) -> tuple[str, float | str]:
     """Return the loss of top-1 in percentage points; of a model without accuracy, of agreement with FP32."""
     accuracy, agreement = variant.accuracy, variant.agreement
+    if search is not None:
+        kept_pp = search.interval_pp.low if use_ci else search.diff_pp
+        return "changed predictions" if accuracy is None else "accuracy drop", -kept_pp
     if accuracy is not None and accuracy.diff_pp is not None:
         gain = accuracy.diff_ci_pp.low if use_ci and accuracy.diff_ci_pp else accuracy.diff_pp
         return "accuracy drop", -gain

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean
 
 from quant_explorer.analysis.decide.budgets import Excess, judge, latency_at, memory_at
+from quant_explorer.analysis.decide.search_split import SearchSplit, examine_search
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.analysis.hardware.energy import energy_per_call
 from quant_explorer.analysis.results import VariantResult
@@ -30,6 +32,11 @@ class Candidates:
 
     variants: tuple[VariantResult, ...]
     evidence: Evidence
+
+    @cached_property
+    def search(self) -> SearchSplit:
+        """What the search split says of them."""
+        return examine_search(self.evidence)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Decision:
     """What one set of budgets picks: `chosen`, or where nothing is within them `closest` and `obstacle`.
 
     `tied` are those within the budgets that nothing measured separates from `chosen`, the best point first.
-    With several seeds a variant has to be within budget in each of them.
+    With several seeds a variant has to be within budget in each of them. `judged_on` is the split whose
+    images decide about the accuracy drop, with the reason where it is not the search split.
     """
 
     budgets: Budgets
@@ -66,6 +74,7 @@ class Decision:
     failed: tuple[str, ...]
     tied: tuple[str, ...] = ()
     obstacle: Obstacle | None = None
+    judged_on: str = ""
 
 
 def decide(
@@ -93,11 +102,21 @@ def decide(
         for name, found in by_name.items()
         if len(found) == len(seeds) and all(variant.status is Status.OK for variant in found)
     }
+    # A variant has to be within budget in each seed, by images of the same kind.
+    weakest = next((seed.search for seed in seeds if not seed.search.decides(budgets)), seeds[0].search)
     excesses = {
         name: [
             excess
             for seed, variant in zip(seeds, found, strict=True)
-            for excess in judge(variant, budgets, batch=batch, timings=seed.evidence.timings.get(batch))
+            for excess in judge(
+                variant,
+                budgets,
+                batch=batch,
+                timings=seed.evidence.timings.get(batch),
+                search=seed.search.change_that_decides(variant.digest, budgets)
+                if weakest.decides(budgets)
+                else None,
+            )
         ]
         for name, found in sound.items()
     }
@@ -120,6 +139,7 @@ def decide(
         failed=tuple(name for name in by_name if name not in sound),
         tied=tuple(name for name in order[1:] if scale.ties(within[order[0]], within[name])),
         obstacle=_find_obstacle(excesses) if nearest else None,
+        judged_on=weakest.explain(budgets),
     )
 
 

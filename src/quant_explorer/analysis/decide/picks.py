@@ -16,9 +16,9 @@ from quant_explorer.stats.intervals import Interval
 def pick(variants: Sequence[VariantResult], evidence: Evidence, batch: int) -> tuple[Pick, ...]:
     """Return the smallest, the most accurate and the fastest variants of one model's frontier.
 
-    Equal sizes are a tie; so are accuracies whose paired difference from the best holds 0 (on the images
-    that all of the frontier saw), and latencies that a direct comparison does not tell from the best's. Empty
-    when nothing is ranked.
+    Equal sizes are a tie; so are accuracies whose paired difference from the best holds 0 (on the images of
+    the search split that all of the frontier saw, or of the report split where it was not recorded), and
+    latencies that a direct comparison does not tell from the best's. Empty when nothing is ranked.
     """
     best = [variant for variant in variants if variant.frontier.on_frontier]
     if not best:
@@ -36,7 +36,9 @@ def _smallest(best: Sequence[VariantResult]) -> tuple[str, ...]:
 
 
 def _most_accurate(best: Sequence[VariantResult], evidence: Evidence) -> tuple[str, ...]:
-    hits = [evidence.hits[variant.digest] for variant in best]
+    searched = all(variant.digest in evidence.search_hits for variant in best)
+    scored = evidence.search_hits if searched else evidence.hits
+    hits = [scored[variant.digest] for variant in best]
     common = hits[0].positions
     for hit in hits[1:]:
         common = np.intersect1d(common, hit.positions)

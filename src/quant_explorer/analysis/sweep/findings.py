@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quant_explorer.analysis.decide.search_split import examine_search
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.place import RankedVariant
 from quant_explorer.analysis.rank import enter
@@ -54,6 +55,7 @@ def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> 
             run.largest_batch,
             Machine(float_models, peaks, energy),
             plan,
+            examine_search(evidence),
         ),
         interactions=find_interactions(seed, evidence, plan),
         ranked={name: entry for name, entry in entered.items() if isinstance(entry, RankedVariant)},

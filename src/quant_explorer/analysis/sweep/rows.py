@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quant_explorer.analysis.decide.budgets import judge
+from quant_explorer.analysis.decide.search_split import SearchSplit
 from quant_explorer.analysis.hardware.energy import energy_per_call, energy_proxy_j
 from quant_explorer.analysis.hardware.layer_roof import roof_of_layer
 from quant_explorer.analysis.hardware.scaling import ClockEstimate, compute_share, estimate_at_clock
@@ -92,10 +93,16 @@ class SweepRow:
 
 
 def sweep_rows(
-    seed: int, variants: Iterable[VariantResult], batch: int, largest: int, machine: Machine, plan: SweepPlan
+    seed: int,
+    variants: Iterable[VariantResult],
+    batch: int,
+    largest: int,
+    machine: Machine,
+    plan: SweepPlan,
+    search: SearchSplit,
 ) -> tuple[SweepRow, ...]:
     """Return a row for every variant, in the order given; `batch` is the batch size that is ranked."""
-    return tuple(_row(seed, variant, batch, largest, machine, plan) for variant in variants)
+    return tuple(_row(seed, variant, batch, largest, machine, plan, search) for variant in variants)
 
 
 def used_precision(variant: VariantResult, cell: Cell | None) -> Precision:
@@ -107,7 +114,13 @@ def used_precision(variant: VariantResult, cell: Cell | None) -> Precision:
 
 
 def _row(
-    seed: int, variant: VariantResult, batch: int, largest: int, machine: Machine, plan: SweepPlan
+    seed: int,
+    variant: VariantResult,
+    batch: int,
+    largest: int,
+    machine: Machine,
+    plan: SweepPlan,
+    search: SearchSplit,
 ) -> SweepRow:
     cell = plan.cell(variant.config)
     float_model = machine.float_models.get(variant.digest)
@@ -123,7 +136,11 @@ def _row(
     top1_ci = accuracy.top1_ci if accuracy else None
     diff_ci = accuracy.diff_ci_pp if accuracy else None
     excesses = dict.fromkeys(
-        excess.describe() for budgets in plan.budgets for excess in judge(variant, budgets, batch=batch)
+        excess.describe()
+        for budgets in plan.budgets
+        for excess in judge(
+            variant, budgets, batch=batch, search=search.change_that_decides(variant.digest, budgets)
+        )
     )
     return SweepRow(
         seed=seed,

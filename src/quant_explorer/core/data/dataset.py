@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +14,40 @@ from quant_explorer.core.recipe import digest_of
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
+class Undecoded(Protocol):
+    """Images that are decoded when they are first asked for; that may raise DataError and StorageError."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """All images, uint8 of shape (N, height, width, channels)."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over pixels and labels."""
+
+
 @dataclass(frozen=True)
 class Images:
     """Some images of one memory-mapped array.
 
-    `pixels` is uint8 of shape (N, height, width, channels) and shared by all splits of one source;
+    `pixels` is uint8 of shape (N, height, width, channels) and shared by splits of one source;
     `indices` (int64, shape (n,)) says which of them belong to this split; `labels` (int64, shape
-    (n,)) are their classes, in the order of `indices`.
+    (n,)) are their classes, in the order of `indices`. With `undecoded`, the indices are into its pixels,
+    and `pixels` is empty.
     """
 
     pixels: NDArray[np.uint8]
     indices: NDArray[np.int64]
     labels: NDArray[np.int64]
+    undecoded: Undecoded | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def take(self, positions: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
         """Return the images at `positions` of this split, shape (k, height, width, channels)."""
-        return self.pixels[self.indices[positions]]
+        pixels = self.pixels if self.undecoded is None else self.undecoded.pixels
+        return pixels[self.indices[positions]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,9 @@ class Dataset:
     `train` is what weights are fitted to; `calibrate` (some of the training images) sets quantization
     ranges; `search` (training images held out from `train`) is for every decision the tool makes;
     `report` (test images) is touched only for reported figures. `calibrate`, `search` and `report`
-    are disjoint. `mean` and `std` are per channel, of training images scaled to [0, 1]. `flip` says
-    whether a mirrored image is still of its class. `digest` covers the pixels, labels and splits. `notes`
+    are disjoint. `mean` and `std` are per channel, of training images scaled to [0, 1]; empty where those
+    are not decoded. `flip` says whether a mirrored image is still of its class. `digest` covers the pixels
+    that are decoded, labels and splits. `notes`
     are what a reader of the report should know of the files. `framed` says that the pixels have been scaled
     and cropped for a model already. `train` is empty where the files hold none to train with.
     """
@@ -64,7 +80,7 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the decoded images."""
-        _, height, width, channels = self.train.pixels.shape
+        _, height, width, channels = self.report.pixels.shape
         return channels, height, width
 
     def remaining(self, spec: InputSpec) -> InputSpec:

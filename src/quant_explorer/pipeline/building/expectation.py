@@ -17,7 +17,9 @@ from quant_explorer.metrics.fidelity import (
     Fidelity,
     check_fp32,
     compare_with_simulation,
+    measure_alone,
 )
+from quant_explorer.tracing.onnx_program import explain_no_module
 
 if TYPE_CHECKING:
     from quant_explorer.pipeline.building.simulation import Simulation
@@ -74,6 +76,10 @@ class Expectation:
             check_logits(logits, *expected.shape)
             if precision == "fp32":
                 check_fp32(logits, expected)
+            elif explain_no_module(self._candidate.model):
+                # Quantization is simulated in PyTorch. Uniform images say nothing without it.
+                if kind == _ORDINARY:
+                    found.append(measure_alone(logits, expected, kind))
             else:
                 simulated = self._simulated(grid)[kind]
                 margin = ORDINARY if kind == _ORDINARY else UNIFORM

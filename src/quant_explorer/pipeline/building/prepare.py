@@ -18,6 +18,7 @@ from quant_explorer.core.recipe import Step, canonical_step, digest_of
 from quant_explorer.models import load_weights, save_weights
 from quant_explorer.pipeline.building.expectation import Expectation
 from quant_explorer.pipeline.building.origin import Origin
+from quant_explorer.pipeline.damage import explain_damage
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.subject import explain_untrainable
 from quant_explorer.techniques import create_technique, library_versions
@@ -111,7 +112,9 @@ class Preparation:
 
 def _restore(candidate: Candidate, weights: Path, spec: Path) -> Candidate:
     model = copy.deepcopy(candidate.model)
-    load_weights(model, weights)
-    trained = msgspec.json.decode(spec.read_bytes(), type=_Trained)
+    with explain_damage(weights):
+        load_weights(model, weights)
+    with explain_damage(spec):
+        trained = msgspec.json.decode(spec.read_bytes(), type=_Trained)
     spec_here = dataclasses.replace(trained.spec, target=candidate.spec.target)
     return dataclasses.replace(candidate, model=model, spec=spec_here, notes=trained.notes)

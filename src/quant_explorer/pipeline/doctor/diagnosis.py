@@ -17,6 +17,8 @@ from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmeti
 from quant_explorer.core.host.packages import installed_version
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.units import format_mb
+from quant_explorer.datasets.cache import default_cache_dir
+from quant_explorer.datasets.kept import LIMIT_VARIABLE, limit_bytes, list_kept
 from quant_explorer.machine.cgroup import memory_limit_bytes
 from quant_explorer.machine.cpu import cpu_model, instruction_sets
 from quant_explorer.machine.memory import ResidentMemory, available_bytes, total_bytes
@@ -67,6 +69,13 @@ def _facts(runtimes: Mapping[str, type[Runtime]]) -> Iterator[Fact]:
     limited = ", the limit of a control group" if memory_limit_bytes() == total_bytes() else ""
     available = f"{format_mb(available_bytes())} MB available{limited}"
     yield Fact("memory", f"{format_mb(total_bytes())} MB", available)
+    cache = default_cache_dir()
+    kept_mb = format_mb(sum(kept.bytes for kept in list_kept(cache)))
+    yield Fact(
+        "decoded images",
+        f"{kept_mb} of {format_mb(limit_bytes())} MB in {cache}",
+        f"`quant-explorer clean` removes them, {LIMIT_VARIABLE} sets the limit",
+    )
     for package in _PACKAGES:
         yield Fact(f"version of {package}", installed_version(package) or "not installed")
     for name, runtime in runtimes.items():

@@ -157,6 +157,12 @@ def sweep_recipes(
     return found
 
 
+def stand_in_recipes(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """Return FP32 on each runtime of `recipes` but that of the first, in their order."""
+    own = {recipe.runtime: recipe.options for recipe in recipes if recipe.runtime != recipes[0].runtime}
+    return tuple(Recipe(BASELINE_CONFIG, (), runtime, options) for runtime, options in own.items())
+
+
 def choose_runtimes(names: Sequence[str], available: Mapping[str, type[Runtime]]) -> dict[str, type[Runtime]]:
     """Return the runtimes that are named, all of them for the name "all"; raises UnknownNameError."""
     if ALL in names:

@@ -60,6 +60,7 @@ def facts_of_training(
         "torch": installed_version("torch") or "",
         "training code": str(TRAINING_VERSION),
         "data": dataset.digest,
+        **({"training images": undecoded.digest} if (undecoded := dataset.train.undecoded) else {}),
         "preprocessing": spec.digest,
         "mirrored images": str(dataset.flip),
         **({} if augment == "all" else {"augmentation": augment}),

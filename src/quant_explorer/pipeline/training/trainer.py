@@ -24,6 +24,7 @@ from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.settings.groups import Augment
 from quant_explorer.datasets import augment, prepare
+from quant_explorer.pipeline.damage import explain_damage
 from quant_explorer.pipeline.training.data_parallel import DataParallel
 from quant_explorer.pipeline.training.schedule import Schedule
 
@@ -265,8 +266,9 @@ def _restore(
 ) -> int:
     if path is None or not path.exists():
         return 0
-    state: _Checkpoint = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
+    with explain_damage(path):
+        state: _Checkpoint = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
     return state["epoch"]

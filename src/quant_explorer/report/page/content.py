@@ -52,7 +52,8 @@ class Row:
     `number` is its place in the study, by which what is equal is ordered; `dominated_by` holds such numbers.
     `classes` has an entry for each class of the sheet, None where it was not compared; `spread` maps a batch
     size to the 5th, 25th, 50th, 75th and 95th percentile of its calls in milliseconds; `executed` maps a
-    precision to its share of the multiply-accumulates.
+    precision to its share of the multiply-accumulates. `search` is the change on the search split, in
+    percentage points.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Row:
     spread: dict[str, tuple[float, ...]] = field(default_factory=dict)
     executed: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    search: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,26 @@ class Rounds:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """How many images one row got right and the other did not, for direct comparisons of two accuracies.
+
+    Arrays as in `Rounds`, of shape (rows, rows): `gained` counts what row i alone got right beside row j,
+    `shared` the images that both were scored on. Of an untrained model "right" is what FP32 answers.
+    """
+
+    gained: str
+    shared: str
+
+
+@dataclass(frozen=True)
 class Sheet:
     """One model in one environment (of a sweep: of one seed); what is in two sheets is never in one plot.
 
     `answer`, `certainty`, `picks` and `distrust` are sentences, as are `choices`, which say what each budget
-    of a sweep picks; `conditions` and `settings` are names with values. `ranked` are the axes of the
-    frontier. `margin_pp` and the shares are what decides a tie.
+    of a sweep picks; `export` is the command that exports the answer, "" without one; `conditions` and
+    `settings` are names with values. `ranked` are the axes of the frontier. `margin_pp` and the shares are
+    what decides a tie. A limit of the drop from `search_least_pp` on is decided on the search split; none
+    where that is None.
     """
 
     title: str
@@ -144,6 +160,9 @@ class Sheet:
     conditions: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
     choices: tuple[str, ...] = ()
+    search_least_pp: float | None = None
+    pairs: Pairs | None = None
+    export: str = ""
 
     @property
     def runtimes(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quant_explorer.analysis.decide.budgets import latency_at, memory_at
+from quant_explorer.analysis.decide.search_split import SearchSplit
 from quant_explorer.analysis.evidence import Evidence
 from quant_explorer.analysis.hardware.energy import energy_per_call
 from quant_explorer.analysis.results import Latency, VariantResult
@@ -62,6 +63,12 @@ def find_figures(
         {key: value for key, value in found.items() if isinstance(value, Figure)},
         {key: value for key, value in found.items() if isinstance(value, str)},
     )
+
+
+def search_figure(search: SearchSplit, digest: str) -> Figure | None:
+    """Return a variant's change on the search split, None where that decides nothing."""
+    found = search.changes.get(digest)
+    return _scaled(found.diff_pp, found.interval_pp, 1) if found else None
 
 
 def _figures(variant: VariantResult, evidence: Evidence, batches: Sequence[int]) -> Iterator[Found]:

@@ -46,7 +46,9 @@ function showPins({ root, sheet, pins }) {
   sheet.axes.forEach((axis) => {
     const batch = /^p50:(\d+)$/.exec(axis.key)?.[1];
     const [first, second] = pins.map((row) => show(row.figures[axis.key], axis));
-    body.append(line(labelOf(axis), first, second, batch ? describeRatio(sheet, Number(batch), a, b) : ""));
+    const direct = batch ? describeRatio(sheet, Number(batch), a, b)
+      : axis.key === "accuracy" ? describeDifference(sheet, a, b) : "";
+    body.append(line(labelOf(axis), first, second, direct));
   });
   sheet.classes.forEach((name, i) => {
     const [first, second] = pins.map((row) => row.classes[i])
@@ -59,9 +61,17 @@ function showPins({ root, sheet, pins }) {
   const table = element("table"), scroll = element("div", undefined, described);
   const headings = element("thead");
   headings.append(head);
-  table.append(element("caption", "Side by side. A direct ratio is over the rounds that timed both."), headings, body);
+  table.append(element("caption", "Side by side. A direct ratio is over the rounds that timed both, a difference over the images that both saw."), headings, body);
   scroll.append(table);
   place.append(scroll);
+}
+
+function describeDifference(sheet, a, b) {
+  const found = compareAccuracy(sheet, a, b);
+  if (found === null) return "no image was scored with both";
+  const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
+  const tie = found.low <= 0 && found.high >= 0 ? " (tie)" : "";
+  return `first minus second: ${signed(found.point)} [${signed(found.low)}, ${signed(found.high)}] pp${tie}`;
 }
 
 function describeRatio(sheet, batch, a, b) {

@@ -3,7 +3,7 @@
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "star"];
-const LOG_RANGE = 5, MOST_ROWS = 60, MOST_LINES = 20;
+const LOG_RANGE = 5, MOST_BARS = 60, MOST_LINES = 20;
 
 /** Plotly reads a little HTML in its texts; a name is never HTML. */
 const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -178,7 +178,7 @@ function fitRows(place, count) {
 
 function drawSpread({ sheet, root }) {
   const batch = root.querySelector(".spread-batch").value, place = root.querySelector(".spread-plot");
-  const rows = sheet.rows.filter((row) => row.spread[batch]).slice(0, MOST_ROWS).reverse();
+  const rows = sheet.rows.filter((row) => row.spread[batch]).slice(0, MOST_BARS).reverse();
   const at = (i) => rows.map((row) => row.spread[batch][i]);
   fitRows(place, rows.length);
   const boxes = {
@@ -212,7 +212,7 @@ function drawRounds({ sheet, root, pins }) {
 
 function drawMemory({ sheet, root }) {
   const place = root.querySelector(".memory-plot");
-  const rows = sheet.rows.filter((row) => row.memory.length).slice(0, MOST_ROWS).reverse();
+  const rows = sheet.rows.filter((row) => row.memory.length).slice(0, MOST_BARS).reverse();
   const bar = (name, color, value) => ({
     type: "bar", orientation: "h", name, y: rows.map((row) => plain(row.name)), marker: { color },
     x: rows.map((row) => Math.max(value(row.memory.at(-1)), 0)), hovertemplate: `${name}: %{x:.1f} MB<extra></extra>`,

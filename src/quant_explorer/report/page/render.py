@@ -22,11 +22,16 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("rules.js", "plots.js", "page.js")
 # The strongest colour of the heat map, in percentage points.
 FULL_COLOUR_PP = 5.0
+# Of variants in a plot of bars, as in plots.js; more cannot be read.
+MOST_BARS = 60
 PERCENT = ("accuracy", "int8")
 
 
-def render_page(results: Results, sheets: Sequence[Sheet]) -> bytes:
-    """Return the page of a run or, with the first seed's results, of a sweep: a tab for each sheet."""
+def render_page(results: Results, sheets: Sequence[Sheet], *, plot_only: bool = False) -> bytes:
+    """Return the page of a run or, with the first seed's results, of a sweep: a tab for each sheet.
+
+    With `plot_only` nothing but the frontier is shown, for a frame in a notebook.
+    """
     from markupsafe import Markup
 
     models = ", ".join(dict.fromkeys(sheet.model for sheet in sheets))
@@ -39,6 +44,8 @@ def render_page(results: Results, sheets: Sequence[Sheet]) -> bytes:
         .get_template("page.html.jinja")
         .render(
             page=page,
+            plot_only=plot_only,
+            most_bars=MOST_BARS,
             # `<` ends no script when it is written as an escape; JSON reads both alike.
             data=Markup(msgspec.json.encode(page).decode().replace("<", "\\u003c")),
             style=Markup((FOLDER / "page.css").read_text()),

@@ -24,8 +24,8 @@ def encode_rounds(timings: Timings, batch: int, digests: Sequence[str]) -> Round
         batch=batch,
         rounds=contrasts.shape[1],
         passes=contrasts.shape[2],
-        baseline_ms=_encode(timings.baseline_s * 1e3),
-        contrasts=_encode(contrasts),
+        baseline_ms=encode(timings.baseline_s * 1e3),
+        contrasts=encode(contrasts),
         through_baseline=dict(_compare_through_baseline(timings, digests)),
     )
 
@@ -83,5 +83,6 @@ def _ratios(timings: Timings, digest: str) -> NDArray[np.float64]:
     return np.exp(-timings.log_ratios(digest, timings.baseline))
 
 
-def _encode(values: NDArray[np.float64]) -> str:
+def encode(values: NDArray[np.floating]) -> str:
+    """Return an array as the script decodes it: little-endian 32-bit floats in Base64."""
     return base64.b64encode(values.astype("<f4").tobytes()).decode()

@@ -3,7 +3,7 @@
 // tests/report/page/test_decision.py holds both together.
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const FEWEST_ROUNDS = 2, MOST_NAMED = 4;
+const FEWEST_ROUNDS = 2, NORMAL_95 = 1.959963984540054, MOST_NAMED = 4;
 const SUPERLATIVE = {
   latency: "the fastest", size: "the smallest", memory: "that with the least peak memory",
   energy: "that with the least energy",
@@ -74,13 +74,50 @@ function compare(sheet, batch, first, second) {
   return rounds.through_baseline[`${i},${j}`] ?? (slower ? inverse(slower) : { apart: true });
 }
 
+/** Tango's interval of (gained - lost) / total, as `stats/paired.py:paired_interval`. */
+function pairedInterval(gained, lost, total) {
+  const observed = (gained - lost) / total;
+  const score = (d) => {
+    const linear = (2 * total - gained + lost) * d - gained - lost;
+    const root = Math.sqrt(Math.max(linear ** 2 + 8 * total * lost * d * (1 - d), 0));
+    const share = (root - linear) / (4 * total);
+    return (gained - lost - total * d) / Math.sqrt(Math.max(total * (2 * share + d * (1 - d)), 1e-300));
+  };
+  const end = (limit, bound) => {
+    let [outside, inside] = [limit, observed];
+    for (let i = 0; i < 60 && limit !== observed; i += 1) {
+      const middle = (outside + inside) / 2;
+      if (Math.abs(score(middle)) > bound) outside = middle;
+      else inside = middle;
+    }
+    return inside;
+  };
+  return { point: observed, low: end(-1, NORMAL_95), high: end(1, NORMAL_95) };
+}
+
+/** How much more accurate row i is than row j in percentage points, or null when they share no image. */
+function compareAccuracy(sheet, first, second) {
+  if (!sheet.pairs) return null;
+  sheet.pairs.decoded ??= { gained: decode(sheet.pairs.gained), shared: decode(sheet.pairs.shared) };
+  const { gained, shared } = sheet.pairs.decoded, count = sheet.rows.length;
+  const [i, j] = [sheet.rows.indexOf(first), sheet.rows.indexOf(second)], total = shared[i * count + j];
+  if (!total) return null;
+  const { point, low, high } = pairedInterval(gained[i * count + j], gained[j * count + i], total);
+  return { point: 100 * point, low: 100 * low, high: 100 * high };
+}
+
 // ---- limits
 
 const badEnd = (figure, end) => figure[end] ?? figure.point;
 
-function judge(row, query) {
+/** Whether the images of the search split decide by this limit of the drop. */
+const decidesOnSearch = (sheet, query) =>
+  sheet.search_least_pp !== null && query.drop !== null && query.drop >= sheet.search_least_pp;
+
+function judge(sheet, row, query) {
   const key = `${query.percentile}:${query.batch}`;
-  const lost = row.figures.change ? -badEnd(row.figures.change, "low")
+  const lost = decidesOnSearch(sheet, query) && row.search ? -badEnd(row.search, "low")
+    : row.figures.change ? -badEnd(row.figures.change, "low")
     : row.figures.accuracy && !("change" in row.missing) ? 100 - badEnd(row.figures.accuracy, "low") : null;
   const at = (name, end) => (row.figures[name] ? badEnd(row.figures[name], end) : null);
   const checks = [
@@ -141,7 +178,7 @@ const inStudyOrder = (rows) => [...rows].sort((a, b) => a.number - b.number);
 function decide(sheet, query) {
   const rows = inStudyOrder(sheet.rows)
     .filter((row) => !query.runtimes.length || query.runtimes.includes(row.runtime));
-  const excesses = new Map(rows.map((row) => [row, judge(row, query)]));
+  const excesses = new Map(rows.map((row) => [row, judge(sheet, row, query)]));
   const within = rows.filter((row) => !excesses.get(row).length);
   const order = within.filter((row) => costOf(row, query))
     .sort((a, b) => costOf(a, query).point - costOf(b, query).point);

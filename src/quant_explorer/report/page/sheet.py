@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from quant_explorer.analysis.decide.search_split import examine_search
 from quant_explorer.analysis.evidence import Evidence, gather
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.difference import facts_of_environment
@@ -12,11 +15,13 @@ from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.core.settings.declaration import declared_of
 from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count
-from quant_explorer.report.answer import describe_answer
+from quant_explorer.report.answer import describe_answer, export_answer
 from quant_explorer.report.columns import in_reading_order
+from quant_explorer.report.decision import describe_split
 from quant_explorer.report.markdown import describe_picks
 from quant_explorer.report.page.content import FailedVariant, MemoryLevels, Row, Sheet
-from quant_explorer.report.page.figures import find_axes, find_figures
+from quant_explorer.report.page.figures import find_axes, find_figures, search_figure
+from quant_explorer.report.page.pairs import encode_pairs
 from quant_explorer.report.page.per_class import change_of, choose_classes, names_of_classes
 from quant_explorer.report.page.rounds import encode_rounds, median_ends, spread_of_calls
 
@@ -33,7 +38,7 @@ def make_sheets(study: Study, results: Results, prefix: str = "") -> tuple[Sheet
         for evidence in gathered:
             where = (_name_environment(some.environment, everything),) if results.others else ()
             title = ", ".join(filter(None, (prefix, evidence.model, *where)))
-            sheets.append(_make_sheet(some, evidence, title))
+            sheets.append(_make_sheet(some, evidence, title, study.path.parent))
     return tuple(sheets)
 
 
@@ -44,7 +49,7 @@ def _name_environment(environment: Environment, everything: Sequence[Results]) -
     return f"environment {environment.digest[:8]}"
 
 
-def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
+def _make_sheet(results: Results, evidence: Evidence, title: str, run_folder: Path) -> Sheet:
     run, batches = results.run, tuple(sorted(set(results.run.protocol.batch_sizes)))
     variants = results.of_model(evidence.model)
     sound = [variant for variant in variants if variant.status is Status.OK]
@@ -52,8 +57,13 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
     classes = choose_classes(measured)
     names = names_of_classes(measured)
     measurements = {some.variant.digest: some for some in evidence.measurements}
+    search = examine_search(evidence)
     rows = tuple(
-        _make_row(variant, evidence, measurements[variant.digest], batches, classes) for variant in measured
+        replace(
+            _make_row(variant, evidence, measurements[variant.digest], batches, classes),
+            search=search_figure(search, variant.digest),
+        )
+        for variant in measured
     )
     axes = find_axes(measured, batches, trained=evidence.trained)
     used = {key for row in rows for key in row.figures}
@@ -88,6 +98,9 @@ def _make_sheet(results: Results, evidence: Evidence, title: str) -> Sheet:
         epsilon_size=run.rules.epsilon_size,
         conditions=tuple(facts_of_environment(results.environment).items()),
         settings=tuple(_settings(results)),
+        pairs=encode_pairs(evidence, [variant.digest for variant in measured]) if measured else None,
+        search_least_pp=None if search.missing else search.least_pp,
+        export=export_answer(results, evidence.model, run_folder) or "",
     )
 
 
@@ -159,6 +172,8 @@ def _certainty(results: Results, model: str) -> Iterator[str]:
         )
     if chosen is not None and chosen.scored_images:
         yield f"Its accuracy was found on {format_count(chosen.scored_images, 'image')}."
+    if answer is not None and answer.judged_on:
+        yield describe_split(answer.judged_on).strip()
     resolutions = [
         check.resolution
         for check in results.aa

@@ -1,6 +1,7 @@
 """PyTorch eager: modules called one by one, INT8 by FX graph mode quantization where PyTorch still has it.
 
 Artifact: `model.py` (generated, readable) and `weights.pt` (a state dict that `weights_only=True` loads).
+Of a model that torch.fx cannot trace, in FP32 alone: `model.pt2`, the program that torch.export makes.
 The engines `x86` and `onednn` keep ready what a quantized convolution needs for the batch size of its first
 call; at other sizes they look it up in each call (50 to 80 us a layer, measured).
 Source of the method: PyTorch, "FX graph mode quantization",
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.errors import SettingsError, UnsupportedError
 from quant_explorer.core.host.architecture import is_arm
 from quant_explorer.core.measurement import Executed
@@ -32,6 +33,7 @@ class Eager:
     engine: str = ""
     name: ClassVar[str] = "eager"
     version: ClassVar[int] = 4
+    deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
         """Eager is PyTorch itself, which this package requires."""
@@ -54,7 +56,10 @@ class Eager:
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 a PyTorch that can quantize."""
         from quant_explorer.runtimes.torch_graph import half
+        from quant_explorer.tracing.onnx_program import explain_no_module
 
+        if reason := explain_no_module(candidate.model):
+            return reason
         precision = candidate.spec.precision
         if precision == "int8":
             return explain_missing_int8()
@@ -72,17 +77,22 @@ class Eager:
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Fuse, cast or quantize as the spec asks, and write `model.py` and `weights.pt`.
 
-        Raises UnsupportedError when the model cannot be traced to a graph, or has an operator
-        without this precision.
+        Raises UnsupportedError when the model cannot be traced to a graph (for FP32: nor captured by
+        torch.export), or has an operator without this precision.
         """
+        from quant_explorer.runtimes.eager import exported, program
         from quant_explorer.runtimes.eager import lowering as eager_lowering
-        from quant_explorer.runtimes.eager import program
         from quant_explorer.runtimes.torch_graph import engine as torch_engine
 
         engine = select_engine(self.engine) if candidate.spec.precision == "int8" else None
-        with torch_engine.quantized_engine(engine):
-            lowered = eager_lowering.lower(candidate, calibration, engine)
-            program.write(lowered.module, folder, calibration[0][:1], engine=engine)
+        try:
+            with torch_engine.quantized_engine(engine):
+                lowered = eager_lowering.lower(candidate, calibration, engine)
+                program.write(lowered.module, folder, calibration[0][:1], engine=engine)
+        except UnsupportedError as error:
+            if candidate.spec.precision != "fp32":
+                raise
+            return Lowering(notes=exported.write(candidate.model, folder, calibration[0], error), options=())
         options = (("engine", engine),) if engine else ()
         return Lowering(notes=lowered.notes, options=options, needs=lowered.needs, grid=lowered.grid)
 
@@ -99,9 +109,9 @@ class Eager:
 
     def open(self, folder: Path) -> EagerSession:
         """Load the generated module and its weights."""
-        from quant_explorer.runtimes.eager import program
+        from quant_explorer.runtimes.eager import exported, program
 
-        return EagerSession(program.read(folder))
+        return EagerSession(exported.read(folder) or program.read(folder))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.measurement import Executed
@@ -32,6 +32,9 @@ class ExecuTorch:
     batch_sizes: str = "1,8,32"
     name: ClassVar[str] = "executorch"
     version: ClassVar[int] = 3
+    deployment: ClassVar[Deployment] = Deployment(
+        ("executorch", "torch"), Path(__file__).with_name("predict.py.jinja")
+    )
 
     def unavailable(self) -> str | None:
         """It needs ExecuTorch's wheel, which has XNNPACK in it, and torchao to quantize."""
@@ -47,6 +50,10 @@ class ExecuTorch:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """XNNPACK has no BF16 convolution, no weight-only INT8 convolution, no dynamic INT8 a tensor."""
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         spec = candidate.spec
         if spec.precision == "bf16":
             return "XNNPACK, ExecuTorch's CPU backend, has no BF16 convolutions; ask for fp16 or int8"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.host.architecture import architecture, is_x86
 from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.measurement import Executed
@@ -44,6 +44,7 @@ class Inductor:
 
     name: ClassVar[str] = "inductor"
     version: ClassVar[int] = 3
+    deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
         """torchao quantizes, and a C++ compiler is called when a model is built."""
@@ -64,6 +65,10 @@ class Inductor:
 
     def unsupported(self, candidate: Candidate) -> str | None:
         """Half precision needs kernels for this CPU, INT8 the granularity that its kernels have."""
+        from quant_explorer.tracing.onnx_program import explain_no_module
+
+        if reason := explain_no_module(candidate.model):
+            return reason
         spec = candidate.spec
         if spec.target == "portable" and not is_x86():
             return "inductor compiles portably for x86-64 only; on this machine choose the native target"

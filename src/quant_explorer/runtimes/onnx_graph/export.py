@@ -21,9 +21,9 @@ from torch import nn
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.tracing.onnx_program import INPUT_NAME, OUTPUT_NAME, OnnxProgram
 from quant_explorer.tracing.reasons import in_brackets
 
-INPUT_NAME, OUTPUT_NAME = "images", "logits"
 _AVERAGE_POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
 _DIVISOR = 6
 _log = logging.getLogger(__name__)
@@ -51,8 +51,11 @@ def export_onnx(model: nn.Module, example: Batch) -> bytes:
     that of the layer it belongs to, a slash and the operator, so that `nodes_of_layers` finds it; an einsum's
     ends with its indices. The
     bytes depend on the model and the versions of torch, onnx, onnx-ir and onnxscript only. A module is
-    exported once, however many configurations start from it. Raises UnsupportedError when it cannot be.
+    exported once, however many configurations start from it; what was read from an ONNX file is that file.
+    Raises UnsupportedError when it cannot be exported.
     """
+    if isinstance(model, OnnxProgram):
+        return model.data
     state = (example.shape[1:], *((tensor.data_ptr(), tensor._version) for tensor in _tensors(model)))
     known = _exports.get(model)
     if known is None or known.state != state:

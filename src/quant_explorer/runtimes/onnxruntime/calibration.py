@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quant_explorer.core.contracts import Batch
-from quant_explorer.runtimes.onnx_graph.export import INPUT_NAME
+from quant_explorer.tracing.onnx_program import INPUT_NAME
 
 # The quantizer keeps every activation of a step until their histograms are made.
 IMAGES_A_STEP = 4

@@ -20,7 +20,6 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
@@ -32,6 +31,7 @@ from quant_explorer.runtimes.onnxruntime.calibration import CalibrationImages
 from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
 from quant_explorer.runtimes.saturation import exact_by
+from quant_explorer.tracing.onnx_program import linear_layers
 from quant_explorer.tracing.reasons import in_brackets
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _prepare(exported: bytes, path: Path) -> onnx.ModelProto:
 def _quantize_linear(
     graph: onnx.GraphProto, candidate: Candidate, prepared: Path, quantized: Path, *, reduced: bool
 ) -> tuple[str, ...]:
-    linear = {name for name, module in candidate.model.named_modules() if isinstance(module, nn.Linear)}
+    linear = set(linear_layers(candidate.model))
     kept = set(nodes_of_layers(graph, candidate.spec.float_layers))
     # Products of functional calls too, which no layer owns.
     kept |= {node.name for node in graph.node if node.name.partition("/")[0] not in linear}
@@ -213,6 +213,6 @@ def _explain_failure() -> Iterator[None]:
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         _log.info("ONNX Runtime's quantizer: %s", error)
         raise UnsupportedError(
-            f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers it "
-            "is about in float, or choose another runtime"
+            f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers "
+            "it is about in float, or choose another runtime"
         ) from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.measurement import Executed
 
@@ -36,6 +36,9 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
     version: ClassVar[int] = 4
+    deployment: ClassVar[Deployment] = Deployment(
+        ("onnxruntime",), Path(__file__).with_name("predict.py.jinja")
+    )
 
     def unavailable(self) -> str | None:
         """Return which of its libraries are missing, or None."""
@@ -156,14 +159,10 @@ class OnnxSession:
 
 
 def _linear_layers(candidate: Candidate) -> list[str]:
-    from torch import nn
+    from quant_explorer.tracing.onnx_program import linear_layers
 
     kept = tuple(f"{layer}." for layer in candidate.spec.float_layers)
-    return [
-        name
-        for name, module in candidate.model.named_modules()
-        if isinstance(module, nn.Linear) and not f"{name}.".startswith(kept)
-    ]
+    return [name for name in linear_layers(candidate.model) if not f"{name}.".startswith(kept)]
 
 
 def session_options() -> SessionOptions:

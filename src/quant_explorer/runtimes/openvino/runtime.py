@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.quantspec import FULL_RANGE, Grid, Precision, QuantSpec
 
@@ -28,6 +28,7 @@ class OpenVino:
     precision: str = "fp32"
     name: ClassVar[str] = "openvino"
     version: ClassVar[int] = 4
+    deployment: ClassVar[Deployment] = Deployment(("openvino",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
         """OpenVINO, NNCF and the ONNX exporter are an extra."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.contracts import Batch, Candidate, Lowering
+from quant_explorer.core.contracts import Batch, Candidate, Deployment, Lowering
 from quant_explorer.core.measurement import Executed
 from quant_explorer.runtimes.eager.runtime import Eager, select_engine
 
@@ -43,6 +43,7 @@ class TorchScript:
     optimize: bool = True
     name: ClassVar[str] = "torchscript"
     version: ClassVar[int] = 4
+    deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
         """TorchScript is part of PyTorch, which this package requires."""

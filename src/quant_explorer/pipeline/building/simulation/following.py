@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.module_tracker import ModuleTracker
 
 from quant_explorer.core.contracts import Batch
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import MASKED, QuantSpec
 from quant_explorer.tracing.attention import attention_as_products
 
@@ -63,6 +64,7 @@ class Following(TorchDispatchMode):
 
     # Operators that leave their output on the grid of their input.
     sharing: tuple[str, ...] = ()
+    supports_higher_order_operators = True
 
     def __init__(self, model: nn.Module, spec: QuantSpec) -> None:
         """Know the constants of `model`."""
@@ -105,12 +107,17 @@ class Following(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: OpOverload,
+        func: OpOverload | HigherOrderOperator,
         types: Sequence[type],
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Compute one ATen operator, with the quantization that its layer asks for."""
+        """Compute one ATen operator, quantized as its layer asks; raises UnsupportedError for torch.cond."""
+        if isinstance(func, HigherOrderOperator):
+            raise UnsupportedError(
+                f"forward() calls torch.{func.name()}, whose {self._spec.precision} cannot be simulated, so "
+                "that files of it could not be checked"
+            )
         kwargs, name = kwargs or {}, operator_name(func)
         self._calls += 1
         tensors = _tensors((args, kwargs))

@@ -1,0 +1,1 @@
+"""What an export says: model card, pre-processing, class names, `predict.py`, requirements."""

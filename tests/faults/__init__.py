@@ -1,0 +1,1 @@
+"""What a run does when something breaks: worker, parent, disk, files; and a second process beside it."""
