@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
+import torch
+from torch.fx.proxy import TraceError
+
+import quant_explorer
 from quant_explorer.core.errors import UnsupportedError
 
 # For `explain_refusal`: what cannot be done, and what to do.
@@ -19,6 +25,10 @@ CAPTURING: Final = (
     "the model cannot be captured by torch.export",
     "control flow that depends on the input must be moved out of forward()",
 )
+TENSOR_ADVICE: Final = "compute it with tensors or move it out of forward()"
+# Whose frames are not the user's code: these, and Python's own library.
+_LIBRARIES: Final = tuple(f"{Path(str(package.__file__)).parent}/" for package in (torch, quant_explorer))
+_STANDARD: Final = f"{Path(traceback.__file__).parent}/"
 QUANTIZE_ADVICE: Final = "keep the layers it is about in float, or write them otherwise"
 # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these.
 Refusals = tuple[type[Exception], ...]
@@ -62,3 +72,19 @@ def in_brackets(error: BaseException) -> str:
 def is_dump(reason: str) -> bool:
     """Say whether a reason is a library's own words, and not a sentence for a person."""
     return _DUMP.search(reason) is not None
+
+
+def explain_trace(error: BaseException) -> str:
+    """Say what line of the user's code cannot be traced, and what to do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_users(frame.filename) and frame.line]
+    where = f"`{own[-1].line}` ({Path(own[-1].filename).name}, line {own[-1].lineno}): " if own else ""
+    if isinstance(error, TraceError):
+        return f"{where}{error}"
+    # Or their number, as the size of a tensor made in forward().
+    return f"{where}it needs values that only images give; {TENSOR_ADVICE}, where fixed tensors are buffers"
+
+
+def _is_users(file: str) -> bool:
+    standard = file.startswith(_STANDARD) and "site-packages" not in file
+    return not standard and not file.startswith(_LIBRARIES)

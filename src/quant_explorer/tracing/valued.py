@@ -12,10 +12,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, SupportsIndex, cast
 from unittest import mock
 
@@ -26,19 +24,15 @@ from torch.fx import _symbolic_trace
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import TraceError
 
-import quant_explorer
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.tracing import multihead
+from quant_explorer.tracing.reasons import TENSOR_ADVICE, explain_trace
 
 # Two lengths that are no usual size of anything else and not one, which broadcasts.
 _LENGTHS: Final = (2, 3)
 # What Python code can compute with while it is traced.
 _PLAIN: Final = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout)
-# Whose frames are not the user's code: these, and Python's own library.
-_LIBRARIES: Final = tuple(f"{Path(str(package.__file__)).parent}/" for package in (torch, quant_explorer))
-_STANDARD: Final = f"{Path(traceback.__file__).parent}/"
-_ADVICE: Final = "compute it with tensors or move it out of forward()"
 _FACTORIES: Final = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
 
 _Values = tuple[object, object]
@@ -64,7 +58,7 @@ def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
         return _trace(model, example)
     except _FAILURES as error:
         raise UnsupportedError(
-            f"the model cannot be traced to a graph by torch.fx: {_explain(error)}"
+            f"the model cannot be traced to a graph by torch.fx: {explain_trace(error)}"
         ) from error
 
 
@@ -110,7 +104,7 @@ class _ValueProxy(fx.Proxy):
     def __len__(self) -> int:
         lengths = {len(cast(tuple[object, ...], value)) for value in self.values}
         if len(lengths) > 1:
-            raise TraceError(f"the number of images is taken for a Python number; {_ADVICE}")
+            raise TraceError(f"the number of images is taken for a Python number; {TENSOR_ADVICE}")
         return lengths.pop()
 
     def __iter__(self) -> Iterator[fx.Proxy]:
@@ -127,7 +121,7 @@ class _ValueProxy(fx.Proxy):
 
     def _unknown(self) -> str:
         what = "a value computed from images" if isinstance(self.values[0], torch.Tensor) else "their number"
-        return f"{what} is taken for a Python number; {_ADVICE}"
+        return f"{what} is taken for a Python number; {TENSOR_ADVICE}"
 
 
 class _Sizes(tuple[object, ...]):
@@ -292,19 +286,3 @@ def _attribute(root: nn.Module, name: str) -> object:
     for part in name.split("."):
         value = getattr(value, part)
     return value
-
-
-def _explain(error: BaseException) -> str:
-    """Say what line of the user's code cannot be traced, and what to do."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_users(frame.filename) and frame.line]
-    where = f"`{own[-1].line}` ({Path(own[-1].filename).name}, line {own[-1].lineno}): " if own else ""
-    if isinstance(error, TraceError):
-        return f"{where}{error}"
-    # Or their number, as the size of a tensor made in forward().
-    return f"{where}it needs values that only images give; {_ADVICE}, where fixed tensors are buffers"
-
-
-def _is_users(file: str) -> bool:
-    standard = file.startswith(_STANDARD) and "site-packages" not in file
-    return not standard and not file.startswith(_LIBRARIES)

@@ -23,7 +23,7 @@ _FIXED = {
 }
 # What PyTorch and ExecuTorch leave on the grid of its input, and ONNX Runtime and OpenVINO do not.
 _SHARING = (
-    *("mean", "_adaptive_avg_pool2d", "avg_pool2d", "hardtanh", "hardtanh_"),
+    *("mean", "_adaptive_avg_pool2d", "avg_pool2d", "hardtanh", "hardtanh_", "clamp", "clamp_"),
     *("upsample_nearest2d", "upsample_bilinear2d"),
 )
 
