@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -62,3 +63,8 @@ class QuantSpec:
     float_layers: tuple[str, ...] = ()
     activation_ranges: tuple[ActivationRange, ...] = ()
     target: Target = "native"
+
+
+def is_inside(scope: str, modules: Sequence[str]) -> bool:
+    """Whether the qualified name `scope` is that of one of `modules`, or of a part of it."""
+    return any(scope == name or scope.startswith(f"{name}.") for name in modules)

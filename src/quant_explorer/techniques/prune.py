@@ -44,7 +44,6 @@ from quant_explorer.techniques.channel_groups import (
     norms_over_channels,
     remove,
 )
-from quant_explorer.tracing.reasons import explain_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +133,8 @@ class ChannelPruning:
         Raises UnsupportedError as `apply` does.
         """
         import torch
+
+        from quant_explorer.tracing.reasons import explain_refusal
 
         original = copy.deepcopy(model).eval()
         images = torch.from_numpy(batches[0][:_CHECKED_IMAGES])

@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.ao import quantization
 from torch.nn import functional as F
 
+from quant_explorer.core.quantspec import is_inside
 from quant_explorer.tracing.functional_layers import KINDS, is_resizing_in_int8
 from quant_explorer.tracing.normal_form import FloatGraph
 
@@ -142,11 +143,6 @@ def _as_function(node: fx.Node) -> fx.Node:
     node.replace_all_uses_with(call)
     node.graph.erase_node(node)
     return call
-
-
-def is_inside(scope: str, modules: Sequence[str]) -> bool:
-    """Whether the qualified name `scope` is that of one of `modules`, or of a part of it."""
-    return any(scope == name or scope.startswith(f"{name}.") for name in modules)
 
 
 def _masked(nodes: Sequence[fx.Node]) -> list[fx.Node]:

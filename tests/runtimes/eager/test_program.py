@@ -98,15 +98,6 @@ class Attention(Around):
         return out.transpose(1, 2).unsqueeze(3)
 
 
-class Recurrent(Around):
-    def __init__(self) -> None:
-        super().__init__(nn.GRU(8, 8, batch_first=True))
-
-    def middle(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.inside(x.flatten(2).transpose(1, 2))[0]
-        return out.transpose(1, 2).unsqueeze(3)
-
-
 class WithoutBias(Around):
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(8, 8, 1, bias=False))
@@ -155,15 +146,6 @@ def test_works(name: str, spec: str, tmp_path: Path) -> None:
     logits, expected = Eager().open(tmp_path).run(BATCHES[0]), float_logits(model, BATCHES[0])
     tolerance = 1e-4 if spec == "fp32" else 0.1
     assert np.abs(logits - expected).max() <= tolerance * np.abs(expected).max()
-
-
-def test_fp32_with_a_layer_that_cannot_be_made_again_is_the_program_of_torch_export(tmp_path: Path) -> None:
-    model = make_seeded(Recurrent)
-    (note,) = Eager().lower(Candidate(model, SPECS["fp32"]), BATCHES, tmp_path).notes
-    assert "cannot be made again" in note
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
-    expected = float_logits(model, BATCHES[0])
-    np.testing.assert_allclose(Eager().open(tmp_path).run(BATCHES[0]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_files_that_compute_something_else_are_not_shipped(

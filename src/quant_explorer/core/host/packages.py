@@ -43,7 +43,11 @@ def package_versions(*packages: str) -> dict[str, str]:
 def _described(distributions: Iterable[Distribution]) -> Iterator[tuple[str, str]]:
     """Yield name and version of each; an interrupted installation leaves folders that say neither."""
     for distribution in distributions:
-        # None for such a folder in newer versions of Python.
-        metadata: PackageMetadata | None = distribution.metadata
+        # For such a folder newer versions of Python give None; the package importlib_metadata, which takes
+        # the place of Python's own search once it is imported, raises a kind of FileNotFoundError.
+        try:
+            metadata: PackageMetadata | None = distribution.metadata
+        except FileNotFoundError:
+            continue
         if metadata and "Name" in metadata and "Version" in metadata:
             yield metadata["Name"], metadata["Version"]

@@ -12,8 +12,7 @@ from torch import fx, nn
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.host.architecture import HALF_PRECISIONS, has_arithmetic
-from quant_explorer.core.quantspec import Precision
-from quant_explorer.tracing.left_in_float import is_inside
+from quant_explorer.core.quantspec import Precision, is_inside
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _NEEDS: dict[Precision, str] = {
