@@ -25,7 +25,7 @@ from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import DataOptions, find_dataset
-from quant_explorer.datasets.decoding import decoding_threads
+from quant_explorer.datasets.images.decoding import decoding_threads
 from quant_explorer.machine.environment import describe_environment
 
 WIDTH, HEIGHT = 500, 375

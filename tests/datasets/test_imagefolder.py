@@ -16,8 +16,8 @@ from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import DataOptions, find_dataset, load_dataset
-from quant_explorer.datasets.framing import frame
 from quant_explorer.datasets.imagefolder import ImageFolder
+from quant_explorer.datasets.images.framing import frame
 from tests.datasets.image_trees import Recorder, make_tree, two_classes
 
 SOUND = {"cat": 3, "dog": 3}

@@ -13,10 +13,7 @@ from quant_explorer.core.errors import SettingsError, UnknownNameError
 from quant_explorer.datasets import SOURCES, load_dataset
 from tests.datasets.image_trees import Recorder, two_classes
 
-NO_SOURCES = {
-    *("augmentation", "cache", "class_names", "decoding", "found", "framing", "kept", "preprocess", "source"),
-    "splits",
-}
+NO_SOURCES = {"cache", "class_names", "found", "images", "kept", "source", "splits"}
 
 
 def load(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.errors import StudyError
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.report.render import load_results
 from readme_tables import insert_table, marks
 
@@ -30,7 +31,7 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
     assert "old figures" not in written
     shown = {variant.name for variant in results.variants if f"| {variant.name} |" in written}
     choices = {variant.name for variant in results.variants if variant.name == variant.frontier.group}
-    assert shown == {results.variants[0].name, *choices, *results.answers[0].names[:1]}
+    assert shown == {BASELINE, *choices, *results.answers[0].names[:1]}
     rest = len([variant for variant in results.variants if variant.status == "ok"]) - len(shown)
     assert f"More measured: {rest}, " in written
     assert "Ship " in written

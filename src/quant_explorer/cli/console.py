@@ -30,9 +30,8 @@ from rich.progress import (
 from rich.segment import Segment
 
 from quant_explorer.core.errors import QuantExplorerError, explain
-from quant_explorer.core.printable import show_controls
 from quant_explorer.core.progress import Task
-from quant_explorer.core.units import format_duration
+from quant_explorer.core.units import format_duration, show_controls
 
 _UNFOLDED = 250
 

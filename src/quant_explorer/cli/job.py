@@ -13,10 +13,10 @@ import msgspec
 from quant_explorer.cli.console import EXIT_FAILED, ConsoleProgress, divert_libraries, output
 from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.host.environment import Environment
-from quant_explorer.core.printable import show_controls
 from quant_explorer.core.settings.declaration import Value, merge
 from quant_explorer.core.settings.groups import DecisionRules, Settings
 from quant_explorer.core.study import Study
+from quant_explorer.core.units import show_controls
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:

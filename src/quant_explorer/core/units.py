@@ -1,9 +1,12 @@
 """Formatting at the edge. Inside, everything is in seconds (`_s`) and bytes (`_bytes`)."""
 
+import re
 from collections.abc import Iterable
 
 # In a sentence; the rest is a number.
 MOST_NAMED = 4
+# Control characters but tab and line feed, and those that reverse the direction of what follows.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def format_count(count: int, noun: str) -> str:
@@ -48,3 +51,8 @@ def format_duration(duration_s: float) -> str:
 def format_percent(share: float) -> str:
     """Format a share in [0, 1] as a percentage with two decimals."""
     return f"{share * 100:.2f}"
+
+
+def show_controls(text: str) -> str:
+    """Return `text` with each control character as its escape in Python: an ESC becomes `\\x1b`."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

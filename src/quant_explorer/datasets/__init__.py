@@ -8,12 +8,12 @@ from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import SettingsError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.registry import Registry
-from quant_explorer.datasets.augmentation import augment
 from quant_explorer.datasets.class_names import read_classes, warn_of_numbers
 from quant_explorer.datasets.found import DataOptions, FoundData, decode_found
 from quant_explorer.datasets.imagefolder import ImageFolder
+from quant_explorer.datasets.images.augmentation import augment
+from quant_explorer.datasets.images.preprocess import data_preprocessing, input_spec, prepare
 from quant_explorer.datasets.mnist5k import Mnist5k
-from quant_explorer.datasets.preprocess import data_preprocessing, input_spec, prepare
 from quant_explorer.datasets.source import PictureSource, Source
 from quant_explorer.datasets.torchvision_sets import CIFAR10, FASHION_MNIST, MNIST
 

@@ -18,7 +18,7 @@ from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.units import list_some
-from quant_explorer.datasets.decoding import decode, find_readable, typical_size
+from quant_explorer.datasets.images.decoding import decode, find_readable, typical_size
 from quant_explorer.datasets.source import Listing, Reading, Survey
 
 # Those of torchvision.datasets.folder.IMG_EXTENSIONS, and another one of JPEG.

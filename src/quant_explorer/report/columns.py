@@ -9,6 +9,7 @@ from functools import partial
 
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.measurement import Status
+from quant_explorer.core.recipe import BASELINE
 from quant_explorer.core.units import format_count, format_kb, format_mb, format_ms, format_percent
 from quant_explorer.stats.intervals import Interval
 
@@ -67,15 +68,15 @@ def pareto_table(results: Results, model: str, *, everything: bool = True) -> Ta
 
 
 def is_choice(results: Results, variant: VariantResult) -> bool:
-    """Whether a variant is the first (the baseline), the answer, or stands for a group of the frontier.
+    """Whether a variant is the baseline, the answer, or stands for a group of the frontier.
 
     In a document of a version without groups, the whole frontier does.
     """
     answer = results.answer_of(variant.model)
-    first = results.of_model(variant.model)[0]
+    baseline = answer.baseline if answer else BASELINE
     group = variant.frontier.group
     represents = group == variant.name if group else bool(variant.frontier.on_frontier and answer is None)
-    return variant is first or represents or bool(answer and variant.name in answer.names[:1])
+    return variant.name == baseline or represents or bool(answer and variant.name in answer.names[:1])
 
 
 def detail_table(results: Results, model: str) -> Table:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from quant_explorer.analysis.results import Pick, Results, VariantResult
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.printable import show_controls
-from quant_explorer.core.units import format_mb, list_some
+from quant_explorer.core.units import format_mb, list_some, show_controls
 from quant_explorer.report.answer import describe_answer
 from quant_explorer.report.columns import Table, detail_table, display_names, in_reading_order, pareto_table
 

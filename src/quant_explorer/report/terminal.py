@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quant_explorer.core.printable import show_controls
+from quant_explorer.core.units import show_controls
 from quant_explorer.report.columns import Table, pareto_table
 
 if TYPE_CHECKING:

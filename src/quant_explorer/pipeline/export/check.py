@@ -17,7 +17,7 @@ from quant_explorer.core.errors import BuildError
 from quant_explorer.core.export import PREDICT
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.datasets import prepare
-from quant_explorer.datasets.decoding import decode
+from quant_explorer.datasets.images.decoding import decode
 from quant_explorer.pipeline.export.folder import is_decoded_whole
 from quant_explorer.pipeline.export.opened import OpenedExport, noise
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
-from quant_explorer.datasets.framing import frame
+from quant_explorer.datasets.images.framing import frame
 
 if TYPE_CHECKING:
     from PIL import Image

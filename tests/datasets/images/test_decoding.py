@@ -9,9 +9,10 @@ from PIL import Image
 from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.core.progress import Silent
-from quant_explorer.datasets import DataOptions, FoundData, decoding, find_dataset
-from quant_explorer.datasets.decoding import decode
-from quant_explorer.datasets.framing import frame
+from quant_explorer.datasets import DataOptions, FoundData, find_dataset
+from quant_explorer.datasets.images import decoding
+from quant_explorer.datasets.images.decoding import decode
+from quant_explorer.datasets.images.framing import frame
 from tests.datasets.image_trees import Recorder, two_classes
 
 SPEC = InputSpec((3, 8, 8), (), ())

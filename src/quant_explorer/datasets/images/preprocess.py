@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.data.dataset import Dataset, InputSpec
 from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import DataError
-from quant_explorer.datasets.framing import frame
+from quant_explorer.datasets.images.framing import frame
 
 # Luma of ITU-R BT.601, which Pillow's convert("L") uses too.
 LUMA = (0.299, 0.587, 0.114)

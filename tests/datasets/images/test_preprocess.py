@@ -7,7 +7,7 @@ from PIL import Image
 from quant_explorer.core.data.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.errors import DataError
 from quant_explorer.datasets import input_spec, prepare
-from quant_explorer.datasets.framing import frame
+from quant_explorer.datasets.images.framing import frame
 
 STREAM = np.random.default_rng(0)
 

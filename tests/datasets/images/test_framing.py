@@ -6,7 +6,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from quant_explorer.core.data.dataset import InputSpec, Interpolation
-from quant_explorer.datasets.framing import frame
+from quant_explorer.datasets.images.framing import frame
 
 SPEC = InputSpec((3, 24, 20), (), ())
 SIZES = [(31, 40), (40, 31), (300, 21), (20, 24), (7, 9), (25, 25)]
