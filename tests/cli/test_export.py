@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -40,12 +41,8 @@ def scored_image(place: Place, folder: Path) -> tuple[Path, np.ndarray]:
     described = run.describe()
     assert described is not None
     settings = described.settings
-    options = DataOptions(
-        place.folder,
-        cache_dir=place.cache / "quant-explorer",
-        seed=settings.seed,
-        train_subset=settings.train_subset,
-        test_subset=settings.test_subset,
+    options = dataclasses.replace(
+        DataOptions.of(settings), data_dir=place.folder, cache_dir=place.cache / "quant-explorer"
     )
     images = find_dataset(settings.data, options, Silent()).load().report
     study = Study.load(run.study)

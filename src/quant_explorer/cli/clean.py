@@ -11,7 +11,7 @@ from quant_explorer.cli.options import json_option, verbosity_options
 @verbosity_options
 @json_option
 def command(as_json: bool) -> int:
-    """Remove the decoded images in the cache folder; who needs them again decodes them again."""
+    """Remove the decoded images in the cache folder; a later run decodes what it needs again."""
     from quant_explorer.cli.job import print_figures
     from quant_explorer.core.units import format_mb
     from quant_explorer.datasets.cache import default_cache_dir

@@ -227,8 +227,7 @@ def _descriptor(stream: TextIO) -> int | None:
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
-    0 done; 1 a variant failed or a gate was not passed; 2 wrong use or input; 3 the run folder is in use;
-    4 no variant is within the limits; 130 interrupted. A traceback is shown for bugs, and for other errors
+    ARCHITECTURE.md has the table of exit codes. A traceback is shown for bugs, and for other errors
     only with -v.
     """
     # Warnings of the libraries go to the run's log, not between the user's tables.

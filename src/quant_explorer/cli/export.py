@@ -20,11 +20,11 @@ from quant_explorer.cli.options import run_dir_option, verbosity_options
     help="Folder that is new or empty.",
 )
 @run_dir_option
-@click.option("--model", metavar="NAME", help="Of which model, where the run has several.")
+@click.option("--model", metavar="NAME", help="Model that the variant is of, where the run has several.")
 @click.option("--check", "checked", is_flag=True, help="Open it in a fresh process, and compare its outputs.")
 @verbosity_options
 def command(variant: str, folder: Path, run_dir: Path | None, model: str | None, checked: bool) -> int:
-    """Export VARIANT, as in static_int8_per_channel@onnxruntime: only what was recorded is read.
+    """Export VARIANT, as in static_int8_per_channel@onnxruntime, from what was recorded.
 
     DIR gets the files as they were measured, a model card, pre-processing as JSON, class names, predict.py
     with its requirements.txt, and a SHA-256 of each.

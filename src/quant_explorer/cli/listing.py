@@ -27,6 +27,8 @@ def command(as_json: bool) -> int:
         _row("model", "package.module:function", "the same, imported by its name"),
         _row("model", "torchvision:NAME", "any classifier of torchvision; --weights DEFAULT: as published"),
         _row("model", "timm:NAME", "any model of timm, where that is installed"),
+        _row("model", "path/to/file.pt2", "a program that torch.export saved"),
+        _row("model", "path/to/file.onnx", "an ONNX graph in float, for onnxruntime and openvino"),
         *(_row("data set", name, source.description) for name, source in SOURCES.items()),
         *(
             _row("runtime", name, runtime().unavailable() or _first_line(runtime))

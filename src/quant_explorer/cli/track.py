@@ -16,9 +16,14 @@ from quant_explorer.cli.options import run_argument, verbosity_options
     "uri",
     required=True,
     metavar="URI",
-    help="Of the tracking store: http://host:5000, sqlite:///mlflow.db, or a folder.",
+    help="Tracking store: http://host:5000, sqlite:///mlflow.db, or a folder.",
 )
-@click.option("--experiment", default="quant-explorer", show_default=True, help="Made where it is not there.")
+@click.option(
+    "--experiment",
+    default="quant-explorer",
+    show_default=True,
+    help="Experiment of MLflow; made where it does not exist.",
+)
 @verbosity_options
 def command(run: Path | None, uri: str, experiment: str) -> int:
     """Send RUN, a run folder, to MLflow: parameters and files, and below it a run a variant.

@@ -17,7 +17,7 @@ from quant_explorer.cli.options import json_option, verbosity_options
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where downloaded data sets lie.  [default: as it was]",
+    help="Where downloaded data sets lie.  [default: that of the figures]",
 )
 @click.option(
     "--max-slowdown",
@@ -25,7 +25,7 @@ from quant_explorer.cli.options import json_option, verbosity_options
     default=0.1,
     show_default=True,
     metavar="SHARE",
-    help="Of the median latency beyond its interval.",
+    help="Largest share by which the median latency may exceed the stated interval.",
 )
 @verbosity_options
 @json_option

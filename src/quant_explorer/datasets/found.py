@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.data.dataset import Dataset, Images, InputSpec
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import digest_of
+from quant_explorer.core.settings.groups import Settings
 from quant_explorer.core.settings.inputs import ClassOrder
 from quant_explorer.datasets.cache import Decoded, decode_once, default_cache_dir
 from quant_explorer.datasets.class_names import map_classes, order_by_number
@@ -41,6 +42,21 @@ class DataOptions:
     outputs: tuple[str, ...] = ()
     skip_unreadable: bool = False
     flip: bool | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, outputs: tuple[str, ...] = ()) -> DataOptions:
+        """Return those of a run's settings, for a model with these outputs."""
+        return cls(
+            data_dir=settings.data_dir,
+            seed=settings.seed,
+            train_subset=settings.train_subset,
+            test_subset=settings.test_subset,
+            calibration_images=settings.calibration_images,
+            class_order=settings.class_order,
+            outputs=outputs,
+            skip_unreadable=settings.skip_unreadable,
+            flip=settings.flip,
+        )
 
 
 @dataclass(frozen=True)

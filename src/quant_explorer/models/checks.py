@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.errors import ModelError, explain
+from quant_explorer.core.units import format_count
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,8 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
             )
         if tuple(output.shape) != (count, classes) or not output.is_floating_point():
             raise ModelError(
-                f"the model gives {output.dtype} of shape {tuple(output.shape)} for {_images(count)}; "
+                f"the model gives {output.dtype} of shape {tuple(output.shape)} for "
+                f"{format_count(count, 'image')}; "
                 f"the data set has {classes} classes, so it must be floating point of shape "
                 f"{(count, classes)}{_why_shape(module, output, count, classes)}"
             )
@@ -165,10 +167,6 @@ def _run(module: nn.Module, batch: torch.Tensor, *, training: bool = False) -> o
     finally:
         module.train(was_training)
     return output
-
-
-def _images(count: int) -> str:
-    return f"{count} image{'s' * (count > 1)}"
 
 
 def _wrapper(output: object, otherwise: str = "") -> str:

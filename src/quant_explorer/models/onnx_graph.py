@@ -17,6 +17,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from torch import nn
 
 from quant_explorer.core.errors import ModelError, explain
+from quant_explorer.core.units import format_count
 from quant_explorer.models.architecture import Shape
 from quant_explorer.tracing.onnx_program import INPUT_NAME, OUTPUT_NAME, OnnxProgram
 
@@ -73,7 +74,7 @@ class OnnxGraph:
         except Exception as error:  # ONNX Runtime raises types of its own for each fault of a file
             number = 1 if apart else len(images)
             raise ModelError(
-                f"{self.path}: ONNX Runtime cannot compute it for {number} image{'s' * (number > 1)} of "
+                f"{self.path}: ONNX Runtime cannot compute it for {format_count(number, 'image')} of "
                 f"shape {tuple(images.shape[1:])} ({explain(error)})"
             ) from error
         return found

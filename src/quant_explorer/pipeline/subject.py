@@ -204,17 +204,7 @@ def _load_model(found: FoundData, settings: Settings, progress: Progress) -> Loa
 
 def _find_data(settings: Settings, progress: Progress) -> FoundData:
     """Find the data set, and what the outputs of the model are: a list, or names that its weights carry."""
-    options = DataOptions(
-        data_dir=settings.data_dir,
-        seed=settings.seed,
-        train_subset=settings.train_subset,
-        test_subset=settings.test_subset,
-        calibration_images=settings.calibration_images,
-        class_order=settings.class_order,
-        outputs=read_classes(settings.classes) if settings.classes else (),
-        skip_unreadable=settings.skip_unreadable,
-        flip=settings.flip,
-    )
+    options = DataOptions.of(settings, read_classes(settings.classes) if settings.classes else ())
     found = find_dataset(settings.data, options, progress)
     architecture = find_architecture(settings.model, settings.weights)
     if options.outputs or not isinstance(architecture, Labelled):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from quant_explorer.pipeline.worker.process import Worker, runtime_path
 from quant_explorer.testing.fake_runtime import FakeRuntime, Fault
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import toy_batches, toy_linear_model
+from tests.faults.processes import gone, wait_until_gone
 
 SHAPE = (3, 4, 4)
 BATCH = toy_batches(SHAPE, count=1)[0]
@@ -73,20 +73,6 @@ def lowered(tmp_path: Path) -> Callable[..., ServedCandidate]:
 def status_of(process: int, field: str) -> str:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:"))
-
-
-def gone(process: int) -> bool:
-    try:
-        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until_gone(process: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not gone(process):
-        assert time.monotonic() < deadline, f"process {process} is still there"
-        time.sleep(0.01)
 
 
 def test_it_answers_what_the_float_model_computes(lowered: Callable[..., ServedCandidate], log: Path) -> None:

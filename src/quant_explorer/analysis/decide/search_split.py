@@ -38,7 +38,7 @@ class SearchSplit:
     missing: str = ""
 
     def decides(self, budgets: Budgets) -> bool:
-        """Whether these images decide about the accuracy drop: no change has to be within the limit."""
+        """Whether these images can show a variant that changes nothing to be within the accuracy drop."""
         limit_pp = budgets.accuracy_drop_pp
         if self.missing or limit_pp is None:
             return False

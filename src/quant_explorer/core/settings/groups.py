@@ -35,7 +35,7 @@ class Settings(InputSettings):
     )
     model: str = setting(
         "small_cnn",
-        "Model; path/to/file.py:function, package.module:function, torchvision:NAME or timm:NAME.",
+        "Model; FILE.py:function, package.module:function, torchvision:NAME, timm:NAME, FILE.pt2, FILE.onnx.",
         metavar="NAME",
     )
     data_dir: Path = setting(Path("data"), "Where downloaded data sets lie.")

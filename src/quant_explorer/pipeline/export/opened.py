@@ -71,17 +71,7 @@ def load_stated_data(
 
     The classes are those of the artifact by name, whatever their order in the files.
     """
-    options = DataOptions(
-        data_dir=settings.data_dir,
-        seed=settings.seed,
-        train_subset=settings.train_subset,
-        test_subset=settings.test_subset,
-        calibration_images=settings.calibration_images,
-        class_order=settings.class_order,
-        outputs=classes,
-        skip_unreadable=settings.skip_unreadable,
-        flip=settings.flip,
-    )
+    options = DataOptions.of(settings, classes)
     channels = spec.shape[0]
     # As when the model was loaded, before mean and std were known: the decoded images are kept by it.
     unscaled = replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
