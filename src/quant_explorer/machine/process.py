@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from quant_explorer.core.errors import WorkerError, explain
+from quant_explorer.machine.channel import Channel, create_file
 
 _TASKS = Path("/proc/self/task")
 # Runs before anything that takes long to import: a process that imports, or hangs in a call, would
@@ -31,21 +32,22 @@ if sys.platform == "linux":
 
 def start_process(
     program: str, environment: Mapping[str, str], output: IO[bytes]
-) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Start Python on the source `program`, and return it with this end of a pipe to it.
+) -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start Python on the source `program`, and return it with this end of a channel to it.
 
     `environment` is added to this process's own; standard output and error go to the file `output`. The
-    program reaches the pipe by `connect_to_parent`. On Linux it is killed with the thread that calls this,
+    program reaches the channel by `connect_to_parent`. On Linux it is killed with the thread that calls this,
     also while it still imports; elsewhere it ends when it finds the pipe closed. Raises WorkerError when the
     system starts no further process.
     """
     child_end, own_end = Pipe()
+    channel = Channel(own_end, create_file())
     source = _FOLLOW_PARENT + program
     try:
         process = subprocess.Popen(
             # -P: a random.py in the user's folder is not the standard library's.
-            [sys.executable, "-P", "-c", source, str(child_end.fileno()), str(os.getpid())],
-            pass_fds=[child_end.fileno()],
+            [sys.executable, "-P", "-c", source, *map(str, (child_end.fileno(), os.getpid(), channel.file))],
+            pass_fds=[child_end.fileno(), channel.file],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -54,18 +56,18 @@ def start_process(
             start_new_session=True,
         )
     except OSError as error:
-        own_end.close()
+        channel.close()
         raise WorkerError(
             f"no worker process could be started ({error.strerror or explain(error)})"
         ) from error
     finally:
         child_end.close()
-    return process, own_end
+    return process, channel
 
 
-def connect_to_parent() -> Connection:
-    """Return this end of the pipe whose file descriptor is the first argument of the program."""
-    return Connection(int(sys.argv[1]))
+def connect_to_parent() -> Channel:
+    """Return this end of the channel, whose file descriptors are arguments of the program."""
+    return Channel(Connection(int(sys.argv[1])), int(sys.argv[3]))
 
 
 def keep_to(cores: Sequence[int]) -> None:

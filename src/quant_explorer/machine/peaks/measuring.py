@@ -10,12 +10,12 @@ import contextlib
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
 from typing import IO
 
 from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Progress
+from quant_explorer.machine.channel import Channel
 from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, probe
 from quant_explorer.machine.process import (
     connect_to_parent,
@@ -37,14 +37,14 @@ def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | Non
     """
     with (
         tempfile.TemporaryFile() as log,
-        _started(len(cores), log) as (process, connection),
+        _started(len(cores), log) as (process, channel),
         progress.task("Measuring peaks", len(WHAT)) as task,
     ):
         figures = []
         try:
-            connection.send((tuple(cores), effort or Effort()))
+            channel.send((tuple(cores), effort or Effort()))
             for _ in WHAT:
-                figures.append(_receive(connection))
+                figures.append(_receive(channel))
                 task.advance(note=figures[-1].what)
         except (EOFError, ConnectionError) as error:
             raise WorkerDiedError(_describe_death(process.wait(), log)) from error
@@ -52,18 +52,19 @@ def measure_peaks(cores: Sequence[int], progress: Progress, effort: Effort | Non
 
 
 @contextlib.contextmanager
-def _started(threads: int, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
-    process, connection = start_process(_PROGRAM, thread_environment(threads), log)
+def _started(threads: int, log: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], Channel]]:
+    process, channel = start_process(_PROGRAM, thread_environment(threads), log)
     try:
-        yield process, connection
+        yield process, channel
     finally:
-        connection.close()
+        channel.close()
         process.kill()
         process.wait()
 
 
-def _receive(connection: Connection) -> MeasuredRoof:
-    figure: MeasuredRoof = connection.recv()
+def _receive(channel: Channel) -> MeasuredRoof:
+    figure = channel.receive()
+    assert isinstance(figure, MeasuredRoof)
     return figure
 
 
@@ -87,12 +88,12 @@ def _peaks(threads: int, figures: Sequence[MeasuredRoof]) -> Peaks:
 
 def main() -> None:
     """Send the figures to the parent."""
-    connection = connect_to_parent()
-    cores, effort = connection.recv()
+    channel = connect_to_parent()
+    cores, effort = channel.receive()
     # Before PyTorch is imported, so that all its threads are born on these cores.
     keep_to(cores)
     import torch
 
     torch.set_num_threads(len(cores))
     for figure in probe(effort):
-        connection.send(figure)
+        channel.send(figure)

@@ -14,10 +14,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from quant_explorer.core.errors import (
     explain,
 )
 from quant_explorer.core.measurement import EnergyBlock, Executed, Observation, PeakMemory
+from quant_explorer.machine.channel import Channel
 from quant_explorer.machine.counters import PackageCounters, find_packages
 from quant_explorer.machine.memory import ResidentMemory
 from quant_explorer.machine.process import (
@@ -83,7 +83,7 @@ class Worker:
         self._opening: Opening | None = None
         self._log: IO[bytes] = log.open("ab")
         try:
-            self._process, self._connection = start_process(
+            self._process, self._channel = start_process(
                 _PROGRAM, thread_environment(len(loading.cores)), self._log
             )
         except WorkerError:
@@ -91,7 +91,7 @@ class Worker:
             raise
         # A process that is dead already is found so by the first question.
         with contextlib.suppress(ConnectionError):
-            self._connection.send(loading)
+            self._channel.send(loading)
 
     @property
     def pid(self) -> int:
@@ -111,7 +111,7 @@ class Worker:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._connection.close()
+        self._channel.close()
         self._log.close()
 
     def assign(self, opening: Opening) -> None:
@@ -161,18 +161,18 @@ class Worker:
                 # Before anything that is larger than the pipe: it would block on a process that hangs.
                 self._receive(request)
                 self._loaded = True
-            self._connection.send(request)
+            self._channel.send(request)
             return self._receive(request)
         except (EOFError, ConnectionError, BrokenPipeError) as error:
             raise WorkerDiedError(self._describe_death(request)) from error
 
     def _receive(self, request: Request) -> Answer:
-        if not self._connection.poll(self._timeout_s):
+        if not self._channel.poll(self._timeout_s):
             self._process.kill()
             raise WorkerTimeoutError(
                 f"no answer to {type(request).__name__} within {self._timeout_s:g} s; worker ended"
             )
-        answer: Answer | RequestFailure = self._connection.recv()
+        answer = cast("Answer | RequestFailure", self._channel.receive())
         if isinstance(answer, RequestFailure):
             raise WorkerError(answer.reason)
         return answer
@@ -257,30 +257,30 @@ def _open(runtime: type[Runtime], opening: Opening, batch: Batch) -> tuple[_Benc
     return _Bench(session, folder, batch, floor, loaded), opened
 
 
-def serve(connection: Connection) -> None:
+def serve(channel: Channel) -> None:
     """Tell that the runtime is loaded or why not, and answer requests until the parent closes the pipe."""
-    loading: Loading = connection.recv()
+    loading = cast(Loading, channel.receive())
     runtime = _guard(lambda: _load(loading))
     if isinstance(runtime, RequestFailure):
-        connection.send(runtime)
+        channel.send(runtime)
         return
-    connection.send(None)
+    channel.send(None)
     bench: _Bench | None = None
     while True:
         try:
-            request: Request = connection.recv()
+            request = cast(Request, channel.receive())
         except EOFError:
             return
         if isinstance(request, Open):
             opened = _guard(partial(_open, runtime, request.opening, request.batch))
             if not isinstance(opened, RequestFailure):
                 bench, answer = opened
-                connection.send(answer)
+                channel.send(answer)
             else:
-                connection.send(opened)
+                channel.send(opened)
         else:
             assert bench is not None
-            connection.send(_guard(partial(bench.answer, request)))
+            channel.send(_guard(partial(bench.answer, request)))
 
 
 def _guard(call: Callable[[], R]) -> R | RequestFailure:
