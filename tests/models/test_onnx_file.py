@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from quant_explorer.core.errors import ModelError, UnsupportedError
+from quant_explorer.core.errors import ModelError
 from quant_explorer.models import LoadedModel, load_model
 from quant_explorer.workload.model_cost import analyze_model
 
@@ -155,7 +155,10 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None
         load(tmp_path / "model.onnx")
 
 
-def test_its_multiply_accumulates_are_not_called_none(tmp_path: Path) -> None:
+def test_its_layers_are_counted(tmp_path: Path) -> None:
     module = load(make(tmp_path / "model.onnx")).module
-    with pytest.raises(UnsupportedError, match="cannot be counted: the model is an ONNX file"):
-        analyze_model(module, (3, 2, 2))
+    layers = analyze_model(module, (3, 2, 2)).layers
+    assert [(layer.name, layer.macs, layer.parameters) for layer in layers] == [
+        ("stem.0", 3 * 3 * 4, 9),
+        ("head", 5 * 12, 60),
+    ]

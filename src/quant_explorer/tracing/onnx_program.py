@@ -49,6 +49,12 @@ class OnnxProgram(nn.Module):
         """The serialized graph."""
         return cast(_Holder, self).program.numpy().tobytes()
 
+    @property
+    def convolutions(self) -> tuple[str, ...]:
+        """Layers with weights that are not linear."""
+        layers = (name for name, module in self.named_modules() if "weight" in module._parameters)
+        return tuple(name for name in layers if name not in self.linear)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map float32 images (n, channels, height, width) to float32 logits (n, classes)."""
         if self._session is None:

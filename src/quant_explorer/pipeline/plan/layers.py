@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,8 +12,9 @@ from quant_explorer.core.errors import require_supported
 from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.core.recipe import Step
 from quant_explorer.techniques import TECHNIQUES, create_technique
+from quant_explorer.tracing.onnx_program import OnnxProgram, linear_layers
 from quant_explorer.tracing.plain import TRANSPOSED, layers_of, make_plain
-from quant_explorer.workload.model_cost import analyze_model
+from quant_explorer.workload.model_cost import analyze_model, count_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,8 +94,7 @@ def plan_layers(
         for layer in sorted(cost.layers, key=lambda layer: -layer.macs)
         if layer.macs
     )
-    parameters = sum(parameter.numel() for parameter in candidate.model.parameters())
-    return ModelPlan(cost, parameters, layers, refusals)
+    return ModelPlan(cost, count_parameters(candidate.model), layers, refusals)
 
 
 def _train_nothing(
@@ -107,8 +107,11 @@ def _kinds(candidate: Candidate) -> dict[str, str]:
     """Return the layers that every runtime has INT8 for, or says that it has not, by what they are."""
     from torch import nn
 
-    linear = layers_of(candidate.model, (nn.Linear,))
-    convolutions = layers_of(candidate.model, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED))
+    if isinstance(candidate.model, OnnxProgram):
+        convolutions: Iterable[str] = candidate.model.convolutions
+    else:
+        convolutions = layers_of(candidate.model, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED))
+    linear = linear_layers(candidate.model)
     return dict.fromkeys(linear, "linear") | dict.fromkeys(convolutions, "convolution")
 
 
