@@ -24,7 +24,14 @@ def test_list_names_all_that_is_registered(invoke: Invoke) -> None:
     for kind, names in registered.items():
         assert [row["name"] for row in rows if row["kind"] == kind] == names
     models = [row["name"] for row in rows if row["kind"] == "model"]
-    own = ["path/to/file.py:function", "package.module:function", "torchvision:NAME", "timm:NAME"]
+    own = [
+        "path/to/file.py:function",
+        "package.module:function",
+        "torchvision:NAME",
+        "timm:NAME",
+        "path/to/file.pt2",
+        "path/to/file.onnx",
+    ]
     assert models == [*MODELS, *own]
 
 
