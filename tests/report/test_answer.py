@@ -23,7 +23,15 @@ def test_the_runtime_s_part_and_quantization_s_stand_side_by_side(tmp_path: Path
     text = answer(tmp_path, SERVED, INT8)
     assert re.sub(r"(\d\.\d+) \[[\d., ]+\]", r"\1", text) == (
         "Ship int8@served: 8.00 times as fast as your FP32 in PyTorch, of which served 2.00 and INT8 4.00; "
-        "0.25 of its size; accuracy within 2 pp, 0.00 [-0.95, +0.95]."
+        "0.25 of its size; accuracy within 2 pp, 0.00 [-0.95, +0.95]. Accuracy was judged on the report "
+        "split (the study does not hold each variant's predictions of the search split)."
+    )
+
+
+def test_the_split_that_decided_is_named(tmp_path: Path) -> None:
+    results = ranked(tmp_path, (BASELINE, SERVED, INT8), Scene(search_images=800), WIDE)
+    assert describe_answer(results, "small_cnn").endswith(
+        "Accuracy was judged on the search split (800 images)."
     )
 
 
@@ -41,7 +49,7 @@ def test_fp32_that_stays_says_why(tmp_path: Path) -> None:
 
 def test_a_model_without_accuracy_is_described_by_its_agreement(tmp_path: Path) -> None:
     text = answer(tmp_path, SERVED, INT8, trained=False)
-    assert text.endswith("the class that FP32 gives for 100.00 [99.05, 100.00] % of the images.")
+    assert "the class that FP32 gives for 100.00 [99.05, 100.00] % of the images." in text
 
 
 def test_what_was_not_timed_is_not_shipped(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.settings.declaration import Value, merge
 from quant_explorer.core.settings.groups import DecisionRules, Settings
 from quant_explorer.core.study import Study
-from quant_explorer.core.units import show_controls
+from quant_explorer.core.units import list_some, show_controls
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
 if TYPE_CHECKING:
@@ -75,8 +75,11 @@ class Job:
     def take(self, exploration: Exploration, wanted: Sequence[Recipe], *, until: Until) -> Outcome:
         """Take recipes as far as `until`, and say what was not possible."""
         outcome = exploration.explore(wanted, until=until)
+        reasons: dict[str, list[str]] = {}
         for failure in outcome.failures:
-            self.progress.say(f"{failure.variant.name} {failure.status.explain(failure.reason)}")
+            reasons.setdefault(failure.status.explain(failure.reason), []).append(failure.variant.name)
+        for reason, names in reasons.items():
+            self.progress.say(f"{names[0] if len(names) == 1 else f'Each of {list_some(names)}'} {reason}")
         for problem in outcome.problems:
             self.progress.say(problem)
         return outcome

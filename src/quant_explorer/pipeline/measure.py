@@ -65,7 +65,9 @@ def measure(
                 scored = score_split(worker, helpers, name, experiment, dataset.report)
                 # It is a small share of the images: no other worker would pay.
                 searched = (
-                    score_split(worker, (), name, experiment, dataset.search) if len(dataset.search) else None
+                    score_split(worker, (), f"{name} on the search split", experiment, dataset.search)
+                    if len(dataset.search)
+                    else None
                 )
                 return scored, searched
 

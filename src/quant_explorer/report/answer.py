@@ -6,25 +6,29 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from quant_explorer.analysis.results import Accuracy, Agreement, Results, VariantResult
+from quant_explorer.analysis.results import Accuracy, Agreement, Answer, Results, VariantResult
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG, BASELINE_RUNTIME
 from quant_explorer.core.units import format_percent
 from quant_explorer.report.columns import signed, with_interval
-from quant_explorer.report.decision import describe_ties
+from quant_explorer.report.decision import describe_split, describe_ties
 from quant_explorer.stats.intervals import Interval
 
 _PRECISIONS = {"int8": "INT8", "bf16": "BF16", "fp16": "FP16"}
 
 
 def describe_answer(results: Results, model: str) -> str:
-    """Return what to ship of a model, with the reason where it is not a compressed variant."""
+    """Return what to ship of a model, why where it is not a compressed variant, and which images decided."""
     answer = results.answer_of(model)
     if answer is None:
         return "These results are of a version that gave no answer; `quant-explorer report` derives it."
+    return _describe_outcome(results, answer) + describe_split(answer.judged_on)
+
+
+def _describe_outcome(results: Results, answer: Answer) -> str:
     if not answer.names:
         return f"Nothing to ship: {answer.reason}."
-    variants = {variant.name: variant for variant in results.of_model(model)}
+    variants = {variant.name: variant for variant in results.of_model(answer.model)}
     chosen = variants[answer.names[0]]
     if chosen.name == answer.baseline:
         return f"Ship {chosen.name}, your FP32 as it is: {answer.reason}.{describe_ties(answer.names[1:])}"

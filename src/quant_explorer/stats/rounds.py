@@ -56,6 +56,7 @@ def tail_interval(
     point = quantile_of_rounds(calls_s, share)
     calls = np.concatenate(calls_s)
     order = np.argsort(calls)
+    ordered = calls[order]
     owner = np.repeat(np.arange(len(calls_s)), [len(some) for some in calls_s])[order]
     weight = np.concatenate([np.full(len(some), 1 / len(some)) for some in calls_s])[order]
     rng = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def tail_interval(
     for number in range(_TAIL_DRAWS):
         times = np.bincount(rng.integers(len(calls_s), size=len(calls_s)), minlength=len(calls_s))
         below = np.cumsum(times[owner] * weight)
-        drawn[number] = calls[order][min(int(np.searchsorted(below, share * below[-1])), len(calls) - 1)]
+        drawn[number] = ordered[min(int(np.searchsorted(below, share * below[-1])), len(calls) - 1)]
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return Interval(min(low, point), max(high, point))
 

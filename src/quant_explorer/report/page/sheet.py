@@ -17,7 +17,6 @@ from quant_explorer.core.study import Study
 from quant_explorer.core.units import format_count
 from quant_explorer.report.answer import describe_answer, export_answer
 from quant_explorer.report.columns import in_reading_order
-from quant_explorer.report.decision import describe_split
 from quant_explorer.report.markdown import describe_picks
 from quant_explorer.report.page.content import FailedVariant, MemoryLevels, Row, Sheet
 from quant_explorer.report.page.figures import find_axes, find_figures, search_figure
@@ -172,8 +171,6 @@ def _certainty(results: Results, model: str) -> Iterator[str]:
         )
     if chosen is not None and chosen.scored_images:
         yield f"Its accuracy was found on {format_count(chosen.scored_images, 'image')}."
-    if answer is not None and answer.judged_on:
-        yield describe_split(answer.judged_on).strip()
     resolutions = [
         check.resolution
         for check in results.aa
