@@ -15,6 +15,8 @@ Nothing else should run, but for the load that is asked for: a process that comp
 in turn, on the measuring core or on another.
 
     python benchmarks/resolution.py --comparisons 5 --output results/benchmarks/resolution.json
+    python benchmarks/resolution.py --comparisons 4 --load "same core" \\
+        --runtime onnxruntime openvino executorch --output results/benchmarks/resolution_same_core.json
 """
 
 from __future__ import annotations

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tests.docs.documents import ROOT
 
+RESULTS = ROOT / "results" / "benchmarks"
+TEXT = " ".join((ROOT / "docs" / "methodology.md").read_text().split())
+
+
+def measured(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_bytes())
+    return found
+
 
 def test_the_resolution_is_that_which_was_measured() -> None:
-    found = json.loads((ROOT / "results" / "benchmarks" / "resolution.json").read_bytes())
-    schemes = found["schemes"]
-    own = schemes["nearest baselines"]
+    found = measured("resolution")
+    own = found["schemes"]["nearest baselines"]
     low, high = (f"{100 * end:.1f} %" for end in own["false_alarm_rate_ci"])
-    text = " ".join((ROOT / "docs" / "methodology.md").read_text().split())
     quoted = [
         f"{found['comparisons']} comparisons of {found['rounds']} rounds with {found['variants']} variants",
         f"on {len(found['runtimes'])} runtimes",
@@ -20,11 +27,27 @@ def test_the_resolution_is_that_which_was_measured() -> None:
         f"{own['false_alarms']} of {own['pairs']} pairs were false alarms ({low} to {high})",
         *(f"{name} in {own['detected'][name]}" for name in ("2%", "5%", "10%")),
     ]
-    for name, scheme in schemes.items():
-        median, most = (f"{100 * scheme[f'half_width_{end}']:.1f} %" for end in ("median", "p90"))
-        quoted.append(
-            f"{name}: half widths of {median} at the median and {most} at the 90th percentile, "
-            f"{scheme['false_alarms']} false alarms"
-        )
     for quote in quoted:
-        assert quote in text
+        assert quote in TEXT
+
+
+def test_the_schemes_under_each_load_are_those_that_were_measured() -> None:
+    loads = [measured(f"resolution{load}") for load in ("", "_same_core", "_other_core")]
+    assert [found["load"] for found in loads] == ["none", "same core", "other core"]
+    alarms = {}
+    for name in loads[0]["schemes"]:
+        schemes = [found["schemes"][name] for found in loads]
+        cells = []
+        for scheme in schemes:
+            median, most = (f"{100 * scheme[f'half_width_{end}']:.1f} %" for end in ("median", "p90"))
+            cells.append(f"{median} and {most}; {scheme['false_alarms']} of {scheme['pairs']}")
+        assert f"| {name} | {' | '.join(cells)} |" in TEXT
+        alarms[name] = sum(scheme["false_alarms"] for scheme in schemes)
+    pairs = sum(found["schemes"]["within a pass"]["pairs"] for found in loads)
+    assert f"wrong {alarms['within a pass']} times in {pairs}" in TEXT
+    assert f"baselines were {alarms['nearest baselines']} times" in TEXT
+    assert alarms["nearest baselines"] == min(alarms.values())
+    for found, where in zip(
+        loads, ("on the idle machine", "load on the same core", "other core"), strict=True
+    ):
+        assert f"{found['called_too_noisy']} of {found['comparisons']}" in TEXT, where
