@@ -18,6 +18,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.techniques.qat import FakeQuantized
+from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.functional_layers import KINDS
 from quant_explorer.tracing.left_in_float import leave_in_float
 from quant_explorer.tracing.normal_form import check, normalize
@@ -47,6 +48,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
         prepared = quantize_fx.prepare_qat_fx(
             graph.module.train(), mapping, (torch.from_numpy(calibration[0]),)
         )
+        narrow_observers(prepared)
         _check(prepared, model, calibration[0])
         observe_activations(prepared, calibration)
     return FakeQuantized(

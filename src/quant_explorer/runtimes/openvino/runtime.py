@@ -27,7 +27,7 @@ class OpenVino:
 
     precision: str = "fp32"
     name: ClassVar[str] = "openvino"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     deployment: ClassVar[Deployment] = Deployment(("openvino",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
@@ -87,7 +87,7 @@ class OpenVino:
             reason = explain_reduced_range(spec.target)
             reduced = reason is not None
             model = openvino_lowering.quantize(exported, spec, calibration, reduced=reduced)
-            notes = _quantization_notes(spec, channel_scales=openvino_lowering.has_channel_scales(model))
+            notes = _quantization_notes(spec)
             notes = (*notes, reason) if reason else notes
             needs = exact_by(saturates=reduced)
             grid = Grid(weight_levels=63.5 if reduced else 127)
@@ -111,13 +111,11 @@ class OpenVino:
         return OpenVinoSession(folder / MODEL_FILE, self.precision)
 
 
-def _quantization_notes(spec: QuantSpec, *, channel_scales: bool) -> tuple[str, ...]:
+def _quantization_notes(spec: QuantSpec) -> tuple[str, ...]:
     notes = [
         "quantizer: NNCF post-training quantization, preset mixed (weights symmetric, activations "
         f"asymmetric), activation ranges by {spec.observer}, bias correction"
     ]
-    if channel_scales:
-        notes.append("NNCF scales the inputs of depthwise convolutions per channel, by minimum and maximum")
     if spec.activation_ranges:
         notes.append("activation ranges learned in training are not used: NNCF calibrates the tuned weights")
     return tuple(notes)

@@ -33,6 +33,7 @@ from quant_explorer.runtimes.torch_graph.engine import (
     needed_features,
 )
 from quant_explorer.runtimes.torch_graph.joining import ranges_of_joins, requantize_joins
+from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
 from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
 from quant_explorer.tracing.reasons import in_brackets
@@ -87,6 +88,7 @@ def quantize(
         if spec.activation_ranges:
             set_activation_ranges(prepared, spec.activation_ranges)
         else:
+            narrow_observers(prepared)
             with torch.inference_mode():
                 for batch in calibration:
                     prepared(torch.from_numpy(batch))

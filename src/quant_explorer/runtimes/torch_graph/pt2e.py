@@ -22,6 +22,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.runtimes.torch_graph.rewriting import rewrite
 from quant_explorer.tracing.capture import capture
+from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def quantize(
         fix_sizes(graph, calibration[0])
         _tell_calls_apart(graph)
         prepared = prepare_pt2e(graph, SelectiveQuantizer(quantizer, keep_float))
+        narrow_observers(prepared)
         _check_folding(prepared, program, calibration[0])
         for batch in calibration[1:]:
             prepared(torch.from_numpy(batch))
