@@ -25,8 +25,8 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.host.architecture import is_arm
 from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
-from quant_explorer.runtimes.onnx_graph.divisors import divisors
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
+from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
 from quant_explorer.runtimes.onnxruntime.calibration import CalibrationImages
 from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
@@ -163,7 +163,7 @@ def _quantize(
     arm = is_arm() and spec.target == "native"
     activations = QuantType.QInt8 if arm else QuantType.QUInt8
     transposed = _grouped_transposed(graph) if spec.granularity == "per_channel" else ()
-    masked, divided = limit_masks(model.graph), divisors(model.graph)
+    masked, sensitive = limit_masks(model.graph), sensitive_nodes(model.graph)
     onnx.save(model, prepared)
     with _explain_failure():
         quantize_static(
@@ -174,7 +174,7 @@ def _quantize(
             weight_type=QuantType.QInt8,
             per_channel=spec.granularity == "per_channel",
             reduce_range=reduced,
-            nodes_to_exclude=[*nodes_of_layers(graph, spec.float_layers), *transposed, *masked, *divided],
+            nodes_to_exclude=[*nodes_of_layers(graph, spec.float_layers), *transposed, *masked, *sensitive],
             calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
             # Whatever the method, the stride is how many of the reader's items are held at a time.
             extra_options={"CalibStridedMinMax": 1, "CalibTensorRangeSymmetric": False},
@@ -190,8 +190,10 @@ def _quantize(
         notes.append(f"in float, as {GROUPS_TAKEN_FOR_CHANNELS}: {', '.join(transposed)}")
     if masked:
         notes.append(f"in float, as a mask of attention has no INT8 scale: {', '.join(masked)}")
-    if divided:
-        notes.append(f"in float, as a divisor rounded to 0 divides by zero: {', '.join(divided)}")
+    if sensitive:
+        notes.append(
+            f"in float, as divisions, logarithms and roots enlarge rounding errors: {', '.join(sensitive)}"
+        )
     return tuple(notes)
 
 

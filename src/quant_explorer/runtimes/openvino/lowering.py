@@ -19,8 +19,8 @@ from openvino._offline_transformations import apply_moc_transformations
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Observer, QuantSpec
-from quant_explorer.runtimes.onnx_graph.divisors import divisors
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
+from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
 
 # NNCF reports its use over the network unless this is set when it is imported.
 os.environ.setdefault("NNCF_CI", "1")
@@ -60,7 +60,7 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
     model = convert(data)
     ignored = float_operations(model, data, spec.float_layers)
     graph = onnx.load_from_string(data).graph
-    ignored += _operations(model, graph, divisors(graph))
+    ignored += _operations(model, graph, sensitive_nodes(graph))
     if reduced:
         ignored += products_of_activations(model)
     return nncf.quantize(
@@ -133,11 +133,22 @@ def _operations(model: openvino.Model, graph: onnx.GraphProto, nodes: Sequence[s
     # A node that gives the model's output is named after the latter.
     names = {*nodes, *(name for node in graph.node if node.name in nodes for name in node.output)}
     # `<node>/WithoutBiases` and `<node>`, the addition of the bias.
-    return [
-        operation.get_friendly_name()
+    pending = [
+        operation
         for operation in model.get_ordered_ops()
         if operation.get_friendly_name().removesuffix("/WithoutBiases") in names
     ]
+    found: dict[str, None] = {}
+    while pending:
+        operation = pending.pop()
+        found[operation.get_friendly_name()] = None
+        # Of several operations that a node became, only the last has its name; the others are counted.
+        pending += [
+            maker
+            for maker in (value.get_node() for value in operation.input_values())
+            if _COUNTED.fullmatch(maker.get_friendly_name()) and not _is_constant(maker)
+        ]
+    return list(found)
 
 
 def save(model: openvino.Model, path: Path, *, half: bool) -> None:
