@@ -219,6 +219,27 @@ def test_half_is_stored_in_half_and_named_by_what_it_ran_in(toy: nn.Module, tmp_
         assert session.executed(BATCHES[0]).macs == {"fp32": TOY_CONVOLUTION_MACS + TOY_LINEAR_MACS}
 
 
+class ExchangedAxes(nn.Module):
+    """A linear layer over what has its leading axes exchanged, as in nn.MultiheadAttention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.head = nn.Linear(16, 8), nn.Linear(24, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        projected = self.project(x.flatten(2).transpose(0, 1)).transpose(0, 1)
+        logits: torch.Tensor = self.head(projected.flatten(1))
+        return logits
+
+
+def test_half_opens_where_leading_axes_are_exchanged_before_a_layer(tmp_path: Path) -> None:
+    """In a process of its own, which ONNX Runtime would end."""
+    half = lower(ExchangedAxes().eval(), SPECS["fp16"], tmp_path, toy_batches((3, 4, 4)))
+    open_file = "import onnxruntime; onnxruntime.InferenceSession('model.onnx')"
+    subprocess.run([sys.executable, "-c", open_file], check=True, cwd=tmp_path)
+    assert {item.data_type for item in half.graph.initializer if len(item.dims) == 2} == {TensorProto.FLOAT16}
+
+
 @pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
 def test_dynamic_int8_is_its_formula(granularity: Granularity, tmp_path: Path) -> None:
     """One step of an input may fall to the other side where it is halfway; nothing else may differ."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+from executorch.backends.xnnpack.partition.config.generic_node_configs import GeluConfig
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
@@ -45,6 +47,19 @@ class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no t
     SUPPORTED_PATTERNS = tuple(
         pattern for pattern in XNNPACKQuantizer.SUPPORTED_PATTERNS if "bn" not in pattern.name
     )
+
+
+class _Gelu(GeluConfig):  # type: ignore[misc]  # ExecuTorch has no type information
+    """The vendor's, without GELU by tanh, for which XNNPACK would compute the one by the error function."""
+
+    def check_constraints(self, node: torch.fx.Node, ep: torch.export.ExportedProgram) -> bool:
+        """Say whether XNNPACK takes the node."""
+        if node.kwargs.get("approximate", "none") != "none":
+            return False
+        return bool(super().check_constraints(node, ep))
+
+
+_CONFIGS = [_Gelu if config is GeluConfig else config for config in ALL_PARTITIONER_CONFIGS]
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,9 @@ def lower(graph: torch.fx.GraphModule, shape: Sequence[int], sizes: Sequence[int
             method_name(size): torch.export.export(graph, (torch.zeros(size, *shape),)) for size in sizes
         }
         edge = to_edge_transform_and_lower(
-            programs, partitioner=[XnnpackPartitioner()], compile_config=get_xnnpack_edge_compile_config()
+            programs,
+            partitioner=[XnnpackPartitioner(configs=_CONFIGS)],
+            compile_config=get_xnnpack_edge_compile_config(),
         )
         outside = _outside_xnnpack(edge, method_name(sizes[0]))
         _refuse_unfused(edge, method_name(sizes[0]))

@@ -90,12 +90,22 @@ def _serialize(model: onnx.ModelProto) -> bytes:
 
 
 def _halve(model: onnx.ModelProto, spec: QuantSpec) -> Converted:
-    kept = list(nodes_of_layers(model.graph, spec.float_layers))
+    kept = [*nodes_of_layers(model.graph, spec.float_layers), *_transposes_before_layers(model.graph)]
     half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
     notes = ["converted by onnxruntime.transformers.float16"]
     if not is_arm():
         notes.append("stored in FP16, but computed in FP32: ONNX Runtime has no FP16 kernels for this CPU")
     return Converted(_serialize(half), tuple(notes))
+
+
+def _transposes_before_layers(graph: onnx.GraphProto) -> list[str]:
+    """Return what exchanges leading axes before a product with weights, as nn.MultiheadAttention does.
+
+    ONNX Runtime joins the two, and dies when it optimizes an FP16 product of that kind (seen in 1.32).
+    """
+    weights = {item.name for item in graph.initializer}
+    read = {node.input[0] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights}
+    return [node.name for node in graph.node if node.op_type == "Transpose" and node.output[0] in read]
 
 
 def _prepare(exported: bytes, path: Path) -> onnx.ModelProto:
