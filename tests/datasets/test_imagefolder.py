@@ -160,6 +160,17 @@ def test_unreadable_images_are_all_named_and_can_be_left_out(tmp_path: Path) -> 
         )
 
 
+def test_a_hostile_name_of_a_file_stays_on_its_line(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "test/dog/x\n\x1b[31m.png").write_bytes(b"broken")
+    with pytest.raises(DataError) as caught:
+        load(root, tmp_path / "cache")
+    assert "test/dog/x\\n\\x1b[31m.png: not a readable image" in str(caught.value).splitlines()[0]
+    options = DataOptions(tmp_path, tmp_path / "cache", calibration_images=2, skip_unreadable=True)
+    dataset = find_dataset(f"imagefolder:{root}", options, Silent()).load()
+    assert dataset.notes == ("1 of 19 images cannot be read and are left out: test/dog/x\\n\\x1b[31m.png",)
+
+
 def test_a_picture_that_claims_too_many_pixels_is_refused_by_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

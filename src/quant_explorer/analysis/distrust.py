@@ -79,9 +79,11 @@ def _chance(variants: Sequence[VariantResult]) -> Iterator[str]:
         classes = len(accuracy.per_class)
         if accuracy.top1_ci.low <= 1 / classes:
             yield (
-                f"{label(variant)} gets {accuracy.top1:.1%} right, which is what guessing among {classes} "
-                "classes gives. Likely causes: the order of the classes (--classes, --class-order), the "
-                "normalization (--mean, --std, --value-range), the order of the colours, the wrong weights."
+                f"{label(variant)} gets {accuracy.top1:.1%} of "
+                f"{format_count(accuracy.images, 'image')} right, which is not shown to be better than "
+                f"guessing among {classes} classes. Likely causes: the order of the classes (--classes, "
+                "--class-order), the normalization (--mean, --std, --value-range), the order of the "
+                "colours, the wrong weights."
             )
 
 

@@ -53,6 +53,13 @@ def format_percent(share: float) -> str:
     return f"{share * 100:.2f}"
 
 
+def show_name(name: object) -> str:
+    """Return the name of a file on a line of its own: what a terminal obeys, and line breaks, as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(name)
+    )
+
+
 def show_controls(text: str) -> str:
     """Return `text` with each control character as its escape in Python: an ESC becomes `\\x1b`."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
-from quant_explorer.core.units import list_some
+from quant_explorer.core.units import list_some, show_name
 from quant_explorer.datasets.images.decoding import decode, find_readable, typical_size
 from quant_explorer.datasets.source import Listing, Reading, Survey
 
@@ -154,7 +154,7 @@ class ImageFolder:
             good = find_readable(paths, spec, progress)
             bad = [path.relative_to(root) for path, sound in zip(paths, good, strict=True) if not sound]
             if bad:
-                named = list_some(bad, _NAMED)
+                named = list_some(map(show_name, bad), _NAMED)
                 notes = (f"{len(bad)} of {len(paths)} images cannot be read and are left out: {named}",)
             paths = [path for path, sound in zip(paths, good, strict=True) if sound]
             train_count = int(good[:train_count].sum())
@@ -214,7 +214,7 @@ def _scan_part(folder: Path) -> _Part:
         files = {name: sorted(_images_below(folder / name, left_out)) for name in classes}
     except OSError as error:
         raise DataError(
-            f"{error.filename or folder}: cannot be read ({error.strerror or explain(error)})"
+            f"{show_name(error.filename or folder)}: cannot be read ({error.strerror or explain(error)})"
         ) from error
     return _Part(folder, files, left_out)
 

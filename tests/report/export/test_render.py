@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,9 @@ from quant_explorer.core.host.packages import installed_version
 from quant_explorer.pipeline.export.folder import find_deployment
 from quant_explorer.report.export.render import list_requirements, render_card, render_export
 from tests.pipeline.export.toy_export import SPEC, toy_manifest, toy_statement
+
+# The model itself is not needed to read an image.
+_READ = "import sys; sys.path.insert(0, '.'); import predict; predict.read_image(sys.argv[1])"
 
 # Markdown, HTML, a terminal's colours, the end of a Python string.
 HOSTILE = (
@@ -57,6 +63,26 @@ def test_hostile_names_are_shown_and_do_nothing(tmp_path: Path) -> None:
     assert "`a\\x0ab\\x0a# c`" in card
     assert not {"\x1b", "\t"} & set(card)
     assert "import os" not in {line.strip() for line in card.splitlines()}
+
+
+def test_the_program_names_a_file_that_is_no_image_in_a_line(tmp_path: Path) -> None:
+    files = render_export(
+        toy_statement(tmp_path), toy_manifest("eager"), find_deployment("eager"), decoded_whole=True
+    )
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "é.jpg").write_bytes(b"broken")
+    for image, reason in (("é.jpg", "not an image"), ("none.jpg", "No such file"), (".", "Is a directory")):
+        ended = subprocess.run(
+            [sys.executable, "-c", _READ, image],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 1
+        assert reason in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
 
 
 def test_nothing_of_the_users_is_in_the_program(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import DataError, explain
 from quant_explorer.core.progress import Progress
+from quant_explorer.core.units import show_name
 from quant_explorer.datasets.images.framing import frame
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 )
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise DataError(f"{path}: not a readable image ({explain(error)})") from error
+        raise DataError(f"{show_name(path)}: not a readable image ({explain(error)})") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {explain(error)}") from error
+        raise DataError(f"{show_name(path)}: {explain(error)}") from error
 
 
 @contextmanager
