@@ -59,7 +59,9 @@ def test_no_room_for_a_batch_has_a_sentence(ends: tuple[Channel, Channel]) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(WorkerError, match=r"4,000 bytes cannot be handed to the worker \(File too large\)"):
+        with pytest.raises(
+            WorkerError, match=r"4,000 bytes cannot be handed to the worker \(File too large\)"
+        ):
             ends[0].send(Run(np.zeros((10, 100), np.float32)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

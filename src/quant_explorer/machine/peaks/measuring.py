@@ -15,8 +15,8 @@ from typing import IO
 from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks
 from quant_explorer.core.errors import WorkerDiedError
 from quant_explorer.core.progress import Progress
-from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, probe
 from quant_explorer.machine.channel import Channel
+from quant_explorer.machine.peaks.probe import WHAT, Effort, MeasuredRoof, probe
 from quant_explorer.machine.process import (
     connect_to_parent,
     describe_exit,
