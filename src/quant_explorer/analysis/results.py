@@ -239,7 +239,12 @@ class TwinCheck:
     @property
     def too_noisy(self) -> bool:
         """Whether the control says not to trust the latencies, or others took the cores too often."""
-        return bool(self.separable) or self.disturbed_rounds > MOST_DISTURBED * self.rounds
+        return bool(self.separable) or self.disturbed
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others took the measuring cores too often."""
+        return self.disturbed_rounds > MOST_DISTURBED * self.rounds
 
     @property
     def resolution(self) -> float | None:

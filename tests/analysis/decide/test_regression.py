@@ -84,6 +84,19 @@ def test_latency_is_not_held_on_another_machine_and_accuracy_not_on_other_images
     assert (accuracy.verdict, accuracy.message) == ("skipped", "scored on other images")
 
 
+def test_latency_is_not_held_where_other_work_took_the_cores(tmp_path: Path) -> None:
+    quiet, busy = Scene(), Scene(disturbed=4)
+    slow = replace(INT8, slowness=0.5)
+    for name, then, now in (("now", quiet, busy), ("for the baseline", busy, quiet)):
+        before = ranked(tmp_path / name / "a", (BASELINE, INT8), then)
+        checks = gate(ranked(tmp_path / name / "b", (BASELINE, slow), now), before, GateLimits())
+        latency = of_rule(checks, "int8@eager", "latency")
+        assert (latency.verdict, latency.message) == (
+            "skipped",
+            f"other work took the measuring cores too often {name}",
+        )
+
+
 def test_an_untrained_model_is_held_by_its_agreement(tmp_path: Path) -> None:
     scene = Scene(trained=False)
     before = ranked(tmp_path / "a", (BASELINE, INT8), scene)

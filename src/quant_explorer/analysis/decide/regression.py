@@ -32,7 +32,8 @@ def gate(results: Results, baseline: Results, limits: GateLimits) -> tuple[Check
     """Hold every variant that the baseline measured against what it is now.
 
     A latency is a regression when it is beyond the limit and its interval leaves out "as fast as before"; the
-    intervals of all variants hold together, so that many of them are no reason for a false alarm.
+    intervals of all variants hold together, so that many of them are no reason for a false alarm. Latencies
+    are not held where other work took the measuring cores too often.
     Raises StudyError when the two have no variant in common.
     """
     now = {(variant.model, variant.name): variant for variant in results.variants}
@@ -129,6 +130,11 @@ def _hold_latency(
         found = find_differences(facts_of_environment(there), facts_of_environment(here))
         why = f"measured on another machine ({describe_contrasts(found)})"
         return Check(before.model, before.name, rule, "skipped", why)
+    for run, when in ((baseline, "for the baseline"), (results, "now")):
+        alike = [check for check in run.aa if (check.model, str(check.batch_size)) == (before.model, batch)]
+        if any(check.disturbed for check in alike):
+            why = f"other work took the measuring cores too often {when}"
+            return Check(before.model, before.name, rule, "skipped", why)
     old, new = (side.latency.get(batch) for side in (before, now))
     if not (old and new and old.speedup and new.speedup and old.speedup_ci and new.speedup_ci):
         return Check(before.model, before.name, rule, "skipped", f"no speed-up at batch {batch} in both")

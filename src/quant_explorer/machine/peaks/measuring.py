@@ -10,7 +10,7 @@ import contextlib
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, cast
 
 from quant_explorer.core.cost.roofline import BANDWIDTH, Peaks
 from quant_explorer.core.errors import WorkerDiedError
@@ -89,7 +89,7 @@ def _peaks(threads: int, figures: Sequence[MeasuredRoof]) -> Peaks:
 def main() -> None:
     """Send the figures to the parent."""
     channel = connect_to_parent()
-    cores, effort = channel.receive()
+    cores, effort = cast(tuple[tuple[int, ...], Effort], channel.receive())
     # Before PyTorch is imported, so that all its threads are born on these cores.
     keep_to(cores)
     import torch
