@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, FidelityError
 from quant_explorer.metrics.fidelity import (
+    FP16_TOLERANCE,
     ORDINARY,
     UNIFORM,
     Fidelity,
@@ -135,6 +136,15 @@ def test_what_float32_may_be_off_by_is_no_fault() -> None:
     compare_with_simulation(EXPECTED * np.float32(1 + 1e-5), EXPECTED, exact, "images", MARGIN)
     with pytest.raises(FidelityError, match=r"60\.0 dB .* has none"):
         compare_with_simulation(EXPECTED * np.float32(1.001), EXPECTED, exact, "images", MARGIN)
+
+
+def test_what_is_added_up_in_fp16_may_be_off_by_its_step() -> None:
+    exact = [with_noise(1e9)]
+    compare_with_simulation(with_noise(1e5), EXPECTED, exact, "images", ORDINARY, FP16_TOLERANCE)
+    with pytest.raises(FidelityError):
+        compare_with_simulation(with_noise(1e5), EXPECTED, exact, "images", ORDINARY)
+    with pytest.raises(FidelityError):
+        compare_with_simulation(with_noise(1e3), EXPECTED, exact, "images", ORDINARY, FP16_TOLERANCE)
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(4.0, True), (5.0, False)])

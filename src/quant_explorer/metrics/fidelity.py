@@ -14,6 +14,8 @@ from quant_explorer.core.errors import FidelityError
 
 # Of the largest logit. Float32 sums in another order differ by 1e-6 to 1e-5 here.
 FP32_TOLERANCE = 1e-4
+# Of the largest logit: FP16's own step, for kernels may add up in FP16 (XNNPACK's do), and no simulation does.
+FP16_TOLERANCE = 2.0**-10
 
 
 @dataclass(frozen=True)
@@ -62,18 +64,23 @@ class Fidelity:
 
 
 def compare_with_simulation(
-    logits: Batch, expected: Batch, simulated: Sequence[Batch], images: str, margin: Margin
+    logits: Batch,
+    expected: Batch,
+    simulated: Sequence[Batch],
+    images: str,
+    margin: Margin,
+    tolerance: float = FP32_TOLERANCE,
 ) -> Fidelity:
     """Return how near `logits` (n, classes) are to the `expected` ones of the float model.
 
-    `simulated` are the logits that are left by each set of ranges, `images` says what the model was given.
+    `simulated` are the logits that are left by each set of ranges, `images` says what the model was given,
+    `tolerance` is the share of the largest logit that arithmetic itself may be off by.
     Raises FidelityError with both figures when the noise is above that of all of them, or that of a single
     output above its own and the average, by more than the margin, or above what the margin asks at least.
     """
     noise = _noise(logits, expected)
     allowed = np.max([_noise(ideal, expected) for ideal in simulated], axis=0)
-    # What float32 may be off by is no fault either.
-    rounding = len(expected) * (FP32_TOLERANCE * float(np.abs(expected).max(initial=0.0))) ** 2
+    rounding = len(expected) * (tolerance * float(np.abs(expected).max(initial=0.0))) ** 2
     furthest = max(simulated, key=lambda ideal: float(_noise(ideal, expected).sum()))
     found = Fidelity(images, sqnr_db(logits, expected), sqnr_db(furthest, expected))
     if not noise.sum() <= _factor(margin.whole_db) * (allowed.sum() + rounding * noise.size):

@@ -12,6 +12,8 @@ from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.quantspec import Grid
 from quant_explorer.metrics.accuracy import check_logits
 from quant_explorer.metrics.fidelity import (
+    FP16_TOLERANCE,
+    FP32_TOLERANCE,
     ORDINARY,
     UNIFORM,
     Fidelity,
@@ -83,7 +85,8 @@ class Expectation:
             else:
                 simulated = self._simulated(grid)[kind]
                 margin = ORDINARY if kind == _ORDINARY else UNIFORM
-                found.append(compare_with_simulation(logits, expected, simulated, kind, margin))
+                tolerance = FP16_TOLERANCE if precision == "fp16" else FP32_TOLERANCE
+                found.append(compare_with_simulation(logits, expected, simulated, kind, margin, tolerance))
         return tuple(found)
 
     def _simulate(self, grid: Grid) -> Mapping[str, tuple[Batch, ...]]:
