@@ -14,7 +14,7 @@ from quant_explorer.core.errors import FidelityError
 
 # Of the largest logit. Float32 sums in another order differ by 1e-6 to 1e-5 here.
 FP32_TOLERANCE = 1e-4
-# Of the largest logit: FP16's own step, for kernels may add up in FP16 (XNNPACK's do), and no simulation does.
+# The same: FP16's own step, for kernels may add up in FP16 (XNNPACK's do), and no simulation does.
 FP16_TOLERANCE = 2.0**-10
 
 
