@@ -311,7 +311,7 @@ def without_xnnpack(monkeypatch: pytest.MonkeyPatch) -> None:
 
     left = {config.gemm_configs.ConvolutionConfig, config.generic_node_configs.BMMConfig}
     taken = [kind for kind in config.ALL_PARTITIONER_CONFIGS if kind not in left]
-    monkeypatch.setattr(xnnpack, "XnnpackPartitioner", lambda: XnnpackPartitioner(configs=taken))
+    monkeypatch.setattr(xnnpack, "XnnpackPartitioner", lambda configs: XnnpackPartitioner(configs=taken))
 
 
 @pytest.mark.slow
