@@ -44,11 +44,12 @@ format: $(INSTALLED) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Training beside a plain loop, resolution, session overhead, the page (quiet machine!)
+bench: $(INSTALLED) ## Training beside a plain loop, resolution, session overhead, the page, the gate (quiet machine!)
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/resolution.py
 	$(BIN)/python benchmarks/session_overhead.py
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/gate.py
 
 settings: $(INSTALLED) ## Write docs/settings.md from the declared settings
 	$(BIN)/python tools/settings_page.py

@@ -51,3 +51,19 @@ def test_the_schemes_under_each_load_are_those_that_were_measured() -> None:
         loads, ("on the idle machine", "load on the same core", "other core"), strict=True
     ):
         assert f"{found['called_too_noisy']} of {found['comparisons']}" in TEXT, where
+
+
+def test_what_the_gate_finds_is_what_was_measured() -> None:
+    found = measured("gate")
+    text = " ".join((ROOT / "docs" / "decide.md").read_text().split())
+    repeats = f"({found['cpu']}) {found['repeats']} times more"
+    slowdown, drop = (
+        f"{found[plant]['found']} of {found[plant]['planted']}" for plant in ("slowdown_10%", "drop_2%")
+    )
+    for quote in (
+        f"measures {found['variants']} variants on an idle machine {repeats}",
+        f"{len(found['false_alarms'])} false alarms",
+        f"slowdown planted in each variant of each repeat was found in {slowdown}",
+        f"a drop of 2 points in {drop}",
+    ):
+        assert quote in text
