@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,10 @@ def test_layers_count_as_those_of_the_module(tmp_path: Path) -> None:
     assert count_parameters(program) == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_a_recurrent_layer_counts_each_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state_alone", [False, True])
+def test_a_recurrent_layer_counts_each_step(tmp_path: Path, state_alone: bool) -> None:
+    """Also where its outputs are not read, but its last state."""
+
     class Rows(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -70,8 +74,9 @@ def test_a_recurrent_layer_counts_each_step(tmp_path: Path) -> None:
             self.head = nn.Linear(14, 5)
 
         def forward(self, images: Tensor) -> Tensor:
-            outputs, _ = self.rows(images.permute(0, 2, 1, 3).flatten(2))
-            found: Tensor = self.head(outputs[:, -1])
+            outputs, (state, _) = self.rows(images.permute(0, 2, 1, 3).flatten(2))
+            read = state.transpose(0, 1).flatten(1) if state_alone else outputs[:, -1]
+            found: Tensor = self.head(read)
             return found
 
     cost = analyze_model(exported(Rows(), tmp_path / "model.onnx"), SHAPE)

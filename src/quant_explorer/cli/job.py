@@ -79,7 +79,8 @@ class Job:
         for failure in outcome.failures:
             reasons.setdefault(failure.status.explain(failure.reason), []).append(failure.variant.name)
         for reason, names in reasons.items():
-            self.progress.say(f"{names[0] if len(names) == 1 else f'Each of {list_some(names)}'} {reason}")
+            failed = names[0] if len(names) == 1 else f"Each of {list_some(names)}"
+            self.progress.say(f"{failed} {reason}")
         for problem in outcome.problems:
             self.progress.say(problem)
         return outcome

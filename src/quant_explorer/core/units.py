@@ -54,7 +54,7 @@ def format_percent(share: float) -> str:
 
 
 def show_name(name: object) -> str:
-    """Return the name of a file on a line of its own: what a terminal obeys, and line breaks, as escapes."""
+    """Return the name of a file for one line: control characters and line breaks are written as escapes."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(name)
     )

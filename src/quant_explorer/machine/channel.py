@@ -30,8 +30,8 @@ class Channel:
     connection: Connection
     file: int
     # Another thread may close this end; the descriptor's number is then any other file's.
-    _lock: Lock = field(default_factory=Lock)
-    _closed: bool = False
+    _lock: Lock = field(default_factory=Lock, init=False)
+    _closed: bool = field(default=False, init=False)
 
     def send(self, message: object) -> None:
         """Send anything that can be pickled. Raises WorkerError when there is no room for its arrays."""

@@ -57,7 +57,7 @@ def _find_shapes(model: ModelProto, nodes: Sequence[NodeProto], input_shape: Sha
     from quant_explorer.tracing.onnx_program import INPUT_NAME
 
     given = {item.name for item in (*model.graph.initializer, *model.graph.input, *model.graph.output)}
-    wanted = {name for node in nodes for name in (*node.input, node.output[0]) if name} - given
+    wanted = {name for node in nodes for name in (*node.input, _output_of(node)) if name} - given
     model.graph.output.extend(map(make_empty_tensor_value_info, sorted(wanted)))
     options = SessionOptions()
     options.log_severity_level = 3
@@ -68,10 +68,15 @@ def _find_shapes(model: ModelProto, nodes: Sequence[NodeProto], input_shape: Sha
     return {INPUT_NAME: image.shape} | {name: np.shape(value) for name, value in found}
 
 
+def _output_of(node: NodeProto) -> str:
+    """Return the first output that is read: of a recurrent layer it may be the last state alone."""
+    return next(str(name) for name in node.output if name)
+
+
 def _cost(node: NodeProto, shapes: dict[str, Shape], stored: Set[str]) -> LayerCost:
     operands = [name for name in node.input if name]
     weights = [name for name in operands if name in stored]
-    output = shapes[node.output[0]]
+    output = shapes[_output_of(node)]
     owner = node.name.partition("/")[0]
     return LayerCost(
         name=node.name.strip("/") if node.op_type in _RECURRENT else owner,

@@ -62,7 +62,7 @@ def lower(spec: QuantSpec, folder: Path, model: nn.Module | None = None) -> Open
 
 
 def test_the_input_of_a_depthwise_convolution_has_one_scale(tmp_path: Path) -> None:
-    """NNCF's default has one a channel, by minimum and maximum, which clips what calibration lacks."""
+    """NNCF's default would give it one a channel."""
     images = toy_batches((8, 12, 12), count=1)
     OpenVino().lower(Candidate(Side("depthwise").eval(), STATIC), images, tmp_path)
     model = openvino.Core().read_model(tmp_path / "model.xml")

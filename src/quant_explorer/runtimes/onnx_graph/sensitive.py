@@ -46,13 +46,12 @@ def sensitive_nodes(graph: onnx.GraphProto) -> tuple[str, ...]:
 
 def _drop_shared(found: dict[str, onnx.NodeProto], graph: onnx.GraphProto, starts: set[str]) -> None:
     """Remove from `found` what other nodes, or the model's user, read too."""
-    outputs = {item.name for item in graph.output}
-    shared: list[str] | None = None
-    while shared != []:
-        others = [node for node in graph.node if node.name not in found and node.op_type != "Shape"]
-        read = outputs.union(*(node.input for node in others))
-        shared = [
-            name for name, node in found.items() if name not in starts and not read.isdisjoint(node.output)
-        ]
+    while shared := _shared(found, graph, starts):
         for name in shared:
             del found[name]
+
+
+def _shared(found: dict[str, onnx.NodeProto], graph: onnx.GraphProto, starts: set[str]) -> list[str]:
+    others = [node for node in graph.node if node.name not in found and node.op_type != "Shape"]
+    read = {item.name for item in graph.output}.union(*(node.input for node in others))
+    return [name for name, node in found.items() if name not in starts and not read.isdisjoint(node.output)]
