@@ -31,10 +31,10 @@ from quant_explorer.analysis.results import Results
 from quant_explorer.core.measurement import Block, Measurement, Predictions, Round, Status
 from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.limits import GateLimits
-from quant_explorer.core.study import Record, Study
+from quant_explorer.core.study import Record, StudyFile
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.pipeline.run import RunFolder
-from quant_explorer.recorded import Study as RecordedRun
+from quant_explorer.recorded import Study
 
 SLOWDOWN, DROP = 0.10, 0.02
 CONFIGS = (BASELINE_CONFIG, "fp16", "dynamic_int8", "static_int8_per_tensor", "static_int8_per_channel")
@@ -112,13 +112,13 @@ def describe(
     }
 
 
-def measure(folder: Path, runtimes: list[str]) -> RecordedRun:
+def measure(folder: Path, runtimes: list[str]) -> Study:
     """Run the pipeline in a folder, as a person would."""
     command = [str(Path(sys.executable).parent / "quant-explorer"), "pipeline", "--run-dir", str(folder)]
     chosen = ("--config", ",".join(CONFIGS), "--runtime", ",".join(runtimes))
     protocol = ("--batch-sizes", "1", "--most-rounds", "10")
     subprocess.run([*command, *chosen, *protocol, "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    return RecordedRun.load(folder)
+    return Study.load(folder)
 
 
 def alarms(results: Results, baseline: Results) -> list[str]:
@@ -139,14 +139,14 @@ def half_widths(results: Results) -> list[float]:
     ]
 
 
-def plant_everywhere(recorded: RecordedRun, before: Results, kind: str, found: Found, number: int) -> None:
+def plant_everywhere(recorded: Study, before: Results, kind: str, found: Found, number: int) -> None:
     """Plant in one variant after the other, and note what the gate says of it and of the others."""
     for variant in before.variants:
         # Speeds are ratios to the baseline: what is planted in it slows down nothing else.
         if variant.status is not Status.OK or variant.config == BASELINE_CONFIG:
             continue
         records = PLANTS[kind](recorded.records, variant.digest, np.random.default_rng(number))
-        changed = summarize(Study(recorded.records.path, records), recorded.run)
+        changed = summarize(StudyFile(recorded.records.path, records), recorded.run)
         failed = alarms(changed, before)
         named = [alarm for alarm in failed if alarm.startswith(f"{variant.name}, ")]
         found.planted += 1
@@ -155,7 +155,7 @@ def plant_everywhere(recorded: RecordedRun, before: Results, kind: str, found: F
         found.alarms += [f"repeat {number}: {alarm}" for alarm in failed if alarm not in named]
 
 
-def slow_down(study: Study, digest: str, generator: np.random.Generator) -> list[Record]:
+def slow_down(study: StudyFile, digest: str, generator: np.random.Generator) -> list[Record]:
     """Let every timed call of a variant take `SLOWDOWN` longer."""
     return [
         replace(
@@ -174,7 +174,7 @@ def _stretch(block: Block, digest: str) -> Block:
     return Block(block.key, tuple(round(ns * (1 + SLOWDOWN)) for ns in block.calls_ns))
 
 
-def drop_accuracy(study: Study, digest: str, generator: np.random.Generator) -> list[Record]:
+def drop_accuracy(study: StudyFile, digest: str, generator: np.random.Generator) -> list[Record]:
     """Let a variant be wrong on `DROP` of the report split, on images that it got right."""
     return [
         replace(record, predictions=_spoil(record.predictions, study.splits[record.split].labels, generator))
@@ -192,7 +192,7 @@ def _spoil(predictions: Predictions, labels: tuple[int, ...], generator: np.rand
     return replace(predictions, top1=tuple(top1.tolist()))
 
 
-Plant = Callable[[Study, str, np.random.Generator], list[Record]]
+Plant = Callable[[StudyFile, str, np.random.Generator], list[Record]]
 PLANTS: dict[str, Plant] = {"slowdown": slow_down, "drop": drop_accuracy}
 
 

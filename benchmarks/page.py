@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 from quant_explorer.analysis.rank import summarize
 from quant_explorer.analysis.results import RunInfo
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.report.page.render import render_page
 from quant_explorer.report.page.sheet import make_sheets
@@ -63,7 +63,7 @@ def main() -> None:
         arguments.output.write_text(content + "\n")
 
 
-def replayed(path: Path, count: int) -> Study:
+def replayed(path: Path, count: int) -> StudyFile:
     """Return a study of `count` variants on six runtimes, in groups of fifty that share the baseline."""
     variants = [
         Played(
@@ -82,7 +82,7 @@ def replayed(path: Path, count: int) -> Study:
     )
 
 
-def measure(study: Study, run: RunInfo, folder: Path) -> dict[str, float]:
+def measure(study: StudyFile, run: RunInfo, folder: Path) -> dict[str, float]:
     """Return the seconds of each step, how much the page adds to the derivation, and its size."""
     summarized_s, found = timed(lambda: summarize(study, run))
     sheets_s, sheets = timed(lambda: make_sheets(study, found))

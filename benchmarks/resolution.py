@@ -2,11 +2,12 @@
 
 Each of several artifacts is a contender twice in every comparison, timed as in a run (docs/methodology.md):
 two openings of the same files a round are an A/A pair. A pair whose 95 % interval leaves out 1 is a false
-alarm. A slowdown is planted by stretching one side; it is found when the interval holds slowdowns only. Three
+alarm. A slowdown is planted by stretching one side; it is found when the interval holds slowdowns only. Four
 ways to compare the same blocks are set beside each other, so at equal wall time:
 
-- nearest baselines: the product's, log of a block over the nearest blocks of the baseline, median over
-  passes;
+- baselines near: the product's, log of a block over the median of the four blocks of the baseline before and
+  the four after it, median over passes;
+- two baselines: the same with one block of the baseline before and one after;
 - within a pass: the difference of two blocks of a pass, median over passes, which is the additive model of
   (round, pass) and variant effects fitted by medians;
 - all of a round: the ratio of the medians of all calls of a round.
@@ -40,7 +41,7 @@ from quant_explorer.core.measurement import Measurement, Round, Status, Variant
 from quant_explorer.core.progress import Silent
 from quant_explorer.core.recipe import BASELINE_CONFIG
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.machine.topology import core_numbers, measuring_cores
 from quant_explorer.pipeline.building.build import build, create_runtime
@@ -52,6 +53,7 @@ from quant_explorer.pipeline.subject import load_subject
 from quant_explorer.pipeline.timing.contender import Contender
 from quant_explorer.pipeline.timing.rounds import time_variants
 from quant_explorer.runtimes import RUNTIMES
+from quant_explorer.stats.contrasts import log_contrasts
 from quant_explorer.stats.intervals import median_interval, wilson
 
 CONFIGS = (BASELINE_CONFIG, "static_int8_per_channel", "dynamic_int8", "static_int8_per_tensor")
@@ -69,9 +71,22 @@ while True:
 """
 
 
-def log_nearest(timings: Timings, key: str, reference: str) -> NDArray[np.float64]:
+def log_near(timings: Timings, key: str, reference: str) -> NDArray[np.float64]:
     """The product's log ratio of each round."""
     return timings.log_ratios(key, reference)
+
+
+def log_two_baselines(timings: Timings, key: str, reference: str) -> NDArray[np.float64]:
+    """Median over passes of the difference of two contrasts with one baseline on each side."""
+    ratios = []
+    for round_ in timings.rounds:
+        found = []
+        for blocks in round_.passes:
+            times = np.array([np.median(block.calls_ns) for block in blocks])
+            contrasts = log_contrasts([block.key for block in blocks], times, timings.baseline, near=1)
+            found.append(contrasts[key] - contrasts[reference])
+        ratios.append(float(np.median(found)))
+    return np.array(ratios)
 
 
 def log_within_pass(timings: Timings, key: str, reference: str) -> NDArray[np.float64]:
@@ -92,7 +107,8 @@ def log_all_of_a_round(timings: Timings, key: str, reference: str) -> NDArray[np
 
 
 SCHEMES: dict[str, Callable[[Timings, str, str], NDArray[np.float64]]] = {
-    "nearest baselines": log_nearest,
+    "baselines near": log_near,
+    "two baselines": log_two_baselines,
     "within a pass": log_within_pass,
     "all of a round": log_all_of_a_round,
 }
@@ -150,7 +166,7 @@ def main() -> None:
         found = {name: Found() for name in SCHEMES}
         seconds, noisy = [], 0
         for number in range(arguments.comparisons):
-            study = Study(Path(folder) / f"{number}.jsonl")
+            study = StudyFile(Path(folder) / f"{number}.jsonl")
             seeded = replace(subject, settings=replace(SETTINGS, seed=number))
             with load(arguments.load):
                 problems = time_variants(pairs[0], pairs[1:], replace(experiment, subject=seeded), study)

@@ -14,7 +14,7 @@ from quant_explorer.analysis.results import Results, RunInfo
 from quant_explorer.core.errors import StudyError, require_supported
 from quant_explorer.core.host.packages import explain_missing
 from quant_explorer.core.settings.groups import DecisionRules, MeasurementProtocol, Settings
-from quant_explorer.core.study import Study as Records
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.run import RunDescription, RunFolder
 from quant_explorer.report.flat import flatten
 from quant_explorer.report.page.render import render_page
@@ -44,7 +44,7 @@ class Inline:
 class Study:
     """What a run recorded: raw `records`, what the `run` was asked to do, and what follows from both."""
 
-    records: Records
+    records: StudyFile
     run: RunInfo
 
     @classmethod
@@ -86,7 +86,7 @@ class Study:
         return Inline(render_page(self.results, sheets, plot_only=True).decode())
 
 
-def run_info(records: Records, wanted: RunDescription, rules: DecisionRules) -> RunInfo:
+def run_info(records: StudyFile, wanted: RunDescription, rules: DecisionRules) -> RunInfo:
     """Return what a report says of the run."""
     return RunInfo(
         wanted.settings,

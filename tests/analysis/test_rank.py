@@ -12,7 +12,7 @@ from quant_explorer.analysis.results import Results
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.measurement import Measurement, ReportSplit, Status
 from quant_explorer.core.settings.declaration import decode_path
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.report.render import encode_results
 from quant_explorer.testing.replay import CLASSES, Played, Scene, environment, measurement, play
 from tests.analysis.replayed import BASELINE, BROKEN, ORDINARY, RUN, of, ranked
@@ -52,7 +52,7 @@ def test_figures_are_those_that_were_played(tmp_path: Path) -> None:
 
 def test_the_same_study_gives_the_same_results(tmp_path: Path) -> None:
     study = play(tmp_path / "study.jsonl", ORDINARY)
-    assert summarize(study, RUN) == summarize(Study.load(study.path), RUN)
+    assert summarize(study, RUN) == summarize(StudyFile.load(study.path), RUN)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_more_threads_come_behind_those_that_were_asked_for_and_are_no_reason_fo
     path = tmp_path / "study.jsonl"
     quiet = summarize(play(path, ORDINARY), RUN).distrust
     two_threads = replace(environment("env-a"), digest="wider", threads=2)
-    study = Study.load(path)
+    study = StudyFile.load(path)
     study.append(two_threads)
     for variant in ORDINARY[:2]:
         study.append(measurement(variant, Scene(environment="wider")))
@@ -218,11 +218,11 @@ def test_every_missing_figure_has_a_reason_and_none_is_nan(tmp_path: Path, scene
 
 def test_an_empty_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no measurements"):
-        summarize(Study.load(tmp_path / "none.jsonl"), RUN)
+        summarize(StudyFile.load(tmp_path / "none.jsonl"), RUN)
 
 
 def test_an_undescribed_environment_is_refused(tmp_path: Path) -> None:
-    study = Study(tmp_path / "study.jsonl")
+    study = StudyFile(tmp_path / "study.jsonl")
     study.append(environment("known"))
     study.append(measurement(BASELINE, Scene(environment="unknown")))
     with pytest.raises(StudyError, match="unknown environment 'unknown'"):
@@ -230,7 +230,7 @@ def test_an_undescribed_environment_is_refused(tmp_path: Path) -> None:
 
 
 def test_predictions_without_labels_are_no_accuracy(tmp_path: Path) -> None:
-    study = Study(tmp_path / "study.jsonl")
+    study = StudyFile(tmp_path / "study.jsonl")
     study.append(environment("env-a"))
     study.append(measurement(BASELINE, Scene()))
     results = summarize(study, RUN)

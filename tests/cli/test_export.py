@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from quant_explorer.core.progress import Silent
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.datasets import DataOptions, find_dataset
 from quant_explorer.pipeline.run import RunFolder
 from tests.cli.conftest import CALIBRATED
@@ -45,7 +45,7 @@ def scored_image(place: Place, folder: Path) -> tuple[Path, np.ndarray]:
         DataOptions.of(settings), data_dir=place.folder, cache_dir=place.cache / "quant-explorer"
     )
     images = find_dataset(settings.data, options, Silent()).load().report
-    study = Study.load(run.study)
+    study = StudyFile.load(run.study)
     (digest,) = {
         measurement.variant.digest
         for environment in study.environments

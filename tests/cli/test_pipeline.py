@@ -9,7 +9,7 @@ import pytest
 from quant_explorer.analysis.results import Results, VariantResult
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.measurement import Status
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.plan.space import CONFIGURATIONS
 from quant_explorer.report.render import load_results
 from results_schema import SCHEMA_PATH
@@ -189,7 +189,7 @@ def test_a_changed_artifact_is_found_and_the_message_has_the_remedy(
     assert code == 1
     assert "dynamic_int8@onnxruntime could not be built: " in printed
     assert "missing or changed since it was built; delete" in printed
-    latest = Study.load(run / "study.jsonl").measurements(results.environment.digest)
+    latest = StudyFile.load(run / "study.jsonl").measurements(results.environment.digest)
     assert latest[changed.digest].status is Status.BUILD_FAILED
 
 

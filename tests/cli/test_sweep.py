@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from quant_explorer.core.measurement import Predictions
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from tests.cli.invoking import Invoke, Place, called_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light_baseline")]
@@ -51,7 +51,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def predictions(path: Path) -> dict[str, Predictions | None]:
     """What each variant predicted in the first environment of a study."""
-    study = Study.load(path)
+    study = StudyFile.load(path)
     measurements = study.measurements(next(iter(study.environments)))
     return {measurement.variant.name: measurement.predictions for measurement in measurements.values()}
 

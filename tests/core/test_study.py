@@ -26,7 +26,7 @@ from quant_explorer.core.measurement import (
     Variant,
     twin_key,
 )
-from quant_explorer.core.study import Record, Study
+from quant_explorer.core.study import Record, StudyFile
 
 ENVIRONMENT = Environment(
     "e1", "a cpu", ("avx2", "vnni"), 2, 8_000_000_000, 1, "Linux", "3.11", {"torch": "2.14.1"}
@@ -59,38 +59,38 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def study(path: Path) -> Study:
-    study = Study(path)
+def study(path: Path) -> StudyFile:
+    study = StudyFile(path)
     for record in ALL:
         study.append(record)
     return study
 
 
-def test_every_kind_of_record_survives_the_file(study: Study, path: Path) -> None:
-    loaded = Study.load(path)
+def test_every_kind_of_record_survives_the_file(study: StudyFile, path: Path) -> None:
+    loaded = StudyFile.load(path)
     assert loaded.records == list(ALL) == study.records
     assert path.read_bytes().count(b"\n") == len(ALL)
 
 
 def test_a_missing_file_is_an_empty_study(path: Path) -> None:
-    assert Study.load(path).records == []
+    assert StudyFile.load(path).records == []
     assert not path.exists()
 
 
-def test_a_loaded_study_goes_on(study: Study, path: Path) -> None:
+def test_a_loaded_study_goes_on(study: StudyFile, path: Path) -> None:
     again = replace(ROUND, number=1)
-    Study.load(path).append(again)
-    assert Study.load(path).records == [*ALL, again]
+    StudyFile.load(path).append(again)
+    assert StudyFile.load(path).records == [*ALL, again]
 
 
 @pytest.mark.parametrize("keep", [1, 20, -1])
 def test_a_torn_last_line_is_dropped_and_the_next_append_is_whole(
-    study: Study, path: Path, keep: int
+    study: StudyFile, path: Path, keep: int
 ) -> None:
     content = path.read_bytes()
     last = content.splitlines(keepends=True)[-1]
     path.write_bytes(content[: -len(last)] + last[:keep])
-    resumed = Study.load(path)
+    resumed = StudyFile.load(path)
     assert resumed.records == list(ALL[:-1])
     resumed.append(END)
     assert path.read_bytes() == content
@@ -99,10 +99,15 @@ def test_a_torn_last_line_is_dropped_and_the_next_append_is_whole(
 def test_a_file_with_nothing_but_a_torn_line_is_an_empty_study(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b'{"schema_ver')
-    study = Study.load(path)
+    study = StudyFile.load(path)
     assert study.records == []
     study.append(ENVIRONMENT)
-    assert Study.load(path).records == [ENVIRONMENT]
+    assert StudyFile.load(path).records == [ENVIRONMENT]
+
+
+def round_of(calls_ns: tuple[int, ...]) -> dict[str, object]:
+    block = {"key": "d1", "calls_ns": calls_ns}
+    return {"environment": "e1", "group": "g1", "batch_size": 8, "number": 0, "passes": [[block]]}
 
 
 def wrap(**changes: object) -> bytes:
@@ -119,6 +124,8 @@ def wrap(**changes: object) -> bytes:
         (wrap(record={"digest": "s1"}), "missing required field"),
         (wrap(record={"digest": 5, "data": "x", "classes": [], "labels": []}), "Expected `str`"),
         (wrap(record=[]), "Expected `object`"),
+        (wrap(kind="round", schema_version=2, record=round_of(())), "a block of d1 has no calls"),
+        (wrap(kind="round", schema_version=2, record=round_of((5, 0))), "or one that took no time"),
         (b'{"schema_version": 1}', "not a study record"),
         (b"[1, 2]", "not a study record"),
         (b"7", "not a study record"),
@@ -127,12 +134,12 @@ def wrap(**changes: object) -> bytes:
         (b"", "not a study record"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named(study: Study, path: Path, line: bytes, message: str) -> None:
+def test_a_line_that_cannot_be_read_is_named(study: StudyFile, path: Path, line: bytes, message: str) -> None:
     lines = path.read_bytes().splitlines()
     lines[2] = line
     path.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(StudyError) as caught:
-        Study.load(path)
+        StudyFile.load(path)
     assert str(caught.value).startswith(f"{path}:3: ")
     assert message in str(caught.value)
 
@@ -140,7 +147,7 @@ def test_a_line_that_cannot_be_read_is_named(study: Study, path: Path, line: byt
 def test_the_lines_of_these_tests_are_otherwise_good(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(wrap() + b"\n")
-    assert Study.load(path).records == [ReportSplit("s1", "x", ("a",), (0,))]
+    assert StudyFile.load(path).records == [ReportSplit("s1", "x", ("a",), (0,))]
 
 
 def disk_full(*_: object, **__: object) -> None:
@@ -149,7 +156,7 @@ def disk_full(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("owner_and_name", [(os, "fsync"), (Path, "open"), (Path, "mkdir")])
 def test_a_full_disk_is_reported_and_loses_nothing(
-    study: Study, path: Path, monkeypatch: pytest.MonkeyPatch, owner_and_name: tuple[object, str]
+    study: StudyFile, path: Path, monkeypatch: pytest.MonkeyPatch, owner_and_name: tuple[object, str]
 ) -> None:
     with monkeypatch.context() as full:
         full.setattr(*owner_and_name, disk_full)
@@ -158,13 +165,13 @@ def test_a_full_disk_is_reported_and_loses_nothing(
     assert str(path) in str(caught.value)
     assert "No space left on device" in str(caught.value)
     assert study.records == list(ALL)
-    assert Study.load(path).records[: len(ALL)] == list(ALL)
+    assert StudyFile.load(path).records[: len(ALL)] == list(ALL)
 
 
 def test_a_path_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"study\.jsonl"):
-        Study(tmp_path / "file" / "study.jsonl").append(SPLIT)
+        StudyFile(tmp_path / "file" / "study.jsonl").append(SPLIT)
 
 
 def test_a_round_of_the_first_schema_is_one_pass(path: Path) -> None:
@@ -178,16 +185,20 @@ def test_a_round_of_the_first_schema_is_one_pass(path: Path) -> None:
         "calls_ns": {"d1": [5, 6], "d1#twin": [7]},
     }
     path.write_text(json.dumps({"schema_version": 1, "kind": "round", "record": record}) + "\n")
-    (found,) = Study.load(path).rounds("e1", 8)
+    (found,) = StudyFile.load(path).rounds("e1", 8)
     assert found.passes == ((Block("d1#twin", (7,)), Block("d1", (5, 6))),)
     assert found.calls_ns("d1") == (5, 6)
-    del record["order"]
-    path.write_text(json.dumps({"schema_version": 1, "kind": "round", "record": record}) + "\n")
-    with pytest.raises(StudyError, match=r"study\.jsonl:1: .*order"):
-        Study.load(path)
+    for damaged, message in (
+        ({key: value for key, value in record.items() if key != "order"}, "order"),
+        (record | {"order": ["d1", "d2"]}, "there is no 'd2'"),
+        (record | {"calls_ns": {"d1": [], "d1#twin": [7]}}, "a block of d1 has no calls"),
+    ):
+        path.write_text(json.dumps({"schema_version": 1, "kind": "round", "record": damaged}) + "\n")
+        with pytest.raises(StudyError, match=rf"study\.jsonl:1: .*{message}"):
+            StudyFile.load(path)
 
 
-def test_records_are_found_by_what_they_are(study: Study) -> None:
+def test_records_are_found_by_what_they_are(study: StudyFile) -> None:
     assert study.environments == {"e1": ENVIRONMENT}
     assert study.splits == {"s1": SPLIT}
     assert study.measurements("e1") == {"d1": MEASURED, "d2": FAILED}
@@ -209,12 +220,12 @@ def test_records_are_found_by_what_they_are(study: Study) -> None:
     ],
 )
 def test_environments_and_batch_sizes_are_never_mixed(
-    study: Study, query: Callable[[Study], list[Record]]
+    study: StudyFile, query: Callable[[StudyFile], list[Record]]
 ) -> None:
     assert len(query(study)) == 0
 
 
-def test_a_failure_is_never_cached_as_a_result(study: Study) -> None:
+def test_a_failure_is_never_cached_as_a_result(study: StudyFile) -> None:
     assert study.finished("e1") == {"d1"}
     study.append(Measurement(INT8, "e1", "s1", Status.OK))
     assert study.finished("e1") == {"d1", "d2"}
@@ -224,7 +235,7 @@ def test_a_failure_is_never_cached_as_a_result(study: Study) -> None:
 
 
 def test_a_record_that_was_half_written_does_not_spoil_the_next(
-    study: Study, path: Path, monkeypatch: pytest.MonkeyPatch
+    study: StudyFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half_written(descriptor: int) -> None:
         os.ftruncate(descriptor, path.stat().st_size - 10)
@@ -235,10 +246,10 @@ def test_a_record_that_was_half_written_does_not_spoil_the_next(
         with pytest.raises(StorageError):
             study.append(replace(ROUND, number=1))
     study.append(replace(ROUND, number=2))
-    assert Study.load(path).records == [*ALL, replace(ROUND, number=2)]
+    assert StudyFile.load(path).records == [*ALL, replace(ROUND, number=2)]
 
 
-def test_the_last_end_of_what_was_timed_on_counts(study: Study) -> None:
+def test_the_last_end_of_what_was_timed_on_counts(study: StudyFile) -> None:
     later = replace(END, stopped_by="precision", settled=())
     assert later != END
     study.append(later)

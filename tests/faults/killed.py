@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quant_explorer.core.measurement import Measurement, Round
-from quant_explorer.core.study import Record, Study
+from quant_explorer.core.study import Record, StudyFile
 
 # Whose call is the last thing that the process does, and at which time it is called.
 STAGES: dict[str, tuple[str | type[Record], int]] = {
@@ -73,10 +73,10 @@ def _counting(call: Callable[..., object], at: int) -> Callable[..., object]:
 
 
 def _die_in_record(kind: type[Record], at: int) -> None:
-    append = Study.append
+    append = StudyFile.append
     seen = 0
 
-    def append_half(self: Study, record: Record) -> None:
+    def append_half(self: StudyFile, record: Record) -> None:
         nonlocal seen
         seen += isinstance(record, kind)
         if seen < at:
@@ -86,7 +86,7 @@ def _die_in_record(kind: type[Record], at: int) -> None:
         os.truncate(self.path, self.path.stat().st_size - 40)
         _die()
 
-    Study.append = append_half  # type: ignore[method-assign]
+    StudyFile.append = append_half  # type: ignore[method-assign]
 
 
 def _die() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from tests.cli.invoking import ONNX, Invoke, Place
 
 RESUME = ("pipeline", *ONNX, "--run-dir", "run")
@@ -60,9 +60,9 @@ def test_the_remedy_for_a_damaged_study_works(
         assert f"study.jsonl:{place + 1}: not a study record" in shown
         assert "delete this line and all after it" in shown
     study.write_text("".join(lines[:place]))
-    kept = Study.load(study).records
+    kept = StudyFile.load(study).records
     code, printed = invoke(*RESUME)
     assert code == 0, printed
-    resumed = Study.load(study).records
+    resumed = StudyFile.load(study).records
     assert resumed[:place] == kept
     assert len(resumed) >= len(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from tests.cli.invoking import ONNX, SMALL, Place
 
 
@@ -33,8 +33,8 @@ def test_a_study_on_a_full_disk_keeps_what_was_recorded(copied: Place) -> None:
     assert (
         "run/study.jsonl: cannot be written (File too large); what was recorded before is kept" in done.stderr
     )
-    records = Study.load(run / "study.jsonl").records
+    records = StudyFile.load(run / "study.jsonl").records
     assert len(records) == len(kept.splitlines())
     again = copied.call("pipeline", *ONNX, "--run-dir", "run")
     assert again.returncode == 0, again.stderr
-    assert Study.load(run / "study.jsonl").records[: len(records)] == records
+    assert StudyFile.load(run / "study.jsonl").records[: len(records)] == records

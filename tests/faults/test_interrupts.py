@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quant_explorer.core.measurement import Measurement, Round, Status
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from tests.cli.invoking import EAGER, Invoke, Place, Running
 
 pytestmark = pytest.mark.slow
@@ -54,8 +54,8 @@ RUN = (
 ENDLESS = ("--precision", "0.000001", "--time-limit", "100000")
 
 
-def records(run: Path) -> Study:
-    return Study.load(run / "study.jsonl")
+def records(run: Path) -> StudyFile:
+    return StudyFile.load(run / "study.jsonl")
 
 
 def rounds(run: Path) -> list[int]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from quant_explorer.core.measurement import Measurement, Round
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from tests.datasets.image_trees import two_classes
 from tests.faults import killed
 from tests.faults.processes import MARK, PATIENCE_S, nothing_left
@@ -66,7 +66,7 @@ def hashes(run: Path, *folders: str) -> dict[str, str]:
     }
 
 
-def found(study: Study) -> list[object]:
+def found(study: StudyFile) -> list[object]:
     """What was found of each variant, apart from durations, memory and the process."""
     return [
         (record.variant, record.status, record.reason, record.files, record.executed, record.predictions)
@@ -84,11 +84,11 @@ def test_a_run_that_is_killed_at_every_stage_equals_an_undisturbed_one(prepared:
     for stage in killed.STAGES:
         code = run(disturbed, stage)
         assert code == -signal.SIGKILL, (stage, (disturbed / "printed.txt").read_text())
-        records = Study.load(file).records
+        records = StudyFile.load(file).records
         assert records[: len(kept)] == kept, stage
         kept = list(records)
     assert run(disturbed) == 0, (disturbed / "printed.txt").read_text()
-    expected, resumed = Study.load(undisturbed / "run" / "study.jsonl"), Study.load(file)
+    expected, resumed = StudyFile.load(undisturbed / "run" / "study.jsonl"), StudyFile.load(file)
     assert resumed.records[: len(kept)] == kept
     assert found(resumed) == found(expected)
     parts = ("weights", "artifacts", "outputs")

@@ -10,7 +10,7 @@ import pytest
 from quant_explorer.core.contracts import Batch, Candidate, Lowering
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.recipe import Recipe
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline import experiment as experiment_module
 from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder
@@ -42,7 +42,7 @@ def explored(run: RunFolder, *recipes: Recipe) -> Outcome:
 
 
 def statuses(run: RunFolder) -> dict[str, Status]:
-    found = Study.load(run.study).measurements(ENVIRONMENT.digest)
+    found = StudyFile.load(run.study).measurements(ENVIRONMENT.digest)
     return {measurement.variant.config: measurement.status for measurement in found.values()}
 
 

@@ -20,7 +20,7 @@ from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Measurement, ReportSplit, Status
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.metrics import METRICS
 from quant_explorer.pipeline import experiment as experiment_module
 from quant_explorer.pipeline import explore as explore_module
@@ -61,7 +61,7 @@ def explored(run: RunFolder, *recipes: Recipe, until: Until = Until.MEASURED) ->
 
 
 def statuses(run: RunFolder) -> dict[str, Status]:
-    found = Study.load(run.study).measurements(ENVIRONMENT.digest)
+    found = StudyFile.load(run.study).measurements(ENVIRONMENT.digest)
     return {measurement.variant.config: measurement.status for measurement in found.values()}
 
 
@@ -78,16 +78,16 @@ def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setitem(METRICS._members, ProcessAndSize.name, ProcessAndSize())
     explored(run, FP32)
-    (found,) = Study.load(run.study).measurements(ENVIRONMENT.digest).values()
+    (found,) = StudyFile.load(run.study).measurements(ENVIRONMENT.digest).values()
     (observed,) = found.observations
     pid, size, logits = observed.values
     assert (observed.metric, observed.unit, observed.reason) == ("process_and_size", "n", None)
     assert pid != os.getpid()
     assert size == sum(file.bytes for file in found.files)
     assert logits == 4
-    records = len(Study.load(run.study).records)
+    records = len(StudyFile.load(run.study).records)
     explored(run, FP32)
-    assert len(Study.load(run.study).records) == records
+    assert len(StudyFile.load(run.study).records) == records
 
 
 def test_a_lowering_that_computes_something_else_is_a_failed_build(
@@ -115,7 +115,7 @@ def test_files_that_cannot_be_opened_are_a_failure_with_the_reason(
 def test_environment_and_split_are_recorded_first_and_once(run: RunFolder) -> None:
     explored(run, FP32)
     explored(run, FP32, STATIC)
-    records = Study.load(run.study).records
+    records = StudyFile.load(run.study).records
     kinds = [type(record) for record in records]
     assert kinds == [Environment, ReportSplit, Measurement, Measurement]
     assert records[:2] == [ENVIRONMENT, toy_subject().split]
@@ -171,7 +171,7 @@ def test_a_study_of_before_the_search_split_is_completed(run: RunFolder) -> None
     study = run.load_study()
     (found,) = [record for record in study.records if isinstance(record, Measurement)]
     run.study.unlink()
-    earlier = Study(run.study)
+    earlier = StudyFile(run.study)
     for record in study.records:
         if isinstance(record, Measurement):
             earlier.append(replace(record, search_predictions=None))
@@ -189,7 +189,7 @@ def test_another_environment_is_measured_again(run: RunFolder) -> None:
     explored(run, FP32)
     elsewhere = replace(ENVIRONMENT, digest="elsewhere")
     replace(exploration(run), environment=elsewhere).explore([FP32], until=Until.MEASURED)
-    study = Study.load(run.study)
+    study = StudyFile.load(run.study)
     assert set(study.environments) == {"here", "elsewhere"}
     assert len(study.measurements("elsewhere")) == len(study.measurements("here")) == 1
 
@@ -230,11 +230,11 @@ def test_what_cannot_be_done_is_recorded_with_its_reason_once(run: RunFolder) ->
 def test_the_reference_of_a_resumed_run_is_that_of_the_first(run: RunFolder) -> None:
     explored(run, FP32)
     explored(run, FP32, STATIC)
-    resumed = Study.load(run.study).records[-1]
+    resumed = StudyFile.load(run.study).records[-1]
     assert isinstance(resumed, Measurement)
     at_once = RunFolder(run.path / "at-once")
     explored(at_once, FP32, STATIC)
-    whole = Study.load(at_once.study).records[-1]
+    whole = StudyFile.load(at_once.study).records[-1]
     assert isinstance(whole, Measurement)
     assert whole.predictions == resumed.predictions
     assert whole.predictions is not None
@@ -247,7 +247,7 @@ def test_a_baseline_that_fails_is_reported_and_nothing_is_timed(run: RunFolder, 
     outcome = explored(run, broken, STATIC, until=Until.TIMED)
     assert outcome.failed
     assert statuses(run) == {"fp32_baseline": Status.FAILED, "static_int8": Status.OK}
-    assert Study.load(run.study).rounds(ENVIRONMENT.digest, 1) == []
+    assert StudyFile.load(run.study).rounds(ENVIRONMENT.digest, 1) == []
 
 
 def test_fp32_of_the_next_runtime_stands_in_for_one_that_cannot_have_the_model(
@@ -260,7 +260,7 @@ def test_fp32_of_the_next_runtime_stands_in_for_one_that_cannot_have_the_model(
         "fp32_baseline@fake",
         "static_int8@fake",
     ]
-    study = Study.load(run.study)
+    study = StudyFile.load(run.study)
     baseline, static = outcome.contenders
     assert study.timing_groups(ENVIRONMENT.digest, baseline.digest)
     assert static.measurement.predictions is not None

@@ -8,7 +8,7 @@ from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.progress import Progress, Silent
 from quant_explorer.core.recipe import Step
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline import inspect
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.inspect import inspect_machine, inspect_models
@@ -21,15 +21,15 @@ PRUNE = create_step("prune", ratio=0.25)
 FINE_TUNE = create_step("fine_tune")
 
 
-def inspected(folder: Path, *recipes: tuple[Step, ...]) -> Study:
+def inspected(folder: Path, *recipes: tuple[Step, ...]) -> StudyFile:
     run = RunFolder(folder)
-    study = Study.load(run.study)
+    study = StudyFile.load(run.study)
     preparation = Preparation(toy_experiment(run, toy_subject(model=toy_model())))
     inspect_models([fake(str(number), *steps) for number, steps in enumerate(recipes)], preparation, study)
     return study
 
 
-def models(study: Study) -> dict[tuple[str, ...], FloatModel]:
+def models(study: StudyFile) -> dict[tuple[str, ...], FloatModel]:
     return {record.steps: record for record in study.records if isinstance(record, FloatModel)}
 
 
@@ -75,10 +75,10 @@ def test_peaks_are_recorded_once_an_environment(tmp_path: Path, monkeypatch: pyt
         return peaks
 
     monkeypatch.setattr(inspect, "load_or_measure", measure)
-    study = Study.load(tmp_path / "study.jsonl")
+    study = StudyFile.load(tmp_path / "study.jsonl")
     for _ in range(2):
         inspect_machine(study, ENVIRONMENT, Silent())
     assert asked == [ENVIRONMENT.threads]
-    assert Study.load(tmp_path / "study.jsonl").records == [MachinePeaks("here", peaks)]
+    assert StudyFile.load(tmp_path / "study.jsonl").records == [MachinePeaks("here", peaks)]
     assert study.peaks("here") == peaks
     assert study.peaks("elsewhere") is None

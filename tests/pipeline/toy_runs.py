@@ -17,7 +17,7 @@ from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.progress import Progress, Silent, Task
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.datasets import input_spec
 from quant_explorer.models import parameter_digest
 from quant_explorer.pipeline.experiment import Experiment
@@ -83,7 +83,7 @@ def exploration(
     run.path.mkdir(exist_ok=True)
     return Exploration(
         toy_experiment(run, subject, protocol),
-        study=Study.load(run.study),
+        study=StudyFile.load(run.study),
         environment=ENVIRONMENT,
         runtimes=RUNTIMES,
     )

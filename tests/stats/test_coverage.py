@@ -99,12 +99,13 @@ class Machine:
 
     `mode_s` is how long a mode lasts on average; the slow one takes 1.8 times as long. `processes` is the
     spread between processes of one artifact, of which one in twenty is a third slower; `calls` the spread of
-    the median of a block.
+    the median of a block; `others` how many more variants are timed between.
     """
 
     mode_s: float
     processes: float
     calls: float
+    others: int = 0
 
     def play(self, rng: np.random.Generator, rounds: int, passes: int) -> list[Round]:
         """Time a baseline, its twin and a variant SPEEDUP times as fast."""
@@ -112,6 +113,7 @@ class Machine:
         for number in range(rounds):
             own = np.exp(rng.normal(0.0, self.processes, 3)) * np.where(rng.random(3) < 0.05, 1.33, 1.0)
             took = dict(zip(("base", "base#twin", "fast"), (1.0, 1.0, 1.0 / SPEEDUP) * own, strict=True))
+            took |= {f"other {other}": 1.0 for other in range(self.others)}
             slow = bool(rng.random() < 0.5)
             blocks = []
             for _ in range(passes):
@@ -133,8 +135,12 @@ BLOCK_S = 0.02
 
 @pytest.mark.parametrize(
     "machine",
-    [Machine(mode_s=5.0, processes=0.015, calls=0.02), Machine(mode_s=0.3, processes=0.04, calls=0.01)],
-    ids=["modes of seconds", "modes of a pass"],
+    [
+        Machine(mode_s=5.0, processes=0.015, calls=0.02),
+        Machine(mode_s=0.3, processes=0.04, calls=0.01),
+        Machine(mode_s=0.3, processes=0.015, calls=0.02, others=20),
+    ],
+    ids=["modes of seconds", "modes of a pass", "modes within a long pass"],
 )
 def test_contrasts_cover_the_speedup_on_a_machine_whose_modes_switch(machine: Machine) -> None:
     rng = np.random.default_rng(13)

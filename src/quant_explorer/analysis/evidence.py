@@ -17,7 +17,7 @@ from quant_explorer.core.measurement import (
     TimingGroup,
 )
 from quant_explorer.core.recipe import BASELINE, BASELINE_CONFIG
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.stats.intervals import CONFIDENCE
 
 
@@ -102,7 +102,7 @@ class Evidence:
 
 
 def gather(
-    study: Study, environment: str, batch_sizes: Sequence[int], confidence: float = CONFIDENCE
+    study: StudyFile, environment: str, batch_sizes: Sequence[int], confidence: float = CONFIDENCE
 ) -> tuple[Evidence, ...]:
     """Join the records of one environment, one Evidence a model, in the order first seen.
 

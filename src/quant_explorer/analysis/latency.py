@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -113,7 +114,8 @@ def collect_timings(
     contrasts = {key: np.full(shape, np.nan) for key in keys}
     for number, round_ in enumerate(kept):
         for place, blocks in enumerate(round_.passes):
-            medians = np.array([np.median(block.calls_ns) for block in blocks]) / 1e9
+            # On tuples this short several times as fast as NumPy's.
+            medians = np.array([statistics.median(block.calls_ns) for block in blocks]) / 1e9
             found = log_contrasts([block.key for block in blocks], medians, baseline)
             for key in contrasts.keys() & found.keys():
                 contrasts[key][number, place] = found[key]

@@ -1,4 +1,4 @@
-"""Study -> Results: pure and deterministic; each environment by itself, ranked within each model."""
+"""Study file -> Results: pure and deterministic; each environment by itself, ranked within each model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from quant_explorer.analysis.variant import describe_variant
 from quant_explorer.core.errors import StudyError
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Measurement, Status
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.stats.frontier import Objective
 from quant_explorer.stats.intervals import CONFIDENCE
 
 
-def summarize(study: Study, run: RunInfo, *, draws: int = 2000) -> Results:
+def summarize(study: StudyFile, run: RunInfo, *, draws: int = 2000) -> Results:
     """Derive every figure of the report from what was recorded.
 
     Returns the results of the environment that was measured last on as many threads as the run asks for, with
@@ -40,7 +40,7 @@ def summarize(study: Study, run: RunInfo, *, draws: int = 2000) -> Results:
     return replace(first, others=tuple(others))
 
 
-def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
+def order_environments(study: StudyFile, run: RunInfo) -> tuple[Environment, ...]:
     """Return where a study was measured, the environment that counts first; raises as `summarize` does."""
     measured = {record.environment for record in study.records if isinstance(record, Measurement)}
     if not measured:
@@ -53,7 +53,7 @@ def order_environments(study: Study, run: RunInfo) -> tuple[Environment, ...]:
 
 
 def gather_candidates(
-    study: Study, run: RunInfo, *, confidence: float = CONFIDENCE
+    study: StudyFile, run: RunInfo, *, confidence: float = CONFIDENCE
 ) -> tuple[Candidates, ...]:
     """Derive the variants of each model in the first environment, without their places on a frontier.
 
@@ -73,7 +73,7 @@ def _describe(evidence: Evidence, run: RunInfo) -> tuple[VariantResult, ...]:
 
 
 def _summarize_environment(
-    study: Study,
+    study: StudyFile,
     environment: Environment,
     run: RunInfo,
     draws: int,
@@ -123,7 +123,7 @@ def _summarize_environment(
     )
 
 
-def _notes(study: Study, gathered: Sequence[Evidence]) -> tuple[str, ...]:
+def _notes(study: StudyFile, gathered: Sequence[Evidence]) -> tuple[str, ...]:
     """Return what is to be known of the comparison and of the images, before any figure."""
     digests = dict.fromkeys(
         measurement.split for evidence in gathered for measurement in evidence.measurements

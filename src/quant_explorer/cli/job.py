@@ -15,7 +15,7 @@ from quant_explorer.cli.options import MULTI, resolve
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.settings.declaration import Value, merge
 from quant_explorer.core.settings.groups import DecisionRules, Settings
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.core.units import list_some, show_controls
 from quant_explorer.pipeline.run import RunDescription, RunFolder, open_run
 
@@ -37,7 +37,7 @@ class Job:
     run: RunFolder
     wanted: RunDescription
     progress: ConsoleProgress
-    study: Study
+    study: StudyFile
 
     def explore(
         self,
@@ -151,20 +151,20 @@ class Shown:
     everything: bool
 
 
-def recall(path: Path | None) -> tuple[Study, RunInfo]:
+def recall(path: Path | None) -> tuple[StudyFile, RunInfo]:
     """Read what a run folder recorded; without a path, that of the default data set and model.
 
     Raises StudyError for a folder without a study.
     """
-    from quant_explorer.recorded import Study as Recorded
+    from quant_explorer.recorded import Study
 
-    found = Recorded.load(path or resolve(None, {})[0])
+    found = Study.load(path or resolve(None, {})[0])
     return found.records, found.run
 
 
 def write_and_show(
     run: RunFolder,
-    study: Study,
+    study: StudyFile,
     wanted: RunDescription,
     given: Mapping[str, Value],
     shown: Shown,

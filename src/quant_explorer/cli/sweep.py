@@ -19,7 +19,7 @@ from quant_explorer.core.settings.declaration import Value
 if TYPE_CHECKING:
     from quant_explorer.analysis.sweep.findings import SeedFindings
     from quant_explorer.cli.job import Job
-    from quant_explorer.core.study import Study
+    from quant_explorer.core.study import StudyFile
     from quant_explorer.pipeline.explore import Outcome
     from quant_explorer.pipeline.plan.sweep_file import SweepConfig
     from quant_explorer.pipeline.run import RunDescription, RunFolder
@@ -207,7 +207,7 @@ class _Sweep:
 
         return RunDescription(self.config.settings_of_seed(seed), self.config.protocol)
 
-    def _examine(self, seed: int, run: RunFolder, study: Study, described: RunDescription) -> None:
+    def _examine(self, seed: int, run: RunFolder, study: StudyFile, described: RunDescription) -> None:
         from quant_explorer.analysis.rank import summarize
         from quant_explorer.analysis.sweep.findings import examine_seed
         from quant_explorer.recorded import run_info

@@ -165,11 +165,16 @@ class Measurement:
 class Block:
     """Consecutive calls of one worker, each in nanoseconds.
 
-    `key` is the variant's digest, or `twin_key(digest)` for the baseline's A/A twin.
+    `key` is the variant's digest, or `twin_key(digest)` for the baseline's A/A twin. Raises ValueError for
+    no calls, and for calls that took no time.
     """
 
     key: str
     calls_ns: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.calls_ns, default=0) <= 0:
+            raise ValueError(f"a block of {self.key} has no calls, or one that took no time")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Study: everything that was observed, append-only, one JSON object a line, resumable by digest."""
+"""The study file: everything that was observed, append-only, one JSON object a line, resumable by digest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NAMES = {record: kind for kind, record in _KINDS.items()}
 
 
 @dataclass
-class Study:
+class StudyFile:
     """The records of one study file, in the order they were observed.
 
     Only this class writes the file. A line is written whole or, when the process is killed while
@@ -54,7 +54,7 @@ class Study:
     _whole_bytes: int = 0
 
     @classmethod
-    def load(cls, path: Path) -> Study:
+    def load(cls, path: Path) -> StudyFile:
         """Read a study; a missing file is an empty study.
 
         Raises StudyError with the line number for a record that cannot be read or has another schema
@@ -201,7 +201,7 @@ def _decode(line: bytes, where: str) -> Record:
         if version == _ONE_BLOCK_VERSION and kind == "round":
             return _in_one_pass(msgspec.convert(content, type=_OneBlockRound))
         return msgspec.convert(content, type=_KINDS[kind])
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, KeyError, ValueError) as error:
         raise StudyError(f"{where}: {explain(error)}; {_REMEDY}") from error
 
 

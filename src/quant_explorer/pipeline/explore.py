@@ -27,7 +27,7 @@ from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Measurement, Status, Variant
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.metrics.accuracy import Scored
 from quant_explorer.pipeline.building.build import build, create_runtime, provenance_of
 from quant_explorer.pipeline.building.prepare import Preparation
@@ -83,7 +83,7 @@ class Exploration:
     """
 
     experiment: Experiment
-    study: Study
+    study: StudyFile
     environment: Environment
     runtimes: Mapping[str, type[Runtime]]
 

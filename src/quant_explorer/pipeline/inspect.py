@@ -9,7 +9,7 @@ from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.recipe import Recipe, Step, canonical_step, digest_of
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.datasets.cache import default_cache_dir
 from quant_explorer.machine.peaks.kept import load_or_measure
 from quant_explorer.pipeline.building.prepare import Preparation
@@ -19,7 +19,7 @@ from quant_explorer.workload.model_cost import analyze_model
 _SHAPING = ("prune",)
 
 
-def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: Study) -> None:
+def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: StudyFile) -> None:
     """Record the cost of every float model that the recipes are made of and the study does not know.
 
     A model that cannot be made (its technique says why when it is built), or counted, is left out.
@@ -42,7 +42,7 @@ def inspect_models(recipes: Iterable[Recipe], preparation: Preparation, study: S
         study.append(FloatModel(subject.model_name, described, cost, candidate.channels, digest))
 
 
-def inspect_machine(study: Study, environment: Environment, progress: Progress) -> None:
+def inspect_machine(study: StudyFile, environment: Environment, progress: Progress) -> None:
     """Record the machine's peaks, unless the study has them; nothing else may compute meanwhile."""
     if study.peaks(environment.digest) is None:
         peaks = load_or_measure(environment.threads, progress, default_cache_dir())

@@ -16,7 +16,7 @@ from quant_explorer.core.artifact import remove_unfinished, write_atomically
 from quant_explorer.core.errors import RunBusyError, SettingsError, StorageError, StudyError, explain
 from quant_explorer.core.settings.declaration import decode_path, settings_of
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class RunFolder:
         """Whether a command has left anything here that its settings decide."""
         return any(path.exists() for path in (self.study, self.weights, self.artifacts))
 
-    def load_study(self) -> Study:
+    def load_study(self) -> StudyFile:
         """Read the study, empty when the run is new."""
-        return Study.load(self.study)
+        return StudyFile.load(self.study)
 
     def describe(self) -> RunDescription | None:
         """Return what the folder was made with, None for a new one; raises StudyError if unreadable."""

@@ -1,8 +1,8 @@
 """Contrasts: how long a variant takes beside a reference that was timed near it.
 
 Modes of a machine that switch within seconds are shared only by what is near in time. So each pass over the
-variants has blocks of the reference between theirs, a block is compared with the nearest ones, and a round's
-figure is the median over its passes: a mode that switches inside a pass spoils that one.
+variants has blocks of the reference between theirs, a block is compared with the median of those near it, and
+a round's figure is the median over its passes: a mode that switches inside a pass spoils that one.
 Source: Abedi and Brecht, "Conducting Repeatable Experiments in Highly Variable Cloud Computing Environments",
 ICPE 2017 (interleaved trials); `benchmarks/resolution.py` compares this scheme with others.
 """
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 
 FEWEST_PASSES, FIRST_PASSES, MOST_PASSES = 2, 6, 16
 
+# Blocks of the reference on each side. More hold less noise, fewer share more of the machine's mode.
+NEAR = 4
 
-def log_contrasts(keys: Sequence[str], seconds: NDArray[np.float64], reference: str) -> dict[str, float]:
+
+def log_contrasts(
+    keys: Sequence[str], seconds: NDArray[np.float64], reference: str, near: int = NEAR
+) -> dict[str, float]:
     """Return log(time / reference's time near it) of each key of one pass; 0 for the reference.
 
     `seconds` holds what a call took in each block, shape (n_blocks,), `keys` whose it was, in the order in
-    which they were timed. The reference near a block is the geometric mean of the nearest before and the
-    nearest after it, or the one of them that there is. Empty for a pass without the reference. Raises
+    which they were timed. The reference near a block is the median of the logs of the `near` blocks before
+    and the `near` after it, or of those that there are. Empty for a pass without the reference. Raises
     ValueError for other shapes and for times that are not positive and finite.
     """
     if seconds.shape != (len(keys),) or not np.all(np.isfinite(seconds) & (seconds > 0)):
@@ -32,12 +37,13 @@ def log_contrasts(keys: Sequence[str], seconds: NDArray[np.float64], reference: 
     places = np.array([place for place, key in enumerate(keys) if key == reference], dtype=np.int64)
     if not len(places):
         return {}
+    around = [
+        float(np.median(logs[places[max(gap - near, 0) : gap + near]])) for gap in range(len(places) + 1)
+    ]
     found: dict[str, list[float]] = {}
-    for place, key in enumerate(keys):
+    for key, log, gap in zip(keys, logs.tolist(), np.searchsorted(places, range(len(keys))), strict=True):
         if key != reference:
-            after = int(np.searchsorted(places, place))
-            near = logs[places[max(after - 1, 0) : after + 1]]
-            found.setdefault(key, []).append(float(logs[place] - near.mean()))
+            found.setdefault(key, []).append(log - around[gap])
     return {reference: 0.0} | {key: float(np.mean(values)) for key, values in found.items()}
 
 

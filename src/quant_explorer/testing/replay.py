@@ -27,7 +27,7 @@ from quant_explorer.core.measurement import (
 )
 from quant_explorer.core.quantspec import Precision
 from quant_explorer.core.recipe import BASELINE_CONFIG, BASELINE_RUNTIME, digest_of
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 
 CLASSES = ("cat", "dog", "frog", "ship")
 FLOOR_BYTES = 200_000_000
@@ -100,13 +100,13 @@ class Scene:
     instruction_sets: tuple[str, ...] = ("avx2",)
 
 
-def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> Study:
+def play(path: Path, played: Sequence[Played], scene: Scene | None = None) -> StudyFile:
     """Append the records of `played` to the study at `path` and return it.
 
     The first `Played` of each model is that model's baseline; it and its twin are timed in every group.
     """
     scene = scene or Scene()
-    study = Study.load(path)
+    study = StudyFile.load(path)
     study.append(environment(scene.environment, scene.instruction_sets))
     study.append(split(scene.images, scene.search_images))
     for variant in played:
@@ -177,7 +177,9 @@ def _predictions(variant: Played, count: int, wrong: int, scene: Scene) -> Predi
     return Predictions(tuple(range(count)), top1, count, scene.trained, sqnr_db)
 
 
-def _play_rounds(study: Study, played: list[Played], scene: Scene, generator: np.random.Generator) -> None:
+def _play_rounds(
+    study: StudyFile, played: list[Played], scene: Scene, generator: np.random.Generator
+) -> None:
     baseline = played[0]
     for group in dict.fromkeys(variant.group for variant in played):
         timed = [

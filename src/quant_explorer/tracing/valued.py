@@ -26,7 +26,7 @@ from torch.fx.proxy import TraceError
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.tracing import multihead
+from quant_explorer.tracing import attention
 from quant_explorer.tracing.reasons import TENSOR_ADVICE, explain_trace
 
 # Two lengths that are no usual size of anything else and not one, which broadcasts.
@@ -163,8 +163,8 @@ class _ValueTracer(fx.Tracer):
             tokens = kwargs.get("query", args[0] if args else None)
             value = tokens.values[0] if isinstance(tokens, _ValueProxy) else None
             dimensions = value.dim() if isinstance(value, torch.Tensor) else 0
-            if multihead.is_plain(m, args, kwargs, dimensions):
-                self._opened, forward = m, functools.partial(multihead.attend, m)
+            if attention.is_plain(m, args, kwargs, dimensions):
+                self._opened, forward = m, functools.partial(attention.attend, m)
         return super().call_module(m, forward, args, kwargs)
 
     def create_proxy(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.cost.counts import LayerCost
-from quant_explorer.tracing.attention import attention_as_products
 from quant_explorer.workload.tensors import tensors_in
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ def count_layers(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[LayerC
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
+
+    from quant_explorer.tracing.attention import attention_as_products
 
     own = copy.deepcopy(model).eval()
     with torch.no_grad(), attention_as_products(), FlopCounterMode(display=False) as counter:

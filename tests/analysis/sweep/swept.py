@@ -13,7 +13,7 @@ from quant_explorer.core.cost.records import FloatModel, MachinePeaks
 from quant_explorer.core.cost.roofline import Peaks
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
 from quant_explorer.core.settings.plan import Budgets, Cell, SweepPlan
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.testing.replay import Played, Scene, play
 
 RUN = RunInfo(Settings(data="toy"), MeasurementProtocol(batch_sizes=(1, 8)))
@@ -64,7 +64,7 @@ def swept(
     inspected: bool = True,
 ) -> SeedFindings:
     """Play a sweep's study and derive its figures."""
-    study: Study = play(folder / f"study-{seed}.jsonl", played, scene)
+    study: StudyFile = play(folder / f"study-{seed}.jsonl", played, scene)
     for record in (FULL, HALF, PEAKS) if inspected else ():
         study.append(record)
     results = summarize(study, RUN, draws=200)

@@ -14,7 +14,7 @@ from quant_explorer.core.artifact import MANIFEST
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Measurement
 from quant_explorer.core.recipe import Recipe
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.explore import Outcome, Until
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.pipeline.training import schedule
@@ -49,7 +49,7 @@ def digests(outcome: Outcome) -> list[str]:
 
 def shown(run: RunFolder, environment: Environment = ENVIRONMENT) -> dict[str, str]:
     """What a table has of each name: the latest."""
-    records = Study.load(run.study).records
+    records = StudyFile.load(run.study).records
     measurements = [record for record in records if isinstance(record, Measurement)]
     return {
         measurement.variant.name: measurement.variant.digest

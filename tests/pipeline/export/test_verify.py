@@ -18,7 +18,7 @@ from quant_explorer.core.export import MODEL_FOLDER, STATEMENT, write_sums
 from quant_explorer.core.progress import Silent
 from quant_explorer.core.recipe import Recipe
 from quant_explorer.core.settings.groups import MeasurementProtocol, Settings
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.explore import Exploration
 from quant_explorer.pipeline.export import verify as verifying
 from quant_explorer.pipeline.export.folder import find_artifact, write_export
@@ -41,7 +41,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Statem
     run = RunFolder(tmp_path_factory.mktemp("measured"))
     going = Exploration(
         toy_experiment(run, protocol=PROTOCOL),
-        study=Study.load(run.study),
+        study=StudyFile.load(run.study),
         environment=ENVIRONMENT,
         runtimes={"eager": FakeRuntime},
     )

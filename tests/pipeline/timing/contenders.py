@@ -17,7 +17,7 @@ from quant_explorer.core.contracts import Batch, Runtime
 from quant_explorer.core.measurement import FileSize, Predictions
 from quant_explorer.core.recipe import ParameterValue, Recipe, Step
 from quant_explorer.core.settings.groups import MeasurementProtocol
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.building.build import build, create_runtime
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.pipeline.experiment import Experiment
@@ -61,10 +61,10 @@ def timed(
     contenders: Sequence[Contender],
     protocol: MeasurementProtocol = THREE_ROUNDS,
     subject: Subject = SUBJECT,
-) -> tuple[Study, tuple[str, ...]]:
-    study = Study.load(run.study)
+) -> tuple[StudyFile, tuple[str, ...]]:
+    study = StudyFile.load(run.study)
     problems = time_variants(contenders[0], contenders[1:], Experiment(subject, run, protocol), study)
-    assert Study.load(run.study).records == study.records
+    assert StudyFile.load(run.study).records == study.records
     return study, problems
 
 

@@ -14,7 +14,7 @@ import pytest
 from quant_explorer.core.artifact import Artifact
 from quant_explorer.core.contracts import Runtime
 from quant_explorer.core.measurement import twin_key
-from quant_explorer.core.study import Record, Study
+from quant_explorer.core.study import Record, StudyFile
 from quant_explorer.machine import counters
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
@@ -174,7 +174,7 @@ def test_when_more_rounds_are_asked_for_the_first_are_kept(run: RunFolder, no_pr
     assert len({round_.group for round_ in rounds}) == 1
     # There are more than were asked for now.
     timed(run, both, replace(protocol, rounds=4))
-    assert Study.load(run.study).records == study.records
+    assert StudyFile.load(run.study).records == study.records
 
 
 class Killed(BaseException):
@@ -182,7 +182,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class Killing(Study):
+class Killing(StudyFile):
     """A study whose process is killed when it has recorded so many."""
 
     records_left: int = 0
@@ -204,7 +204,7 @@ def test_a_killed_timing_goes_on_and_repeats_no_round(
     with pytest.raises(Killed):
         time_variants(both[0], both[1:], Experiment(SUBJECT, run, THREE_ROUNDS), killed)
     before = run.study.read_bytes()
-    assert len(Study.load(run.study).records) == recorded
+    assert len(StudyFile.load(run.study).records) == recorded
     # Half a record, as a kill while writing leaves it.
     with run.study.open("ab") as stream:
         stream.write(b'{"schema_version":1,"kind":"rou')

@@ -19,7 +19,7 @@ from quant_explorer.core.measurement import (
     Status,
     twin_key,
 )
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.machine.process import describe_exit
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.run import RunFolder
@@ -136,7 +136,7 @@ def assassinated(
     *,
     victim: int,
     rounds: int | None = 1,
-) -> tuple[Study, tuple[str, ...]]:
+) -> tuple[StudyFile, tuple[str, ...]]:
     """Time contenders while an assassin is about."""
     assassin = Assassin(victim, rounds, [])
 

@@ -12,7 +12,7 @@ import pytest
 
 from quant_explorer.core.measurement import TimingEnd, twin_key
 from quant_explorer.core.settings.groups import MeasurementProtocol
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.run import RunFolder
 from quant_explorer.stats.rounds import ROUNDS_AFTER_PRECISION
 from tests.pipeline.timing.contenders import (
@@ -44,7 +44,7 @@ def noisy(share: float, seed: int) -> Iterator[int]:
         yield int(1_000_000 * rng.uniform(1 - share, 1 + share))
 
 
-def end_of(study: Study) -> tuple[int, TimingEnd]:
+def end_of(study: StudyFile) -> tuple[int, TimingEnd]:
     (end,) = study.timing_ends(ENVIRONMENT.digest)
     return len(study.rounds(ENVIRONMENT.digest, 1)), end
 
@@ -138,7 +138,7 @@ def settling(
     loser_bytes: int = 100,
     loser_top1: tuple[int, ...] = WRONG,
     winner_top1: tuple[int, ...] = RIGHT,
-) -> tuple[Study, str]:
+) -> tuple[StudyFile, str]:
     """Time a fast variant against one that is by default larger and less accurate."""
     winner = contender(run, fake("fast", fault_after=1), more_bytes=50, top1=winner_top1)
     loser = contender(run, fake("slow", fault_after=2), top1=loser_top1, more_bytes=loser_bytes)

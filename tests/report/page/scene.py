@@ -9,7 +9,7 @@ from pathlib import Path
 from quant_explorer.analysis.rank import summarize
 from quant_explorer.analysis.results import Results
 from quant_explorer.core.measurement import ReportSplit
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.report.page.render import render_page
 from quant_explorer.report.page.sheet import make_sheets
 from quant_explorer.testing.replay import Played, Scene, play
@@ -46,15 +46,15 @@ VARIED = (
 )
 
 
-def varied(folder: Path, scene: Scene | None = None) -> Study:
+def varied(folder: Path, scene: Scene | None = None) -> StudyFile:
     return play(folder / "study.jsonl", VARIED, scene)
 
 
-def results_of(study: Study) -> Results:
+def results_of(study: StudyFile) -> Results:
     return summarize(study, RUN, draws=50)
 
 
-def write(folder: Path, study: Study) -> Path:
+def write(folder: Path, study: StudyFile) -> Path:
     """Write the page of a study and return where it is."""
     results = results_of(study)
     path = folder / "index.html"
@@ -62,10 +62,10 @@ def write(folder: Path, study: Study) -> Path:
     return path
 
 
-def with_classes(study: Study, names: Sequence[str]) -> Study:
+def with_classes(study: StudyFile, names: Sequence[str]) -> StudyFile:
     """Give the classes of the report split other names."""
     records = [
         replace(record, classes=tuple(names)) if isinstance(record, ReportSplit) else record
         for record in study.records
     ]
-    return Study(study.path, records)
+    return StudyFile(study.path, records)

@@ -66,6 +66,22 @@ def test_static_int8_layers(layer: str) -> None:
     assert executed.fraction("int8") == (1.0 if expected else 0.0)
 
 
+def test_what_stays_in_float_is_named_with_its_layer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 4, 1))).eval()
+    spec = QuantSpec("int8", "static", observer="minmax", float_layers=("1.1",))
+    engine = select_engine("")
+    with quantized_engine(engine):
+        module = fx.quantize(Candidate(model, spec), IMAGES, engine).module
+        executed = count_macs(module, IMAGES[0])
+        frozen = count_macs(torch.jit.freeze(torch.jit.trace(module, torch.from_numpy(IMAGES[0]))), IMAGES[0])
+    assert executed.in_float == ("convolution of layer '1.1'",)
+    assert frozen.macs == executed.macs
+    # A frozen graph knows no layers.
+    assert [name.partition(" ")[0] for name in frozen.in_float] == ["convolution"]
+    assert count_macs(model, IMAGES[0]).in_float == ()
+
+
 @pytest.mark.parametrize("layer", ["linear", "linear with relu", "linear at every place"])
 def test_dynamic_int8_layers(layer: str) -> None:
     make, expected = LAYERS[layer]

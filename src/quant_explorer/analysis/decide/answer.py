@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from quant_explorer.analysis.decide.decision import Candidates, Decision, decide
 from quant_explorer.analysis.results import Answer, RunInfo, VariantResult
+from quant_explorer.core.measurement import Status
 from quant_explorer.core.recipe import BASELINE_CONFIG, CONTROL_CONFIG
 from quant_explorer.core.settings.plan import Budgets
 
@@ -19,6 +20,10 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
     Where FP32 in some runtime is among the fastest, it is the answer: compression then has to pay in size.
     """
     batch, rules = run.ranked_batch, run.rules
+    measured = [variant for variant in candidates.variants if variant.status is Status.OK]
+    if measured and all(variant.latency[str(batch)].p50_s is None for variant in measured):
+        reason = f"nothing was timed at batch size {batch} yet (`quant-explorer bench` does that)"
+        return Answer(candidates.evidence.model, (), reason)
     budgets = Budgets(accuracy_drop_pp=rules.margin_pp)
     decision = decide([candidates], budgets, batch=batch, rules=rules)
     model = candidates.evidence.model

@@ -55,7 +55,7 @@ class SearchSplit:
         if self.decides(budgets):
             return f"the search split ({format_count(self.images, 'image')})"
         reason = self.missing or (
-            f"the {format_count(self.images, 'image')} of the search split show no loss below "
+            f"the {format_count(self.images, 'image')} of the search split can show no loss below "
             f"{self.least_pp:.2g} pp"
         )
         return f"the report split ({reason})"

@@ -15,7 +15,7 @@ from quant_explorer.analysis.sweep.rows import Machine, SweepRow, sweep_rows
 from quant_explorer.core.cost.records import FloatModel
 from quant_explorer.core.cost.roofline import Peaks, override_peaks
 from quant_explorer.core.settings.plan import SweepPlan
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SeedFindings:
     evidence: Evidence
 
 
-def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> SeedFindings:
+def examine_seed(seed: int, study: StudyFile, results: Results, plan: SweepPlan) -> SeedFindings:
     """Derive one seed's rows from its study and the results that were summarized of it."""
     run = results.run
     (evidence,) = gather(study, results.environment.digest, run.protocol.batch_sizes)
@@ -69,7 +69,7 @@ def examine_seed(seed: int, study: Study, results: Results, plan: SweepPlan) -> 
     )
 
 
-def _peaks(study: Study, results: Results, plan: SweepPlan) -> Peaks | None:
+def _peaks(study: StudyFile, results: Results, plan: SweepPlan) -> Peaks | None:
     """Return the machine's peaks, with what the plan gives instead."""
     peaks = study.peaks(results.environment.digest)
     if peaks is None:

@@ -20,7 +20,7 @@ from quant_explorer.core.errors import StudyError
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Measurement, Status, Variant
 from quant_explorer.core.recipe import Provenance, Recipe, Step
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.core.units import format_count
 from quant_explorer.pipeline.building.prepare import Preparation
 from quant_explorer.techniques import TECHNIQUES
@@ -59,7 +59,9 @@ def explain_rebuilding(wanted: Wanted, artifacts: Path) -> Iterator[str]:
         yield f"Building {format_count(len(found), 'variant')} again: {why}."
 
 
-def explain_remeasuring(variants: Sequence[Variant], study: Study, environment: Environment) -> Iterator[str]:
+def explain_remeasuring(
+    variants: Sequence[Variant], study: StudyFile, environment: Environment
+) -> Iterator[str]:
     """Say which variants are measured again, although the study has them, on as many threads."""
     measured: dict[str, set[tuple[str, str]]] = {}
     for record in study.records:

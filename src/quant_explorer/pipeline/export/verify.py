@@ -21,7 +21,7 @@ from quant_explorer.core.measurement import Predictions
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.settings.declaration import merge
 from quant_explorer.core.settings.groups import PROTOCOL_VERSION
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.core.units import format_ms
 from quant_explorer.machine.environment import describe_environment
 from quant_explorer.metrics.accuracy import score
@@ -204,7 +204,7 @@ def _repeat_latency(
     # What it predicts decides nothing here, and may be of other images than those that are timed.
     measurement = dataclasses.replace(export.statement.measurement, environment=here.digest, predictions=None)
     contender = Contender(export.artifact, export.runtime, measurement)
-    study = Study(experiment.run.study)
+    study = StudyFile(experiment.run.study)
     Comparison(contender, (), "verify", experiment, study).run_all({batch: ()})
     timings = collect_timings(study.rounds(here.digest, batch), contender.digest, ())
     found = latency_of(timings, contender.digest, None, settled=False)

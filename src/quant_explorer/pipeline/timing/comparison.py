@@ -14,7 +14,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import WorkerError
 from quant_explorer.core.measurement import Block, EnergyBlock, Round, TimingEnd, twin_key
 from quant_explorer.core.progress import Task
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.machine import counters
 from quant_explorer.machine.conditions import describe_conditions, read_counters
 from quant_explorer.machine.topology import measuring_cores
@@ -57,7 +57,7 @@ class Comparison:
         others: Sequence[Contender],
         group: str,
         experiment: Experiment,
-        study: Study,
+        study: StudyFile,
     ) -> None:
         self.baseline, self.group = baseline, group
         self.contenders: Mapping[str, Contender] = {other.digest: other for other in (baseline, *others)}

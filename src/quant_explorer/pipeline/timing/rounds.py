@@ -9,7 +9,7 @@ from quant_explorer.core.errors import WorkerError, explain
 from quant_explorer.core.measurement import Measurement, Round, TimingEnd, TimingGroup
 from quant_explorer.core.recipe import digest_of
 from quant_explorer.core.settings.groups import MeasurementProtocol
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.measure import status_of
 from quant_explorer.pipeline.timing.comparison import Comparison, LostWorkerError
@@ -17,7 +17,7 @@ from quant_explorer.pipeline.timing.contender import Contender, group_by_memory
 
 
 def time_variants(
-    baseline: Contender, others: Sequence[Contender], experiment: Experiment, study: Study
+    baseline: Contender, others: Sequence[Contender], experiment: Experiment, study: StudyFile
 ) -> tuple[str, ...]:
     """Time every contender at every batch size and record each round as it ends.
 
@@ -52,7 +52,7 @@ def time_variants(
     return tuple(problems)
 
 
-def _groups(baseline: Contender, pending: Sequence[Contender], study: Study) -> list[list[Contender]]:
+def _groups(baseline: Contender, pending: Sequence[Contender], study: StudyFile) -> list[list[Contender]]:
     """Return the groups to time: those that were begun as they were, the rest as fits in memory now."""
     waiting = {contender.digest: contender for contender in pending}
     groups: list[list[Contender]] = []
@@ -80,7 +80,7 @@ def _lost(measurement: Measurement, error: WorkerError) -> Measurement:
 class _Done:
     """What the study holds of the rounds that a protocol asks for, against one baseline."""
 
-    study: Study
+    study: StudyFile
     baseline: Contender
     protocol: MeasurementProtocol
 

@@ -13,7 +13,7 @@ from quant_explorer.core.difference import facts_of_environment
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Measurement, Status
 from quant_explorer.core.settings.declaration import declared_of
-from quant_explorer.core.study import Study
+from quant_explorer.core.study import StudyFile
 from quant_explorer.core.units import format_count
 from quant_explorer.report.answer import describe_answer, export_answer
 from quant_explorer.report.columns import in_reading_order
@@ -25,7 +25,7 @@ from quant_explorer.report.page.per_class import change_of, choose_classes, name
 from quant_explorer.report.page.rounds import encode_rounds, median_ends, spread_of_calls
 
 
-def make_sheets(study: Study, results: Results, prefix: str = "") -> tuple[Sheet, ...]:
+def make_sheets(study: StudyFile, results: Results, prefix: str = "") -> tuple[Sheet, ...]:
     """Return the sheets of a study's results, a model each, those of other environments after the first's.
 
     `prefix` stands before each title, for a page that holds several studies.

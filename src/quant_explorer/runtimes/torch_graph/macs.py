@@ -7,7 +7,8 @@ which it does not know, from the weights that were packed for the engine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -23,21 +24,50 @@ _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp
 
 def count_macs(module: nn.Module, batch: Batch) -> Executed:
     """Run `module` on `batch` (n, channels, height, width) once; counts are per image."""
-    counter = _MacCounter()
-    with torch.no_grad(), attention_as_products(), counter:
-        module(torch.from_numpy(batch))
+    with torch.no_grad(), attention_as_products(), _follow_layers(module) as layers:
+        counter = _MacCounter(layers)
+        with counter:
+            module(torch.from_numpy(batch))
     images = len(batch)
     return Executed(
         macs={precision: total // images for precision, total in sorted(counter.macs.items())},
         kernels=dict(sorted(counter.kernels.items())),
+        in_float=tuple(name for name, _ in counter.in_float.most_common()) if counter.macs["int8"] else (),
     )
 
 
+@contextmanager
+def _follow_layers(module: nn.Module) -> Iterator[list[str]]:
+    """Give the qualified names of the modules that are being called, the innermost last.
+
+    None for TorchScript, whose graph has no modules any more.
+    """
+    names: list[str] = []
+    layers = [] if isinstance(module, torch.jit.ScriptModule) else list(module.named_modules())
+    hooks = []
+    for name, layer in layers:
+
+        def enter(*_: object, name: str = name) -> None:
+            names.append(name)
+
+        def leave(*_: object) -> None:
+            names.pop()
+
+        hooks += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
+    try:
+        yield names
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 class _MacCounter(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, layers: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs: Counter[str] = Counter()
         self.kernels: Counter[str] = Counter()
+        self.in_float: Counter[str] = Counter()
+        self._layers = layers
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -83,6 +113,10 @@ class _MacCounter(TorchDispatchMode):
     def _add(self, func: torch._ops.OpOverload, precision: str, macs: int) -> None:
         self.macs[precision] += int(macs)
         self.kernels[str(func)] += 1
+        if precision != "int8":
+            operator = func.overloadpacket.__name__
+            layer = self._layers[-1] if self._layers else ""
+            self.in_float[f"{operator} of layer {layer!r}" if layer else operator] += int(macs)
 
 
 def _precision(args: tuple[object, ...]) -> str:
