@@ -114,7 +114,7 @@ class _MacCounter(TorchDispatchMode):
         self.macs[precision] += int(macs)
         self.kernels[str(func)] += 1
         if precision != "int8":
-            operator = func.overloadpacket.__name__
+            operator = func.overloadpacket.__name__.lstrip("_")
             layer = self._layers[-1] if self._layers else ""
             self.in_float[f"{operator} of layer {layer!r}" if layer else operator] += int(macs)
 
