@@ -83,8 +83,9 @@ class Timings:
 
     def stopped_early(self, digest: str, group: str) -> bool:
         """Say whether the last round of its group left a variant out."""
-        timed = [digest in round_.keys for round_ in self.rounds if round_.group == group]
-        return any(timed) and not timed[-1]
+        inside = np.array([round_.group == group for round_ in self.rounds])
+        timed = np.isfinite(self.contrasts[digest]).any(axis=1)[inside]
+        return bool(timed.any() and not timed[-1])
 
     def compare(self, digest: str, reference: str) -> tuple[float, Interval] | str:
         """Return how many times faster a variant is than a reference, with the interval, or why not.

@@ -82,13 +82,12 @@ def _latency(evidence: Evidence, measurement: Measurement) -> dict[str, Latency]
     digest = measurement.variant.digest
     reference = evidence.fp32_digest(measurement.variant.runtime)
     settled = {
-        (end.batch_size, settled_digest)
+        end.batch_size
         for end in evidence.ends
-        for settled_digest in end.settled
-        if evidence.timings[end.batch_size].stopped_early(settled_digest, end.group)
+        if digest in end.settled and evidence.timings[end.batch_size].stopped_early(digest, end.group)
     }
     return {
-        str(batch): latency_of(timings, digest, reference, settled=(batch, digest) in settled)
+        str(batch): latency_of(timings, digest, reference, settled=batch in settled)
         for batch, timings in evidence.timings.items()
     }
 
