@@ -58,6 +58,14 @@ def load(
             "return self.linear(x), x",
             r"returned tuple, .*mine\.py:13: return.*return self\.inner\(images\)\[0\]",
         ),
+        (
+            "images -= 0.5; return self.linear(self.conv(images).mean((2, 3)))",
+            r"writes into the images .*mine\.py:13: images -= 0\.5.*x\.clone\(\)",
+        ),
+        (
+            "return self.linear(x - x.mean())",
+            r"other outputs beside another image than alone.*mine\.py:13: return .*x\.mean\(\)",
+        ),
         ("return self.linear(x)[:, :, None, None]", r"Return output\.flatten\(1\)"),
         ("return self.linear(x.view(2, 4))", r"batch of shape \(1, 3, 8, 8\).*mine\.py:13: return"),
     ],
@@ -83,6 +91,18 @@ def test_a_model_in_another_precision(tmp_path: Path) -> None:
             "return self.linear(x.double()).float()",
             linear="Linear(4, 5, dtype=torch.float64)",
         )
+
+
+@pytest.mark.parametrize(
+    ("linear", "message"),
+    [
+        ("Linear(4, 5, device='meta')", r"on the device meta \(for instance linear\.bias\)\. Allowed: cpu"),
+        ("Identity(); self.linear = torch.ao.nn.quantized.Linear(4, 5)", r"something else than tensors: .*linear\._packed_params.*float32"),
+    ],
+)
+def test_a_model_without_weights_of_its_own(tmp_path: Path, linear: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path, "return self.linear(x)", linear=linear)
 
 
 def test_a_softmax_at_the_end_is_reported(tmp_path: Path) -> None:

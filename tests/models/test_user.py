@@ -106,7 +106,11 @@ def test_another_kind_of_path_is_an_unknown_name() -> None:
             KeyError,
         ),
         ("def make(width):\n    return None\n", r"make\(\) failed with TypeError: .*'width'", TypeError),
-        ("raise OSError('no such disk')\n", r"importing it failed with OSError: no such disk", OSError),
+        (
+            "raise OSError('no such disk')\n",
+            r"importing it failed with OSError: no such disk, at .*mine\.py:1: raise OSError",
+            OSError,
+        ),
         (
             "import sys\nsys.exit(7)\n",
             r"importing .* without a message .only 7",
@@ -126,6 +130,12 @@ def test_what_the_users_code_raises_is_reported_and_chained(
     with pytest.raises(ModelError, match=rf"mine\.py: {message}") as caught:
         load(tmp_path, source, "make")
     assert isinstance(caught.value.__cause__, cause)
+
+
+def test_a_module_is_no_function_that_returns_it(tmp_path: Path) -> None:
+    source = "from torch import nn\nmade = nn.Linear(2, 2)\n"
+    with pytest.raises(ModelError, match=r"made is a module.*a function or a class; def build\(\)"):
+        load(tmp_path, source, "made")
 
 
 @pytest.mark.parametrize(("returned", "kind"), [("3", "int"), ("None", "NoneType"), ("nn.Linear", "type")])

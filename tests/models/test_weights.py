@@ -96,6 +96,34 @@ def test_prefixes_of_wrappers_are_taken_off_and_it_is_reported(tmp_path: Path, p
     assert all("was taken off all names" in note for note in notes)
 
 
+def test_what_a_wrapper_has_beside_the_model_is_left_out_and_named(tmp_path: Path) -> None:
+    saved, loaded = model(0), model(1)
+    state = {f"model.{name}": tensor for name, tensor in saved.state_dict().items()}
+    torch.save({"state_dict": state | {"criterion.weight": torch.ones(5)}}, tmp_path / "w.ckpt")
+    notes = load_weights(loaded, tmp_path / "w.ckpt")
+    assert parameter_digest(saved) == parameter_digest(loaded)
+    assert notes[-1] == "Weights: left out without the prefix 'model.': criterion.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda tensor: (tensor * 50).to(torch.int8), "int8"),
+        (lambda tensor: torch.complex(tensor, tensor), "complex64"),
+        (Tensor.to_sparse, r"float32 \(sparse_coo\)"),
+        (lambda tensor: tensor.to("meta"), r"float32 without values"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "qint8"),
+    ],
+)
+def test_numbers_of_another_type_are_refused(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    state = model().state_dict()
+    torch.save(state | {"3.weight": change(state["3.weight"])}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=rf"do not fit the model; of another type: 3\.weight {kind}"):
+        load_weights(model(), tmp_path / "w.pt")
+
+
 def test_averaged_weights_are_preferred_the_choice_is_reported_and_can_be_changed(tmp_path: Path) -> None:
     noisy, averaged = model(0), model(1)
     ema = {f"module.{name}": tensor for name, tensor in averaged.state_dict().items()}
@@ -163,8 +191,12 @@ def oversized_header() -> bytes:
     return struct.pack("<Q", len(header)) + header
 
 
+# The last record of a ZIP archive, whose directory is not where it says.
+DAMAGED_END = b"torn" * 9 + b"PK\x05\x06" + b"\xff" * 16 + b"\0\0"
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 torn zip", oversized_header()])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 torn zip", DAMAGED_END, oversized_header()])
 def test_damaged_files(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
@@ -187,6 +219,9 @@ def test_a_truncated_file(tmp_path: Path, suffix: str) -> None:
 def test_missing_file_and_unknown_suffix(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         load_weights(model(), tmp_path / "gone.pt")
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(ModelError, match=r"folder\.pt: not a file"):
+        load_weights(model(), tmp_path / "folder.pt")
     with pytest.raises(ModelError, match=r"Allowed: \.safetensors, \.pt, \.pth, \.ckpt"):
         load_weights(model(), tmp_path / "w.onnx")
 
@@ -195,7 +230,8 @@ def test_missing_file_and_unknown_suffix(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ([torch.zeros(1)], "no state dict in it, but a list"),
-        ({}, "no state dict in it"),
+        ({}, "no state dict in it, but an empty dict"),
+        ({"w": torch.zeros(1), "epoch": 3}, r"something else than tensors in it: epoch \(int\)"),
         (torch.zeros(3), "but a Tensor"),
         ({"epoch": 3, "weights": {}}, "a dict whose epoch, weights hold no tensors"),
     ],

@@ -13,6 +13,7 @@ from quant_explorer.core.errors import ModelError
 from quant_explorer.core.registry import Registry
 from quant_explorer.models.architecture import Architecture, Complete, Labelled, Particular, Shape
 from quant_explorer.models.checks import (
+    check_held,
     check_model,
     check_output,
     check_training,
@@ -107,7 +108,7 @@ def load_model(
     they are replaced, and the model counts as trained.
 
     Raises UnknownNameError, or ModelError when the model cannot be built, the weights do not fit or are not
-    finite, or a batch of images does not give (n, classes), the same each time.
+    finite, or a batch of images does not give (n, classes), the same each time and for each image alone.
     """
     import torch
 
@@ -125,6 +126,7 @@ def load_model(
         asked = merged(_asked_by_module(module, name, shape[0]), asked)
         shape = _shape(option, asked, image_shape)
         notes = initialize_lazy(module, shape)
+    check_held(module, name=name)
     if weights is None or str(weights) == DEFAULT:
         check_finite(module, f"--model {name}")
     else:

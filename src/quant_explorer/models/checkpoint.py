@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,21 @@ KEYS = (
 PREFIXES = ("module.", "_orig_mod.", "model.")
 _DEEPEST = 2
 _LISTED = 10
+# What PyTorch's reader raises for bytes that are no checkpoint.
+_DAMAGED = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 _SAVE = "torch.save(model.state_dict(), path)"
 
 
@@ -52,7 +68,7 @@ def read_checkpoint(path: Path, key: str = "") -> Checkpoint:
     if path.suffix not in SUFFIXES:
         raise ModelError(f"{path}: unknown kind of weights. Allowed: {', '.join(SUFFIXES)}.")
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     _check_content(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     found = dict(_candidates(content))
@@ -71,23 +87,23 @@ def read_checkpoint(path: Path, key: str = "") -> Checkpoint:
 
 
 def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
-    """Return the weights under the names of the model, `own`, without the prefixes of wrappers."""
+    """Return the weights under the names of the model, `own`, without the prefixes of wrappers.
+
+    What else a wrapper has, weights of a loss for instance, has no such prefix and is left out.
+    """
     notes: list[str] = []
     # AveragedModel of torch.optim.swa_utils counts its updates beside the weights.
     state = {name: tensor for name, tensor in state.items() if name != "n_averaged" or name in own}
     while not own & state.keys():
-        prefix = next(
-            (
-                candidate
-                for candidate in PREFIXES
-                if state and all(name.startswith(candidate) for name in state)
-            ),
-            "",
-        )
-        if not prefix:
+        counts = {prefix: sum(name.startswith(prefix) for name in state) for prefix in PREFIXES}
+        prefix = max(counts, key=counts.__getitem__)
+        if not counts[prefix]:
             break
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        others = [name for name in state if not name.startswith(prefix)]
+        state = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
         notes.append(f"Weights: the prefix {prefix!r} was taken off all names")
+        if others:
+            notes.append(f"Weights: left out without the prefix {prefix!r}: {list_some(others, _LISTED)}")
     return Checkpoint(state, tuple(notes))
 
 
@@ -117,14 +133,28 @@ def _allowed(found: Mapping[str, object], content: object) -> str:
 
 
 def _describe(content: object) -> str:
-    if isinstance(content, Mapping) and content:
-        return f"a dict whose {list_some(content, _LISTED)} hold no tensors alone"
-    return f"a {type(content).__name__}"
+    from torch import Tensor
+
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    others = [
+        f"{name} ({type(value).__name__})"
+        for name, value in content.items()
+        if not isinstance(value, Tensor)
+    ]
+    if not content:
+        return "an empty dict"
+    if len(others) < len(content):
+        return f"a dict with something else than tensors in it: {list_some(others, _LISTED)}"
+    return f"a dict whose {list_some(content, _LISTED)} hold no tensors alone"
 
 
 def _check_content(path: Path) -> None:
-    with path.open("rb") as stream:
-        start = stream.read(64)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError as error:
+        raise ModelError(f"{path}: not a readable checkpoint ({error.strerror or explain(error)})") from error
     if not start:
         raise ModelError(f"{path}: not a readable checkpoint, for it is empty (0 bytes)")
     if start.startswith(b"version https://git-lfs"):
@@ -140,10 +170,11 @@ def _check_content(path: Path) -> None:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     return any(name.endswith("/constants.pkl") for name in names)
 
 
@@ -167,8 +198,11 @@ def _read_pickle(path: Path) -> object:
             f"{path}: holds something else than tensors{_imports(path)}, or is damaged; loading it could run "
             f"code, so it is refused. Save the weights alone: {_SAVE}."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not a readable PyTorch checkpoint ({explain(error)})") from error
+    except _DAMAGED as error:
+        raise ModelError(
+            f"{path}: not a readable PyTorch checkpoint; it is damaged, cut off or something else "
+            f"({explain(error)})"
+        ) from error
 
 
 def _imports(path: Path) -> str:
@@ -177,15 +211,6 @@ def _imports(path: Path) -> str:
 
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ):
+    except (pickle.UnpicklingError, *_DAMAGED):
         return ""
     return f" (it asks to import {', '.join(sorted(names)[:_LISTED])})" if names else ""

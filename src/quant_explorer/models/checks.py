@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.errors import ModelError, explain
-from quant_explorer.core.units import format_count
+from quant_explorer.core.units import format_count, list_some
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,13 @@ _SOFTMAX = re.compile(r"softmax\(", re.IGNORECASE)
 _DTYPE = re.compile(r"\bdtype=|\.(double|half|bfloat16|to)\(")
 _LAZY = re.compile(r"\bLazy\w+\(")
 _RETURN = re.compile(r"\s*return\b")
+_BATCH = re.compile(r"\.train\(\)|training=True|\b(mean|std|var|amax|amin|norm)\(\s*(\w+\s*)?\)")
+_IN_PLACE = re.compile(r"\w\s*[-+*/]=|\.\w+[a-z]_\(|inplace=True")
 _RANDOM = re.compile(r"\b(rand|randn|randint|rand_like|randn_like|bernoulli|randperm)\(")
+
+_NOT_OF_USERS = ("torch", "quant_explorer")
+# Of the largest output: what other kernels for another number of images may change.
+_ALONE = 1e-3
 
 
 def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
@@ -61,17 +67,29 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
             )
 
 
-def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) -> tuple[str, ...]:
-    """Return what a user should know of the model; raises ModelError for one that no figure can be had of.
-
-    Its parameters must be float32, and the same images must give the same outputs twice.
-    """
+def check_held(module: nn.Module, *, name: str) -> None:
+    """Raise ModelError unless all that `module` holds are tensors in memory, and its numbers float32."""
     import torch
 
+    others = [
+        f"{part} ({type(value).__name__})"
+        for part, value in module.state_dict().items()
+        if not isinstance(value, torch.Tensor)
+    ]
+    if others:
+        raise ModelError(
+            f"--model {name}: it holds something else than tensors: {list_some(others)}. Allowed: the float32 "
+            "model, before anything of it is quantized."
+        )
+    tensors = dict((*module.named_parameters(), *module.named_buffers()))
+    devices = {str(tensor.device): part for part, tensor in tensors.items() if tensor.device.type != "cpu"}
+    if devices:
+        held = ", ".join(f"{device} (for instance {part})" for device, part in sorted(devices.items()))
+        raise ModelError(f"--model {name}: its weights are on the device {held}. Allowed: cpu.")
     kinds = {
         str(tensor.dtype): part
-        for part, tensor in (*module.named_parameters(), *module.named_buffers())
-        if tensor.is_floating_point() and tensor.dtype != torch.float32
+        for part, tensor in tensors.items()
+        if tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype != torch.float32)
     }
     if kinds:
         held = ", ".join(f"{kind} (for instance in {part})" for kind, part in sorted(kinds.items()))
@@ -79,15 +97,33 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
             f"--model {name}: it holds {held}{_places(module, _DTYPE)}. Allowed: torch.float32; "
             "return model.float()."
         )
+
+
+def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) -> tuple[str, ...]:
+    """Return what a user should know of the model; raises ModelError for one that no figure can be had of.
+
+    The same images must give the same outputs twice and each alone, and stay as they are.
+    """
+    import torch
+
     batch = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
-    first, second = _run(module, batch), _run(module, batch)
-    assert isinstance(first, torch.Tensor)
-    assert isinstance(second, torch.Tensor)
-    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+    batch[1] *= 0.25  # of another brightness, so that a mean over both is that of neither
+    first, second, alone = (
+        _outputs(module, batch, name),
+        _outputs(module, batch, name),
+        torch.cat([_outputs(module, image, name) for image in batch.split(1)]),
+    )
+    if not torch.equal(first, second):
         places = _places(module, _DROPOUT) or _places(module, _RANDOM)
         raise ModelError(
             f"--model {name}: the same images give other outputs the second time, also in eval mode{places}. "
             "F.dropout needs training=self.training; nn.Dropout does it by itself."
+        )
+    if (first - alone).abs().max() > _ALONE * first.abs().max():
+        raise ModelError(
+            f"--model {name}: an image gets other outputs beside another image than alone, also in eval mode"
+            f"{_places(module, _BATCH)}. Allowed: outputs that follow from the image alone. A batch norm has "
+            "to be in eval mode (model.eval() before an export), and a mean must not be over images."
         )
     sums = first.sum(1)
     if bool((first >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-4)):
@@ -169,6 +205,21 @@ def _run(module: nn.Module, batch: torch.Tensor, *, training: bool = False) -> o
     return output
 
 
+def _outputs(module: nn.Module, images: torch.Tensor, name: str) -> torch.Tensor:
+    """Return outputs without NaN; raises ModelError where the model writes into its images."""
+    import torch
+
+    given = images.clone()
+    output = _run(module, given)
+    assert isinstance(output, torch.Tensor)
+    if not torch.equal(given, images):
+        raise ModelError(
+            f"--model {name}: it writes into the images that it is given{_places(module, _IN_PLACE)}. Allowed: "
+            "new tensors, as x = x - 1 for x -= 1; x = x.clone() at the start of forward()."
+        )
+    return output.nan_to_num()
+
+
 def _wrapper(output: object, otherwise: str = "") -> str:
     """Return the class to write for what a model returns, `otherwise` where its access is not right."""
     access = _access(output)
@@ -223,7 +274,7 @@ def _places(module: nn.Module, pattern: re.Pattern[str]) -> str:
 
 def _returns(module: nn.Module) -> str:
     """Name the last line of the model's own `forward` that returns something."""
-    if type(module).__module__.partition(".")[0] == "torch":
+    if type(module).__module__.partition(".")[0] in _NOT_OF_USERS:
         return ""
     try:
         lines, start = inspect.getsourcelines(type(module).forward)
@@ -237,9 +288,9 @@ def _returns(module: nn.Module) -> str:
 
 
 def _sources(module: nn.Module) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield file, first line number and lines of the classes that a model is of, but torch's own."""
+    """Yield file, first line number and lines of the user's own classes in a model."""
     for kind in dict.fromkeys(type(part) for part in module.modules()):
-        if kind.__module__.partition(".")[0] == "torch":
+        if kind.__module__.partition(".")[0] in _NOT_OF_USERS:
             continue
         try:
             lines, start = inspect.getsourcelines(kind)

@@ -90,6 +90,11 @@ class ExportedModel:
         images = torch.rand(_CHECKED_IMAGES, *input_shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             expected, found = program.module()(images.clone()), module(images.clone())
+        if not isinstance(expected, torch.Tensor):
+            raise ModelError(
+                f"{self.path}: returns a {type(expected).__name__}. Allowed: one tensor of logits; "
+                "export a module that returns it."
+            )
         if not torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
                 f"{self.path}: its layers compute something else than the program; give the function that "
@@ -107,6 +112,8 @@ class ExportedModel:
             raise ModelError(
                 f"{self.path}: takes {len(found)} inputs ({', '.join(map(str, names))}). Allowed: one."
             )
+        if found[0].dtype != torch.float32:
+            raise ModelError(f"{self.path}: takes images of {found[0].dtype}. Allowed: torch.float32.")
         if (values := len(program.graph_signature.user_outputs)) != 1:
             raise ModelError(
                 f"{self.path}: returns {values} values. Allowed: one tensor of logits; "

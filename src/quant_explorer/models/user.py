@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ class UserModel:
         with self._imported() as module:
             factory = self._factory(module)
             model = self._called(factory, classes)
+        while isinstance(inner := _wrapped(model), nn.Module):
+            model = inner
         if not isinstance(model, nn.Module):
             kind = type(model).__name__
             raise ModelError(f"{self.where}: {self.function}() returned {kind}, not a torch.nn.Module")
@@ -131,10 +134,17 @@ class UserModel:
         try:
             return load()
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{self.where}: importing it failed with {explain(error)}") from error
+            raise ModelError(f"{self.where}: importing it failed with {explain(error)}{self._line(error)}") from error
 
     def _factory(self, module: ModuleType) -> Factory:
+        from torch import nn
+
         factory: Factory | None = getattr(module, self.function, None)
+        if isinstance(factory, nn.Module):
+            raise ModelError(
+                f"{self.where}: {self.function} is a module, so that its weights would not follow from --seed. "
+                f"Allowed: a function or a class; def build(): return {type(factory).__name__}(...)."
+            )
         if callable(factory):
             return factory
         own = [
@@ -152,7 +162,26 @@ class UserModel:
             return factory()
         except (Exception, SystemExit) as error:
             name = getattr(factory, "__name__", self.function)
-            raise ModelError(f"{self.where}: {name}() failed with {explain(error)}") from error
+            raise ModelError(
+                f"{self.where}: {name}() failed with {explain(error)}{self._line(error)}"
+            ) from error
+
+    def _line(self, error: BaseException) -> str:
+        """Name the last line that an error passed through of the user's files, not of what is installed."""
+        folder = Path.cwd() if self.path is None else _folders(self.path)[1]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).is_relative_to(folder) and "site-packages" not in frame.filename
+        ]
+        return f", at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+
+
+def _wrapped(model: object) -> object:
+    """Return the module that torch.compile or DataParallel wraps, None for any other; it computes the same."""
+    from torch import nn
+
+    return model.module if isinstance(model, nn.DataParallel) else getattr(model, "_orig_mod", None)
 
 
 def _folders(path: Path) -> tuple[Path, Path]:

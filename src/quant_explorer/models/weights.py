@@ -12,7 +12,7 @@ from quant_explorer.core.units import list_some
 from quant_explorer.models.checkpoint import read_checkpoint, strip_prefixes
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _LISTED = 10
 
@@ -24,7 +24,8 @@ def load_weights(module: nn.Module, path: Path, key: str = "") -> tuple[str, ...
     norm's `num_batches_tracked` may be missing.
 
     Raises ModelError when the file cannot be read, holds more than tensors, or does not fit: missing
-    and unexpected names and differing shapes are listed; or when a weight is not finite.
+    and unexpected names, differing shapes, and numbers of another type (integers, quantized, sparse) are
+    listed; or when a weight is not finite.
     """
     found = read_checkpoint(path, key)
     own = module.state_dict()
@@ -35,15 +36,21 @@ def load_weights(module: nn.Module, path: Path, key: str = "") -> tuple[str, ...
         for name, tensor in state.items()
         if name in own and tensor.shape != own[name].shape
     }
-    fitting = {name: tensor for name, tensor in state.items() if name not in shapes}
+    kinds = {
+        name: f"{name} {_kind(tensor)}, model {_kind(own[name])}"
+        for name, tensor in state.items()
+        if name in own and name not in shapes and not _can_become(tensor, own[name])
+    }
+    fitting = {name: tensor for name, tensor in state.items() if name not in shapes and name not in kinds}
     result = module.load_state_dict(fitting, strict=False)
-    missing = [name for name in result.missing_keys if name not in shapes]
+    missing = [name for name in result.missing_keys if name not in shapes and name not in kinds]
     problems = [
         f"{label}: {list_some(names, _LISTED)}"
         for label, names in (
             ("missing", missing),
             ("unexpected", result.unexpected_keys),
             ("of another shape", list(shapes.values())),
+            ("of another type", list(kinds.values())),
         )
         if names
     ]
@@ -53,6 +60,23 @@ def load_weights(module: nn.Module, path: Path, key: str = "") -> tuple[str, ...
         raise ModelError(f"{path}: these weights do not fit the model; {'; '.join(problems)}{taken}")
     check_finite(module, str(path))
     return notes
+
+
+def _can_become(tensor: Tensor, own: Tensor) -> bool:
+    """Whether `tensor` holds the numbers themselves; those of an integer or quantized type need a scale."""
+    import torch
+
+    plain = tensor.layout == torch.strided and tensor.device.type != "meta" and not tensor.is_quantized
+    return plain and (tensor.is_floating_point() or tensor.dtype == own.dtype or not own.is_floating_point())
+
+
+def _kind(tensor: Tensor) -> str:
+    import torch
+
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.device.type == "meta":
+        return f"{kind} without values (device meta)"
+    return kind if tensor.layout == torch.strided else f"{kind} ({str(tensor.layout).removeprefix('torch.')})"
 
 
 def check_finite(module: nn.Module, where: str) -> None:
