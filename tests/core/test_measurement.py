@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from quant_explorer.core.host.environment import Environment
-from quant_explorer.core.measurement import Executed, Status, twin_key
+from quant_explorer.core.measurement import Executed, Predictions, ReportSplit, Status, twin_key
 from quant_explorer.core.quantspec import Precision
 
 
@@ -47,6 +47,22 @@ def test_a_half_precision_without_instructions_is_emulated(
     instruction_sets: tuple[str, ...], precision: Precision, emulated: bool
 ) -> None:
     assert machine(*instruction_sets).emulates(precision) is emulated
+
+
+@pytest.mark.parametrize(
+    ("positions", "top1"),
+    [((0, 1), (0,)), ((0, 0), (1, 1)), ((-1, 0), (1, 1))],
+    ids=["few", "twice", "negative"],
+)
+def test_each_image_has_a_position_and_a_class(positions: tuple[int, ...], top1: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="needs a position of its own"):
+        Predictions(positions, top1, 0, trained=True)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 2**70])
+def test_a_label_is_an_output(label: int) -> None:
+    with pytest.raises(ValueError, match="of 2 classes"):
+        ReportSplit("d", "data", ("cat", "dog"), (0, 1), search_labels=(label,))
 
 
 @pytest.mark.parametrize("status", Status)

@@ -97,7 +97,10 @@ def test_a_model_in_another_precision(tmp_path: Path) -> None:
     ("linear", "message"),
     [
         ("Linear(4, 5, device='meta')", r"on the device meta \(for instance linear\.bias\)\. Allowed: cpu"),
-        ("Identity(); self.linear = torch.ao.nn.quantized.Linear(4, 5)", r"something else than tensors: .*linear\._packed_params.*float32"),
+        (
+            "Identity(); self.linear = torch.ao.nn.quantized.Linear(4, 5)",
+            r"something else than tensors: .*linear\._packed_params.*float32",
+        ),
     ],
 )
 def test_a_model_without_weights_of_its_own(tmp_path: Path, linear: str, message: str) -> None:

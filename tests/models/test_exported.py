@@ -55,6 +55,33 @@ def test_a_program_for_one_number_of_images_says_how_to_export_it(tmp_path: Path
         load(path)
 
 
+class Named(nn.Module):
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": images.flatten(1)[:, :5]}
+
+
+@pytest.mark.parametrize(
+    ("module", "dtype", "message"),
+    [
+        (small().double(), torch.float64, r"takes images of torch\.float64\. Allowed: torch\.float32"),
+        (Named(), torch.float32, "returns a dict. Allowed: one tensor"),
+        (
+            nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 5)),
+            torch.float32,
+            r"beside another image than alone.*model\.eval\(\) before an export",
+        ),
+    ],
+    ids=["double", "dict", "training mode"],
+)
+def test_a_program_that_no_figure_can_be_had_of(
+    tmp_path: Path, module: nn.Module, dtype: torch.dtype, message: str
+) -> None:
+    program = torch.export.export(module, (torch.zeros(4, 3, 8, 8, dtype=dtype),), dynamic_shapes=ANY)
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path / "model.pt2")
+
+
 def test_wrong_pre_processing_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"preprocessing\.json is not JSON"):
         load(saved(tmp_path / "model.pt2", "mean"))

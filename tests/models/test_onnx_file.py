@@ -129,9 +129,21 @@ def use_others_operator(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Call", ["flat"], ["a"], domain="com.other"))
 
 
+def spoil(model: onnx.ModelProto) -> None:
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight.flat[0] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, model.graph.initializer[0].name))
+
+
+def misstate(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] += 1
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
+        ({"change": spoil}, "NaN or infinite weights in"),
+        ({"change": misstate}, "ONNX Runtime cannot compute it for 1 image"),
         ({"batch": 4}, "takes 4 images at a time"),
         ({"shape": (2, 2, 3)}, "1 or 3 channels before height and width"),
         ({"kind": TensorProto.UINT8}, "its input 'input' is UINT8"),
@@ -139,7 +151,7 @@ def use_others_operator(model: onnx.ModelProto) -> None:
         ({"change": quantize}, "is quantized already"),
         ({"change": use_others_operator}, r"operators of others: com\.other\.Call"),
     ],
-    ids=["batch", "channels last", "bytes", "outputs", "quantized", "operators"],
+    ids=["NaN", "sizes", "batch", "channels last", "bytes", "outputs", "quantized", "operators"],
 )
 def test_what_cannot_be_compared_is_refused_in_words(
     tmp_path: Path, file: dict[str, object], message: str

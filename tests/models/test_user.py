@@ -44,6 +44,16 @@ def test_a_function_or_class_gives_the_model(tmp_path: Path, function: str, clas
     assert not loaded.trained
 
 
+@pytest.mark.parametrize("wrapper", ["torch.compile", "nn.DataParallel"])
+def test_what_wraps_a_model_comes_off(tmp_path: Path, wrapper: str) -> None:
+    plain = load(tmp_path, SOUND, "make")
+    wrapped = load(
+        tmp_path, f"{SOUND}\nimport torch\ndef wrapped():\n    return {wrapper}(make())\n", "wrapped"
+    )
+    assert type(wrapped.module) is nn.Sequential
+    assert parameter_digest(wrapped.module) == parameter_digest(plain.module)
+
+
 def test_initial_weights_follow_the_seed(tmp_path: Path) -> None:
     first, second = load(tmp_path, SOUND, "make"), load(tmp_path, SOUND, "make")
     assert parameter_digest(first.module) == parameter_digest(second.module)

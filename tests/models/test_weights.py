@@ -196,7 +196,9 @@ DAMAGED_END = b"torn" * 9 + b"PK\x05\x06" + b"\xff" * 16 + b"\0\0"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 torn zip", DAMAGED_END, oversized_header()])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"PK\x03\x04 torn zip", DAMAGED_END, oversized_header()]
+)
 def test_damaged_files(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)

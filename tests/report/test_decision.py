@@ -4,7 +4,7 @@ from quant_explorer.analysis.decide.decision import Decision, Obstacle, Rejectio
 from quant_explorer.core.settings.plan import Budgets
 from quant_explorer.report.decision import describe_budgets, describe_decision
 
-NONE = Decision(Budgets(latency_s=1e-3), None, "nothing is within all budgets", (), (), None, ())
+NONE = Decision(Budgets(latency_s=1e-3), None, "no variant was measured", (), (), None, ())
 
 
 def test_budgets_are_described_in_words() -> None:
@@ -38,4 +38,4 @@ def test_without_a_choice_the_closest_and_the_costliest_budget_are_named() -> No
 
 
 def test_where_nothing_was_measured_nothing_is_closest() -> None:
-    assert describe_decision(NONE).endswith("nothing was measured in every seed.")
+    assert describe_decision(NONE).endswith(": no variant was measured.")

@@ -98,7 +98,8 @@ class Predictions:
     the five largest logits. `trained` is False for a model that was not trained on these classes: it
     has no accuracy, only agreement with FP32. `sqnr_db` compares the logits with the FP32 baseline's:
     10 log10(sum of squares of the reference / sum of squares of the difference); None for the
-    baseline itself and where the two are equal. `time_limit_s` is what was allowed for them.
+    baseline itself and where the two are equal. `time_limit_s` is what was allowed for them. Raises
+    ValueError unless every image has a position of its own and a predicted class.
     """
 
     positions: tuple[int, ...]
@@ -107,6 +108,18 @@ class Predictions:
     trained: bool
     sqnr_db: float | None = None
     time_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        images = len(self.positions)
+        if (
+            len(self.top1) != images
+            or len(set(self.positions)) != images
+            or min(self.positions, default=0) < 0
+        ):
+            raise ValueError(
+                f"{images} positions and {len(self.top1)} predicted classes: each image needs a position of "
+                "its own, from 0, and a class"
+            )
 
 
 @dataclass(frozen=True)
@@ -266,6 +279,7 @@ class ReportSplit:
     """Labels of the report split; `classes` name the model's outputs in order, `notes` are on the files.
 
     `search_labels` are those of the search split that belongs to it, empty where they were not recorded.
+    Raises ValueError for a label that is no output.
     """
 
     digest: str
@@ -274,6 +288,13 @@ class ReportSplit:
     labels: tuple[int, ...]
     notes: tuple[str, ...] = ()
     search_labels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = (*self.labels, *self.search_labels)
+        if labels and not 0 <= min(labels) <= max(labels) < len(self.classes):
+            raise ValueError(
+                f"labels {min(labels)} to {max(labels)} of {len(self.classes)} classes; 0 is the first"
+            )
 
 
 def twin_key(digest: str) -> str:

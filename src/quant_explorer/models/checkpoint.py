@@ -138,9 +138,7 @@ def _describe(content: object) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     others = [
-        f"{name} ({type(value).__name__})"
-        for name, value in content.items()
-        if not isinstance(value, Tensor)
+        f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)
     ]
     if not content:
         return "an empty dict"

@@ -134,7 +134,9 @@ class UserModel:
         try:
             return load()
         except (Exception, SystemExit) as error:
-            raise ModelError(f"{self.where}: importing it failed with {explain(error)}{self._line(error)}") from error
+            raise ModelError(
+                f"{self.where}: importing it failed with {explain(error)}{self._line(error)}"
+            ) from error
 
     def _factory(self, module: ModuleType) -> Factory:
         from torch import nn

@@ -52,7 +52,7 @@ def _describe_outcome(decision: Decision) -> str:
         )
     if decision.within:
         return f"Within {limits}: {format_count(len(decision.within), 'variant')}, but {decision.rule}."
-    return f"Within {limits}: {decision.rule}, for nothing was measured in every seed."
+    return f"Within {limits}: {decision.rule}."
 
 
 def describe_ties(tied: Sequence[str]) -> str:

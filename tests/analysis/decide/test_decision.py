@@ -105,6 +105,8 @@ def test_only_the_runtimes_that_were_asked_for_are_judged(tmp_path: Path) -> Non
     served = Played("int8", slowness=0.5, wrong=44, size_bytes=250_000, runtime="served")
     found = decided(tmp_path, dataclasses.replace(POINTS, runtimes=("served",)), (*GRID, served))
     assert (found.chosen, found.within) == ("int8@served", ("int8@served",))
+    nowhere = decided(tmp_path / "b", dataclasses.replace(POINTS, runtimes=("absent",)), GRID)
+    assert (nowhere.rule, nowhere.judged_on) == ("no variant was measured", "")
 
 
 def test_the_peak_memory_of_a_larger_batch_bounds_that_of_a_smaller(tmp_path: Path) -> None:

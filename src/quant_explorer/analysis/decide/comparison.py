@@ -17,6 +17,7 @@ from quant_explorer.core.errors import StudyError
 from quant_explorer.core.host.environment import Environment
 from quant_explorer.core.measurement import Status
 from quant_explorer.core.settings.groups import DecisionRules
+from quant_explorer.core.units import list_some
 from quant_explorer.stats.intervals import FEWEST_FOR_QUOTIENT, Interval, quotient_interval
 from quant_explorer.stats.paired import compare_paired
 
@@ -72,7 +73,13 @@ def compare_runs(run_a: Recorded, run_b: Recorded, batch: int, rules: DecisionRu
     sides = [_by_name(run.candidates) for run in (run_a, run_b)]
     common = [key for key in sides[0] if key in sides[1]]
     if not common:
-        raise StudyError("nothing to compare: no variant was measured in both runs")
+        first, second = (
+            list_some([f"{name} of {model}" for model, name in side]) or "none" for side in sides
+        )
+        raise StudyError(
+            "nothing to compare: no variant of the same model and name was measured in both runs. The first "
+            f"has {first}; the second has {second}."
+        )
     there, here = run_a.environment, run_b.environment
     found = find_differences(facts_of_environment(there), facts_of_environment(here))
     differ = describe_contrasts(found) if there.digest != here.digest else ""

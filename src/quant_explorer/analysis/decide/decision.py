@@ -132,14 +132,14 @@ def decide(
     return Decision(
         budgets=budgets,
         chosen=order[0] if order else None,
-        rule=_rule(minimize, within, order),
+        rule=_rule(scale, within, order) if sound else _UNMEASURED[len(seeds) > 1],
         within=tuple(within),
         rejected=tuple(rejected.values()),
         closest=rejected[nearest] if nearest else None,
         failed=tuple(name for name in by_name if name not in sound),
         tied=tuple(name for name in order[1:] if scale.ties(within[order[0]], within[name])),
         obstacle=_find_obstacle(excesses) if nearest else None,
-        judged_on=weakest.explain(budgets),
+        judged_on=weakest.explain(budgets) if sound else "",
     )
 
 
@@ -192,12 +192,16 @@ class _Scale:
         return second[1].low <= first[1].high
 
 
-def _rule(minimize: Cost, within: Mapping[str, Sequence[VariantResult]], order: Sequence[str]) -> str:
+_UNMEASURED = {False: "no variant was measured", True: "no variant was measured in every seed"}
+
+
+def _rule(scale: _Scale, within: Mapping[str, Sequence[VariantResult]], order: Sequence[str]) -> str:
     if not within:
         return "nothing is within all budgets"
     if not order:
-        return f"none of those within all budgets has a figure of {minimize}"
-    return f"{SUPERLATIVE[minimize]} of those within all budgets"
+        place = f" at batch size {scale.batch}" if scale.minimize == "latency" else ""
+        return f"none of those within all budgets has a figure of {scale.minimize}{place}"
+    return f"{SUPERLATIVE[scale.minimize]} of those within all budgets"
 
 
 def _find_obstacle(excesses: Mapping[str, Sequence[Excess]]) -> Obstacle:
