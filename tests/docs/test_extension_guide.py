@@ -66,7 +66,7 @@ def run(extended: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_guide_has_a_worked_example_of_each() -> None:
     added = {block.file.split("/")[2] for block in BLOCKS if block.file and block.file.startswith("src/")}
     assert {"techniques", "runtimes", "datasets", "models", "metrics"} <= added
-    assert len(TESTS) == 5
+    assert len(TESTS) == 6
 
 
 @pytest.mark.slow
@@ -94,11 +94,12 @@ def test_what_the_guide_adds_can_be_named(extended: Path) -> None:
         ("data set", "npz"),
         ("model", "lenet5"),
         ("metric", "cpu_time"),
+        ("metric", "ece"),
     } <= names
 
 
 @pytest.mark.slow
-def test_the_metric_of_the_guide_is_a_column_of_the_report(extended: Path) -> None:
+def test_the_metrics_of_the_guide_are_columns_of_the_report(extended: Path) -> None:
     tiny = ("--train-subset", "200", "--test-subset", "100", "--epochs", "1", "--run-dir", "run")
     command = ("evaluate", "--config", "fp32_baseline", "--batch-sizes", "1", *tiny)
     result = run(extended, "-c", "from quant_explorer.cli import main; main()", *command)
@@ -107,6 +108,7 @@ def test_the_metric_of_the_guide_is_a_column_of_the_report(extended: Path) -> No
     (heading,) = [number for number, line in enumerate(lines) if "| cpu_time_s" in line]
     headings, row = ([cell.strip() for cell in lines[heading + offset].split("|")] for offset in (0, 2))
     assert float(row[headings.index("cpu_time_s")].split()[0]) > 0
+    assert 0 < float(row[headings.index("ece_fraction")]) < 1
 
 
 def test_the_code_of_the_guide_is_as_clean_as_ours(extended: Path) -> None:

@@ -30,7 +30,6 @@ def test_every_module_of_an_architecture_is_registered() -> None:
 
 
 def test_models_are_registered_under_their_own_name_and_described() -> None:
-    assert set(MODELS) == {"small_cnn", "edge_cnn", "mobilenet_v3_large", "vgg11_bn", "resnet18"}
     for name, model in MODELS.items():
         assert model.name == name
         assert model.description

@@ -33,7 +33,7 @@ from quant_explorer.runtimes.eager.runtime import Eager
 from quant_explorer.techniques import create_step
 from quant_explorer.testing.fake_runtime import FakeRuntime
 from quant_explorer.testing.toys import toy_dataset
-from tests.pipeline.toy_metric import ProcessAndSize
+from tests.pipeline.toy_metric import ProcessAndSize, Right
 from tests.pipeline.toy_runs import (
     ENVIRONMENT,
     INT8,
@@ -88,6 +88,20 @@ def test_a_metric_is_observed_in_the_worker_also_of_what_was_measured_before_it_
     records = len(StudyFile.load(run.study).records)
     explored(run, FP32)
     assert len(StudyFile.load(run.study).records) == records
+
+
+def test_a_metric_of_outputs_sees_the_logits_that_accuracy_is_of(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS._members, Right.name, Right())
+    explored(run, FP32)
+    (found,) = StudyFile.load(run.study).measurements(ENVIRONMENT.digest).values()
+    (observed,) = found.observations
+    assert found.predictions is not None
+    labels = toy_subject().dataset.report.labels[list(found.predictions.positions)]
+    right = int((labels == found.predictions.top1).sum())
+    assert 0 < right < len(labels)
+    assert (observed.metric, observed.values) == ("right", (right,))
 
 
 def test_a_lowering_that_computes_something_else_is_a_failed_build(

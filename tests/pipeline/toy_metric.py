@@ -1,4 +1,4 @@
-"""A metric that a worker can import: it says which process it was asked in, and how large the files are."""
+"""A metric of the worker, which can import it: process and size of the files; and one of outputs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quant_explorer.core.contracts import Batch, Session
 
@@ -22,3 +25,15 @@ class ProcessAndSize:
         """Return the three."""
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.name != "manifest.json")
         return os.getpid(), size, session.run(batch).size
+
+
+@dataclass(frozen=True)
+class Right:
+    """How many images are classified as labelled."""
+
+    name: ClassVar[str] = "right"
+    unit: ClassVar[str] = "n"
+
+    def evaluate(self, logits: Batch, labels: NDArray[np.int64]) -> float:
+        """Return the count."""
+        return float((logits.argmax(axis=1) == labels).sum())

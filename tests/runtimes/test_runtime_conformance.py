@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import quant_explorer.runtimes
+import tests.runtimes
 from quant_explorer.core.contracts import Batch, Candidate, Lowering, Runtime
 from quant_explorer.core.measurement import Executed
 from quant_explorer.runtimes import RUNTIMES
@@ -112,7 +113,10 @@ class TestInductor(InThisProcess):
             yield
 
 
-SUITES = (TestEager, TestOnnxRuntime, TestExecuTorch, TestTorchScript, TestOpenVino, TestInductor)
+def descendants(suite: type[RuntimeConformance]) -> Iterator[type[RuntimeConformance]]:
+    for inherited in suite.__subclasses__():
+        yield inherited
+        yield from descendants(inherited)
 
 
 def test_every_runtime_is_registered_and_conforms() -> None:
@@ -122,4 +126,7 @@ def test_every_runtime_is_registered_and_conforms() -> None:
             if kind.__module__ == module.name and hasattr(kind, "lower") and hasattr(kind, "open"):
                 found.add(kind)
     assert found == set(RUNTIMES.values())
-    assert found == {suite.kind for suite in SUITES}
+    # A runtime may have its suite in a file of its own.
+    for module in pkgutil.walk_packages(tests.runtimes.__path__, "tests.runtimes."):
+        import_module(module.name)
+    assert found <= {suite.kind for suite in descendants(RuntimeConformance) if hasattr(suite, "kind")}

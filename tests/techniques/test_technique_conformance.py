@@ -5,6 +5,7 @@ import pkgutil
 from importlib import import_module
 
 import quant_explorer.techniques
+import tests.techniques
 from quant_explorer.techniques import TECHNIQUES
 from quant_explorer.techniques.dynamic_int8 import DynamicInt8
 from quant_explorer.techniques.fine_tune import FineTuneFloat
@@ -71,4 +72,7 @@ def test_every_technique_is_registered_and_conforms() -> None:
             if kind.__module__ == name and hasattr(kind, "trains"):
                 found.add(kind)
     assert found == set(TECHNIQUES.values())
+    # A technique may have its suite in a file of its own.
+    for module in pkgutil.iter_modules(tests.techniques.__path__, "tests.techniques."):
+        import_module(module.name)
     assert found == {type(suite.technique) for suite in TechniqueConformance.__subclasses__()}

@@ -125,6 +125,24 @@ class Metric(Protocol):
         """
 
 
+@runtime_checkable
+class OutputMetric(Protocol):
+    """A figure of what a variant answers: of its logits over the report split, and the labels.
+
+    It is found in the process of the command. The report shows it in a column named by `name` and `unit`.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+
+    def evaluate(self, logits: Batch, labels: NDArray[np.int64]) -> float:
+        """Return the figure in `unit`, of finite logits (n, classes) and the classes (n,) of these images.
+
+        Raises UnsupportedError with the reason where there is none. It is not asked of a model that was not
+        trained on the classes of the data.
+        """
+
+
 @dataclass(frozen=True)
 class Lowering:
     """What a runtime says of the files it wrote.

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from quant_explorer.core.contracts import OutputMetric
 from quant_explorer.core.data.dataset import Images
 from quant_explorer.core.errors import BuildError, WorkerDiedError, WorkerError, WorkerTimeoutError, explain
 from quant_explorer.core.measurement import Executed, Measurement, PeakMemory, Predictions, Status
@@ -17,6 +18,7 @@ from quant_explorer.machine import counters
 from quant_explorer.machine.topology import idle_cores
 from quant_explorer.metrics import METRICS
 from quant_explorer.metrics.accuracy import Scored, score
+from quant_explorer.metrics.observing import evaluate
 from quant_explorer.pipeline.experiment import Experiment
 from quant_explorer.pipeline.scoring import score_split
 from quant_explorer.pipeline.timing.contender import Contender, workers_that_fit
@@ -48,8 +50,9 @@ def measure(
             found = replace(found, memory=tuple(_peaks(worker, opened, experiment)))
             found = replace(found, energy_reason=counters.unavailable(counters.POWERCAP))
             for metric in METRICS.values():
-                observed = worker.observe(metric, subject.batch(1))
-                found = replace(found, observations=(*found.observations, observed))
+                if not isinstance(metric, OutputMetric):
+                    observed = worker.observe(metric, subject.batch(1))
+                    found = replace(found, observations=(*found.observations, observed))
 
             def inspect_and_score() -> tuple[Scored, Scored | None]:
                 nonlocal found
@@ -74,8 +77,15 @@ def measure(
             scoring = pool.submit(inspect_and_score)
             meanwhile()
             scored, searched = scoring.result()
+        labels = subject.dataset.report.labels[scored.positions]
+        evaluated = tuple(
+            evaluate(metric, scored.logits, labels, trained=subject.trained)
+            for metric in METRICS.values()
+            if isinstance(metric, OutputMetric)
+        )
         return replace(
             found,
+            observations=(*found.observations, *evaluated),
             predictions=_predictions(scored, subject.dataset.report, experiment, reference),
             search_predictions=_predictions(searched, subject.dataset.search, experiment)
             if searched

@@ -32,7 +32,7 @@ def test_layers_come_by_their_share_of_the_work() -> None:
 
 def test_what_is_named_stays_in_float_everywhere() -> None:
     found = plan(toy_model(), float_layers="4")
-    for runtime in RUNTIMES:
+    for runtime in RUNTIMES.keys() - found.refusals:
         assert decisions(found, runtime) == {"0": "int8", "4": "float", "9": "int8"}
     assert found.layers[0].treatments["eager"].reason == "named by --float-layer"
 
