@@ -84,7 +84,7 @@ class Timings:
     def stopped_early(self, digest: str, group: str) -> bool:
         """Say whether the last round of its group left a variant out."""
         inside = np.array([round_.group == group for round_ in self.rounds])
-        timed = np.isfinite(self.contrasts[digest]).any(axis=1)[inside]
+        timed: NDArray[np.bool_] = np.isfinite(self.contrasts[digest][inside]).any(axis=1)
         return bool(timed.any() and not timed[-1])
 
     def compare(self, digest: str, reference: str) -> tuple[float, Interval] | str:
