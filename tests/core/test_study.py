@@ -130,6 +130,7 @@ def wrap(**changes: object) -> bytes:
         (b"[1, 2]", "not a study record"),
         (b"7", "not a study record"),
         (b"not json", "not a study record"),
+        (b"[" * 100_000, "not a study record"),
         (b"\xff\xfe", "not a study record"),
         (b"", "not a study record"),
     ],

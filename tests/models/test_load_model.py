@@ -75,6 +75,8 @@ def test_a_loaded_model_is_in_eval_mode_and_trained_only_with_weights(tmp_path: 
 def test_unknown_names_list_what_is_allowed() -> None:
     with pytest.raises(UnknownNameError, match=r"Did you mean 'small_cnn'.*resnet18"):
         load_model("small_cn", weights=None, classes=10, image_shape=CIFAR, seed=0)
+    with pytest.raises(UnknownNameError, match=r"Or path/to/file\.py:function, .*goes to --weights"):
+        load_model("nets/mine:build", weights=None, classes=10, image_shape=CIFAR, seed=0)
 
 
 class Fixed(nn.Module):

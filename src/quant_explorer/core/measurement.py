@@ -111,11 +111,8 @@ class Predictions:
 
     def __post_init__(self) -> None:
         images = len(self.positions)
-        if (
-            len(self.top1) != images
-            or len(set(self.positions)) != images
-            or min(self.positions, default=0) < 0
-        ):
+        own = len(set(self.positions)) == images and min(self.positions, default=0) >= 0
+        if not own or len(self.top1) != images:
             raise ValueError(
                 f"{images} positions and {len(self.top1)} predicted classes: each image needs a position of "
                 "its own, from 0, and a class"
@@ -279,7 +276,7 @@ class ReportSplit:
     """Labels of the report split; `classes` name the model's outputs in order, `notes` are on the files.
 
     `search_labels` are those of the search split that belongs to it, empty where they were not recorded.
-    Raises ValueError for a label that is no output.
+    A label that is no output raises ValueError.
     """
 
     digest: str

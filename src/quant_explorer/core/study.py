@@ -190,7 +190,7 @@ def _decode(line: bytes, where: str) -> Record:
     try:
         wrapped = json.loads(line)
         version, kind, content = wrapped["schema_version"], wrapped["kind"], wrapped["record"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StudyError(f"{where}: not a study record ({explain(error)}); {_REMEDY}") from error
     if version not in (_ONE_BLOCK_VERSION, SCHEMA_VERSION):
         readable = f"{_ONE_BLOCK_VERSION} and {SCHEMA_VERSION}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.data.preprocessing import Preprocessing, merged
-from quant_explorer.core.errors import ModelError
-from quant_explorer.core.registry import Registry
+from quant_explorer.core.errors import ModelError, UnknownNameError
+from quant_explorer.core.registry import Registry, unknown_name_message
 from quant_explorer.models.architecture import Architecture, Complete, Labelled, Particular, Shape
 from quant_explorer.models.checks import (
     check_held,
@@ -58,6 +58,12 @@ MODELS: Registry[Architecture] = Registry(
 )
 
 
+_OTHERS = (
+    "Or path/to/file.py:function, package.module:function of what can be imported from here, "
+    "torchvision:NAME, timm:NAME, FILE.pt2, FILE.onnx; a file of weights goes to --weights."
+)
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A float model in eval mode. It takes (n, *input_shape); `trained` means that weights were given.
@@ -88,7 +94,10 @@ def find_architecture(name: str, weights: Path | None = None) -> Architecture:
             f"--weights {DEFAULT}: {name} has no published weights. Allowed: a file, or "
             "--model torchvision:NAME."
         )
-    return parse_exported(name) or parse_onnx(name) or parse_user_model(name) or MODELS[name]
+    found = parse_exported(name) or parse_onnx(name) or parse_user_model(name)
+    if found is None and name not in MODELS:
+        raise UnknownNameError(f"{unknown_name_message('model', name, MODELS)} {_OTHERS}")
+    return found or MODELS[name]
 
 
 def load_model(

@@ -35,7 +35,7 @@ _IN_PLACE = re.compile(r"\w\s*[-+*/]=|\.\w+[a-z]_\(|inplace=True")
 _RANDOM = re.compile(r"\b(rand|randn|randint|rand_like|randn_like|bernoulli|randperm)\(")
 
 _NOT_OF_USERS = ("torch", "quant_explorer")
-# Of the largest output: what other kernels for another number of images may change.
+# Of the largest output: other kernels compute other numbers of images.
 _ALONE = 1e-3
 
 
@@ -78,8 +78,8 @@ def check_held(module: nn.Module, *, name: str) -> None:
     ]
     if others:
         raise ModelError(
-            f"--model {name}: it holds something else than tensors: {list_some(others)}. Allowed: the float32 "
-            "model, before anything of it is quantized."
+            f"--model {name}: it holds something else than tensors: {list_some(others)}. Allowed: the "
+            "float32 model, before anything of it is quantized."
         )
     tensors = dict((*module.named_parameters(), *module.named_buffers()))
     devices = {str(tensor.device): part for part, tensor in tensors.items() if tensor.device.type != "cpu"}
@@ -108,11 +108,8 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
 
     batch = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
     batch[1] *= 0.25  # of another brightness, so that a mean over both is that of neither
-    first, second, alone = (
-        _outputs(module, batch, name),
-        _outputs(module, batch, name),
-        torch.cat([_outputs(module, image, name) for image in batch.split(1)]),
-    )
+    first, second = (_outputs(module, batch, name) for _ in range(2))
+    alone = torch.cat([_outputs(module, image, name) for image in batch.split(1)])
     if not torch.equal(first, second):
         places = _places(module, _DROPOUT) or _places(module, _RANDOM)
         raise ModelError(
@@ -214,8 +211,8 @@ def _outputs(module: nn.Module, images: torch.Tensor, name: str) -> torch.Tensor
     assert isinstance(output, torch.Tensor)
     if not torch.equal(given, images):
         raise ModelError(
-            f"--model {name}: it writes into the images that it is given{_places(module, _IN_PLACE)}. Allowed: "
-            "new tensors, as x = x - 1 for x -= 1; x = x.clone() at the start of forward()."
+            f"--model {name}: it writes into the images that it is given{_places(module, _IN_PLACE)}. "
+            "Allowed: new tensors, as x = x - 1 for x -= 1; x = x.clone() at the start of forward()."
         )
     return output.nan_to_num()
 

@@ -144,7 +144,7 @@ class UserModel:
         factory: Factory | None = getattr(module, self.function, None)
         if isinstance(factory, nn.Module):
             raise ModelError(
-                f"{self.where}: {self.function} is a module, so that its weights would not follow from --seed. "
+                f"{self.where}: {self.function} is a module, whose weights would not follow from --seed. "
                 f"Allowed: a function or a class; def build(): return {type(factory).__name__}(...)."
             )
         if callable(factory):
@@ -180,7 +180,7 @@ class UserModel:
 
 
 def _wrapped(model: object) -> object:
-    """Return the module that torch.compile or DataParallel wraps, None for any other; it computes the same."""
+    """Return the module that torch.compile or DataParallel wraps, which computes the same; else None."""
     from torch import nn
 
     return model.module if isinstance(model, nn.DataParallel) else getattr(model, "_orig_mod", None)

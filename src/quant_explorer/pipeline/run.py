@@ -85,7 +85,7 @@ class RunFolder:
             return msgspec.json.decode(
                 self.description.read_bytes(), type=RunDescription, dec_hook=decode_path
             )
-        except msgspec.DecodeError as error:
+        except (OSError, msgspec.DecodeError) as error:
             raise StudyError(
                 f"{self.description}: not a readable run description ({explain(error)}); delete it, and give "
                 "the options of the run again"

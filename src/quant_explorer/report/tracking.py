@@ -34,7 +34,7 @@ def track(results: Results, files: Sequence[Path], uri: str, experiment: str) ->
 
     try:
         return _send(MlflowClient(tracking_uri=uri), results, files, experiment)
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise StorageError(f"{uri}: MLflow refused the run ({explain(error)})") from error
 
 

@@ -82,5 +82,5 @@ def test_runs_without_a_common_variant_do_not_compare(tmp_path: Path) -> None:
         recorded(tmp_path / "b", INT8).environment,
         (),
     )
-    with pytest.raises(StudyError, match="The first has .*int8@eager of small_cnn; the second has none"):
+    with pytest.raises(StudyError, match=r"The first has .*int8@eager of small_cnn; the second has none"):
         compare_runs(recorded(tmp_path / "a", INT8), other, 1, DecisionRules())
