@@ -84,6 +84,12 @@ def test_a_torn_description_is_named(run: RunFolder, content: bytes) -> None:
         run.describe()
 
 
+def test_a_folder_is_no_description(run: RunFolder) -> None:
+    run.description.mkdir()
+    with pytest.raises(StudyError, match=r"run\.json: not a readable run description"):
+        run.describe()
+
+
 def test_a_value_that_is_not_allowed_is_not_read_either(run: RunFolder) -> None:
     run.claim(WANTED)
     run.description.write_text(run.description.read_text().replace('"epochs": 5', '"epochs": 0'))

@@ -51,6 +51,9 @@ def test_a_run_has_its_variants_as_children_with_intervals(tmp_path: Path) -> No
 def test_a_store_that_refuses_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"^nowhere://x: MLflow refused the run"):
         track(ranked(tmp_path, ORDINARY), [], "nowhere://x", "quantization")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"MLflow refused the run .*File exists"):
+        track(ranked(tmp_path, ORDINARY), [], f"sqlite:///{tmp_path}/file/mlflow.db", "quantization")
 
 
 def test_without_mlflow_the_command_that_installs_it_is_named(
