@@ -22,6 +22,7 @@ from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.functional_layers import KINDS
 from quant_explorer.tracing.left_in_float import leave_in_float
 from quant_explorer.tracing.normal_form import check, normalize
+from quant_explorer.tracing.own_observers import separate_observers
 from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -48,6 +49,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
         prepared = quantize_fx.prepare_qat_fx(
             graph.module.train(), mapping, (torch.from_numpy(calibration[0]),)
         )
+        separate_observers(prepared, mapping)
         narrow_observers(prepared)
         _check(prepared, model, calibration[0])
         observe_activations(prepared, calibration)

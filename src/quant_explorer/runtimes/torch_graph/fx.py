@@ -32,10 +32,10 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
-from quant_explorer.runtimes.torch_graph.joining import ranges_of_joins, requantize_joins
 from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
 from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
+from quant_explorer.tracing.own_observers import requantize_joined, separate_observers
 from quant_explorer.tracing.reasons import in_brackets
 
 _log = logging.getLogger(__name__)
@@ -85,9 +85,11 @@ def quantize(
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
     with _explain("PyTorch cannot prepare a layer for INT8"):
         prepared = quantize_fx.prepare_fx(graph.module, mapping, (torch.from_numpy(calibration[0]),))
+        separate_observers(prepared, mapping)
         if spec.activation_ranges:
             set_activation_ranges(prepared, spec.activation_ranges)
-        else:
+        requantize_joined(prepared)
+        if not spec.activation_ranges:
             narrow_observers(prepared)
             with torch.inference_mode():
                 for batch in calibration:
@@ -95,10 +97,8 @@ def quantize(
     if bits == REDUCED_ACTIVATION_BITS:
         reduce_fixed_ranges(prepared)
     with _explain("PyTorch cannot convert a layer to INT8"):
-        joins = ranges_of_joins(prepared)
         with unknown_to_fx(prepared):
             converted = quantize_fx.convert_fx(prepared)
-        requantize_joins(converted, joins)
         # Some operators only say when they run that they have no INT8 kernel.
         with torch.inference_mode():
             converted(torch.from_numpy(calibration[0][:1]))
