@@ -30,7 +30,7 @@ _KINDS: Final = (
 _SUMS: Final = (operator.add, operator.iadd, torch.add, "add", "add_")
 _FILLS: Final = (torch.masked_fill, "masked_fill", "masked_fill_", torch.where)
 _QUOTIENTS: Final = (operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_", "divide")
-# What moves values, and makes denominators.
+# What moves values, and makes operands of quotients, logarithms and roots.
 _MOVES: Final = (
     *("reshape", "view", "flatten", "transpose", "permute", "squeeze", "unsqueeze", "contiguous"),
     *(torch.reshape, torch.flatten, torch.transpose, torch.permute, torch.squeeze, torch.unsqueeze),
@@ -39,13 +39,21 @@ _MOVES: Final = (
 _ARITHMETIC: Final = (
     *(*_SUMS, operator.mul, operator.imul, torch.mul, "mul", "mul_"),
     *(operator.matmul, torch.matmul, torch.bmm, "matmul", "bmm", torch.sum, "sum", torch.clamp, "clamp"),
-    *(torch.mean, "mean"),
+    *(torch.mean, "mean", operator.sub, operator.isub, torch.sub, "sub", "sub_"),
+    *(F.avg_pool2d, F.adaptive_avg_pool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
 )
 # What divides by its operand.
 _INVERSES: Final = (torch.rsqrt, "rsqrt", "rsqrt_", torch.reciprocal, "reciprocal", "reciprocal_")
+_POWERS: Final = (torch.pow, operator.pow, "pow", "pow_")
+_SQUARE_ROOTS: Final = (torch.sqrt, "sqrt", "sqrt_")
+# What is steep where its operand comes near 0, beside powers with a fraction.
+_ROOTS: Final = (
+    *(*_SQUARE_ROOTS, torch.log, "log", "log_", torch.log2, "log2", torch.log10, "log10"),
+    *(torch.log1p, "log1p", torch.logsumexp, "logsumexp"),
+)
 _UNARY: Final = (
-    *(torch.sqrt, "sqrt", "sqrt_", torch.abs, "abs", torch.exp, "exp", torch.square, "square"),
-    *(torch.pow, operator.pow, "pow", F.relu, torch.relu, "relu"),
+    *(*_POWERS, *_SQUARE_ROOTS, torch.abs, "abs", torch.exp, "exp", torch.square, "square"),
+    *(F.relu, torch.relu, "relu"),
 )
 # Methods that take sizes one by one.
 _TAKE_SIZES: Final = ("reshape", "permute")
@@ -67,11 +75,17 @@ def leave_in_float(
         mapping.set_module_name(name, None)
     nodes = list(graph.module.graph.nodes)
     masked, computed = _masked(nodes), [node for node in nodes if node.target in KINDS]
-    denominators = _denominators(nodes)
+    denominators = _operands(graph.module, _divisors(nodes))
+    steep = _operands(graph.module, _numerators(nodes) + _rooted(nodes))
+    steep = [node for node in steep if node not in denominators]
     inside = [node for node in nodes if is_inside(str(node.meta.get("scope", "")), float_layers)]
-    # Sizes, and what is computed from weights alone.
-    aside = [node for node in nodes if node.meta.get("number") or "constant" in node.meta]
-    _exclude(mapping, graph.module, {*masked, *computed, *denominators, *inside, *aside})
+    # Sizes, what is computed from weights alone, and complex numbers.
+    aside = [
+        node
+        for node in nodes
+        if node.meta.get("number") or "constant" in node.meta or node.meta.get("complex")
+    ]
+    _exclude(mapping, graph.module, {*masked, *computed, *denominators, *steep, *inside, *aside})
     for name, module in graph.module.named_modules():
         indices = vars(module).get("return_indices") is True
         if indices or (isinstance(module, nn.Upsample) and not is_resizing_in_int8(vars(module))):
@@ -84,6 +98,7 @@ def leave_in_float(
             (_list(node.name for node in masked), "a mask takes the range of the values it is added to"),
             (_list(node.name for node in computed), "its weights are computed from images"),
             (_list(node.name for node in denominators), "a denominator rounded to 0 divides by zero"),
+            (_list(node.name for node in steep), "a quotient, logarithm or root multiplies its error"),
         )
         if names
     )
@@ -119,6 +134,8 @@ def _list(names: Iterable[str]) -> str:
 def _exclude(mapping: quantization.QConfigMapping, graph: fx.GraphModule, excluded: set[fx.Node]) -> None:
     calls: Counter[object] = Counter()
     for node in list(graph.graph.nodes):
+        if node.op == "call_module" and node in excluded:
+            mapping.set_module_name(str(node.target), None)
         call = _as_function(node) if node in excluded else node
         if call.op != "call_function":
             continue
@@ -166,20 +183,43 @@ def _masked(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     return found
 
 
-def _denominators(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """Return the arithmetic between the last layers and each denominator that is a tensor."""
-    waiting = [
-        node.args[1]
+def _divisors(nodes: Sequence[fx.Node]) -> list[fx.node.Argument]:
+    return [node.args[1] for node in nodes if node.target in _QUOTIENTS and len(node.args) > 1] + [
+        node.args[0] for node in nodes if node.target in _INVERSES
+    ]
+
+
+def _numerators(nodes: Sequence[fx.Node]) -> list[fx.node.Argument]:
+    """Return what is divided by tensors, whose error grows as these come near 0."""
+    return [
+        node.args[0]
         for node in nodes
         if node.target in _QUOTIENTS and len(node.args) > 1 and isinstance(node.args[1], fx.Node)
-    ] + [node.args[0] for node in nodes if node.target in _INVERSES and isinstance(node.args[0], fx.Node)]
+    ]
+
+
+def _rooted(nodes: Sequence[fx.Node]) -> list[fx.node.Argument]:
+    """Return what logarithms, square roots and powers with a fraction are taken of."""
+    return [
+        node.args[0]
+        for node in nodes
+        if node.target in _ROOTS
+        or (node.target in _POWERS and len(node.args) > 1 and not isinstance(node.args[1], int))
+    ]
+
+
+def _operands(graph: fx.GraphModule, operands: Sequence[fx.node.Argument]) -> list[fx.Node]:
+    """Return the arithmetic between the last layers and each of the `operands` that is a tensor."""
+    waiting = [operand for operand in operands if isinstance(operand, fx.Node)]
     found: list[fx.Node] = []
     while waiting:
         node = waiting.pop()
+        kind = type(graph.get_submodule(str(node.target))) if node.op == "call_module" else node.target
         if (
-            node.target not in (*_ARITHMETIC, *_UNARY, *_MOVES)
+            kind not in (*_ARITHMETIC, *_UNARY, *_MOVES)
             or len(node.users) > 1
             or "magnitude" not in node.meta
+            or node in found
         ):
             continue
         found.append(node)

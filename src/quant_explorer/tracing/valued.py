@@ -44,7 +44,7 @@ def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
     `example` are images (n, C, H, W), of which a few are used.
 
     Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
-    of a float tensor), "finite", "constant" (the value of what depends on weights and buffers alone),
+    of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers alone),
     "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the line of
     the user's code that cannot be traced.
     """
@@ -215,6 +215,7 @@ class _ValueTracer(fx.Tracer):
         if isinstance(value, torch.Tensor):
             self._proxies[id(value)].append(proxy)
         meta["number"] = _is_plain(value)
+        meta["complex"] = isinstance(value, torch.Tensor) and value.is_complex()
         if constant and isinstance(value, torch.Tensor):
             meta["constant"] = value.clone()
         if isinstance(value, torch.Tensor) and value.is_floating_point():

@@ -31,6 +31,8 @@ _PRODUCTS = {
     *("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul"),
     *("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 }
+# Their first operands are the values (length, images, inputs), both weights, and biases in two dimensions.
+_RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 
 
 class _Arguments(msgspec.Struct):
@@ -102,12 +104,16 @@ def _profile(
 
 def _macs(node: _Arguments) -> tuple[str, int]:
     """Return the precision of the second operand, which is the weight or its like, and the count."""
-    if node.op_name not in _CONVOLUTIONS | _PRODUCTS | {"ConvTranspose"}:
+    if node.op_name not in _CONVOLUTIONS | _PRODUCTS | _RECURRENT | {"ConvTranspose"}:
         return "", 0
     # Scales, zero points and biases have at most one dimension.
-    first, second = [tensor for tensor in _tensors(node.input_type_shape) if len(tensor.shape) > 1][:2]
+    operands = [tensor for tensor in _tensors(node.input_type_shape) if len(tensor.shape) > 1]
+    first, second = operands[:2]
     output = _tensors(node.output_type_shape)[0]
     precision = _PRECISIONS.get(second.kind, second.kind)
+    if node.op_name in _RECURRENT:
+        # Every step of every image meets all weights of inputs and of states.
+        return precision, math.prod(first.shape[:2]) * (second.size + operands[2].size)
     if node.op_name in _PRODUCTS:
         # (..., m, k) x (..., k, n); the first operand may be given transposed.
         return precision, output.size * (math.prod(first.shape[-2:]) // output.shape[-2])

@@ -86,6 +86,11 @@ class _MacCounter(TorchDispatchMode):
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **(kwargs or {}), out_val=output)
             self._add(func, _precision(args), flops // 2)
+        elif packet is torch.ops.aten._trilinear:
+            # What nn.Bilinear calls: the weight (outputs, first, second) meets every image.
+            assert isinstance(output, torch.Tensor)
+            assert isinstance(args[1], torch.Tensor)
+            self._add(func, _precision(args), len(output) * args[1].numel())
         elif func.namespace == "quantized" and packet.__name__.startswith(("conv", "linear")):
             self._add_quantized(func, args, output)
         elif func.namespace == "quantized" and packet.__name__ == "matmul":

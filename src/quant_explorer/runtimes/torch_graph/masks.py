@@ -10,6 +10,7 @@ from torch import fx
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantizer, SharedQuantizationSpec
 
 from quant_explorer.core.quantspec import MASKED
+from quant_explorer.runtimes.torch_graph.sensitive import find_sensitive
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.observer import ObserverOrFakeQuantize
@@ -30,7 +31,8 @@ _MOVES = (
 class SelectiveQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no type information
     """Another quantizer's annotations, without those of values that have a mask in them (1e4 and more).
 
-    Nor does it quantize operators of which `keep_float` says so.
+    Nor does it quantize what serves divisions, logarithms and roots, layers whose weights are computed, and
+    operators of which `keep_float` says so.
     """
 
     def __init__(self, quantizer: Quantizer, keep_float: Callable[[fx.Node], bool]) -> None:
@@ -46,11 +48,13 @@ class SelectiveQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no typ
         """Annotate, and keep masked values and what adds the mask in float."""
         annotated: fx.GraphModule = self._quantizer.annotate(model)
         masked = find_masked(model)
+        excluded = masked | find_sensitive(model)
         for node in model.graph.nodes:
             annotation = node.meta.get(_ANNOTATION)
             if annotation is None:
                 continue
-            if node in masked or self._keep_float(node):
+            if node in excluded or self._keep_float(node) or _shares(annotation, excluded):
+                excluded.add(node)
                 node.meta[_ANNOTATION] = QuantizationAnnotation(_annotated=True)
                 continue
             for source in masked.intersection(annotation.input_qspec_map):
@@ -76,6 +80,14 @@ def find_masked(graph: fx.GraphModule) -> set[fx.Node]:
         if adds or (_passes_on(node) and not masked.isdisjoint(node.all_input_nodes)):
             masked.add(node)
     return masked
+
+
+def _shares(annotation: QuantizationAnnotation, excluded: set[fx.Node]) -> bool:
+    """Say whether an operator takes the grid of one that has none any more."""
+    specs = [annotation.output_qspec, *annotation.input_qspec_map.values()]
+    shared = [spec.edge_or_node for spec in specs if isinstance(spec, SharedQuantizationSpec)]
+    # An edge is what reads and where from.
+    return any((place[1] if isinstance(place, tuple) else place) in excluded for place in shared)
 
 
 def _passes_on(node: fx.Node) -> bool:

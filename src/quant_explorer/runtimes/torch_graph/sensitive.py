@@ -1,0 +1,66 @@
+"""What an exported graph divides or takes a logarithm or root of, and computed weights: INT8 leaves them alone.
+
+The rule is that of ONNX graphs: an error of what a logarithm, a root or a quotient is taken of grows as that,
+or the divisor, comes near 0.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import fx
+
+_aten = torch.ops.aten
+_CONVOLUTIONS: Final = (
+    *(_aten.conv1d, _aten.conv2d, _aten.conv3d, _aten.linear),
+    *(_aten.conv_transpose1d, _aten.conv_transpose2d, _aten.conv_transpose3d),
+)
+_QUOTIENTS: Final = (_aten.div, _aten.div_)
+_STEEP: Final = (
+    *(_aten.reciprocal, _aten.rsqrt, _aten.log, _aten.log2, _aten.log10, _aten.log1p, _aten.logsumexp),
+    *(_aten.sqrt, _aten.sqrt_),
+)
+# Between the last layers and these.
+_ARITHMETIC: Final = (
+    *(_aten.add, _aten.add_, _aten.sub, _aten.rsub, _aten.mul, _aten.mul_, _aten.div, _aten.div_, _aten.pow),
+    *(_aten.exp, _aten.log, _aten.abs, _aten.sqrt, _aten.square, _aten.clamp, _aten.relu, _aten.sum),
+    *(_aten.mean, _aten.avg_pool2d, _aten.adaptive_avg_pool2d, _aten.linalg_vector_norm, _aten.matmul),
+    *(_aten.view, _aten.reshape, _aten.flatten, _aten.permute, _aten.transpose, _aten.squeeze),
+    *(_aten.unsqueeze, _aten.expand, _aten.slice, _aten.select),
+)
+
+
+def find_sensitive(graph: fx.GraphModule) -> set[fx.Node]:
+    """Return the arithmetic that serves divisions by tensors, logarithms and roots alone.
+
+    And layers whose weights are computed from images.
+    """
+    nodes = list(graph.graph.nodes)
+    computed = {
+        node for node in nodes if _packet(node) in _CONVOLUTIONS and not _is_attribute(node.args[1])
+    }
+    found: set[fx.Node] = set()
+    waiting = [operand for node in nodes if _is_steep(node) for operand in node.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if _packet(node) in _ARITHMETIC and len(node.users) == 1 and node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found | computed
+
+
+def _is_steep(node: fx.Node) -> bool:
+    if _packet(node) is _aten.pow:
+        return not isinstance(node.args[1], int)
+    if _packet(node) in _QUOTIENTS:
+        return isinstance(node.args[1], fx.Node) and not _is_attribute(node.args[1])
+    return _packet(node) in _STEEP
+
+
+def _packet(node: fx.Node) -> object:
+    return getattr(node.target, "overloadpacket", None)
+
+
+def _is_attribute(node: object) -> bool:
+    return isinstance(node, fx.Node) and node.op == "get_attr"
