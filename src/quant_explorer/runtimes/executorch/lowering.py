@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
 from executorch.backends.xnnpack.partition.config.generic_node_configs import GeluConfig
+from executorch.backends.xnnpack.partition.config.node_configs import MaxDimConfig
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
@@ -59,7 +60,17 @@ class _Gelu(GeluConfig):  # type: ignore[misc]  # ExecuTorch has no type informa
         return bool(super().check_constraints(node, ep))
 
 
-_CONFIGS = [_Gelu if config is GeluConfig else config for config in ALL_PARTITIONER_CONFIGS]
+class _MaxDim(MaxDimConfig):  # type: ignore[misc]  # ExecuTorch has no type information
+    """The vendor's, without maxima over channels or without `keepdim`, which it takes and cannot write."""
+
+    def check_constraints(self, node: torch.fx.Node, ep: torch.export.ExportedProgram) -> bool:
+        """Say whether XNNPACK takes the node."""
+        keeps = len(node.args) > 2 and bool(node.args[2])
+        return keeps and node.args[1] in (2, 3) and bool(super().check_constraints(node, ep))
+
+
+_OWN = {GeluConfig: _Gelu, MaxDimConfig: _MaxDim}
+_CONFIGS = [_OWN.get(config, config) for config in ALL_PARTITIONER_CONFIGS]
 
 
 @dataclass(frozen=True)

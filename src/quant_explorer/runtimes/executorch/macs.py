@@ -59,7 +59,7 @@ def count_macs(file: Path, methods: Sequence[str], batch: Batch) -> Executed:
         for operator, precision, count in _layers(program, plans[method]):
             macs[precision] += count
             if precision != "int8":
-                in_float[operator] += count
+                in_float[operator.removeprefix("aten::")] += count
     return Executed(
         macs={precision: total // len(batch) for precision, total in sorted(macs.items())},
         kernels=dict(sorted(_profile(file, methods, batch).items())),

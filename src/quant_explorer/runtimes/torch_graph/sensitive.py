@@ -1,4 +1,4 @@
-"""What an exported graph divides or takes a logarithm or root of, and computed weights: INT8 leaves them alone.
+"""What INT8 leaves in float of an exported graph: operands of quotients, logarithms and roots, computed weights.
 
 The rule is that of ONNX graphs: an error of what a logarithm, a root or a quotient is taken of grows as that,
 or the divisor, comes near 0.
@@ -37,9 +37,7 @@ def find_sensitive(graph: fx.GraphModule) -> set[fx.Node]:
     And layers whose weights are computed from images.
     """
     nodes = list(graph.graph.nodes)
-    computed = {
-        node for node in nodes if _packet(node) in _CONVOLUTIONS and not _is_attribute(node.args[1])
-    }
+    computed = {node for node in nodes if _packet(node) in _CONVOLUTIONS and not _is_attribute(node.args[1])}
     found: set[fx.Node] = set()
     waiting = [operand for node in nodes if _is_steep(node) for operand in node.all_input_nodes]
     while waiting:

@@ -65,6 +65,22 @@ class _BilinearPool(nn.Module):
         return logits
 
 
+class _GeneralizedMean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(3.0))
+        self.convolution = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        powers = self.convolution(x).clamp(min=1e-6).pow(self.power)
+        return functional.avg_pool2d(powers, 4).pow(1 / self.power)
+
+
+def _gate_split(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    values, gates = torch.tensor_split(torch.cat([y, x], 1), 2, 1)
+    return values * gates.sigmoid()
+
+
 def _chain_in_place(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     y.add_(x).mul_(0.5).clamp_(0, 3)
     return y
@@ -93,6 +109,26 @@ SPECIMENS = (
     _residual("maximum", "the greater of two maps", torch.maximum),
     _residual("clamp", "clamp to -0.5 and 1.5", lambda y, x: torch.clamp(y + x, -0.5, 1.5)),
     _residual("power", "square, square root, absolute value", lambda y, x: (y.pow(2) + x.abs() + 0.1).sqrt()),
+    _residual(
+        "mish_written_out",
+        "x tanh(log(1 + exp(x)))",
+        lambda y, x: y * torch.tanh(torch.log(1 + torch.exp(y))) + x,
+    ),
+    _residual("softplus_tanh", "tanh of a softplus", lambda y, x: y * torch.tanh(functional.softplus(y)) + x),
+    _residual("gate_split", "sigmoid of a part, by tensor_split", _gate_split),
+    _residual(
+        "scaled_up",
+        "lengths of 1, multiplied by 8",
+        lambda y, x: x + 8 * functional.normalize(y, p=1.0, dim=1),
+    ),
+    Specimen(
+        "gate_joined",
+        "a sigmoid and what it is of, concatenated",
+        lambda: classifier(_Residual(lambda y, x: torch.cat([torch.sigmoid(y), x], 1)), channels=16),
+    ),
+    Specimen(
+        "generalized_mean", "GeM pooling with a learned power", lambda: classifier(_GeneralizedMean(), size=4)
+    ),
     Specimen(
         "normalized_input",
         "mean and deviation of the pixels as buffers of the model",

@@ -102,6 +102,36 @@ class _PreActivation(nn.Module):
         return torch.cat([x, self.convolution(functional.relu(self.norm(x)))], 1)
 
 
+class _MixedWeights(nn.Module):
+    """A convolution whose weights are mixed, image by image, from three sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.17 * torch.randn(3, 8, 8, 3, 3))
+        self.shares = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count = x.shape[0]
+        shares = torch.sigmoid(self.shares(x.mean((2, 3))))
+        weight = torch.einsum("nk,koihw->noihw", shares, self.weight).reshape(count * 8, 8, 3, 3)
+        y = functional.conv2d(x.reshape(1, count * 8, 16, 16), weight, padding=1, groups=count)
+        return functional.relu(y.view(count, 8, 16, 16))
+
+
+class _GeneratedFilters(nn.Module):
+    """A depthwise convolution whose filters a linear layer makes for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Linear(8, 72)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count = x.shape[0]
+        weight = self.filters(x.mean((2, 3))).reshape(count * 8, 1, 3, 3)
+        y = functional.conv2d(x.reshape(1, count * 8, 16, 16), weight, padding=1, groups=count * 8)
+        return functional.relu(y.reshape(count, 8, 16, 16) + x)
+
+
 def _small_weights() -> nn.Module:
     layer = nn.Conv2d(8, 8, 3, padding=1, bias=False)
     model = classifier(nn.Sequential(layer, _Scale(1 / SMALL), nn.ReLU()))
@@ -217,6 +247,16 @@ SPECIMENS = (
         "weight_norm",
         "convolution with weight norm as a parametrization",
         lambda: classifier(_rectified(parametrizations.weight_norm(nn.Conv2d(8, 8, 3, padding=1)))),
+    ),
+    Specimen(
+        "mixed_weights",
+        "convolution with weights mixed by a sigmoid for each image, as CondConv",
+        lambda: classifier(_MixedWeights()),
+    ),
+    Specimen(
+        "generated_filters",
+        "depthwise convolution with filters computed for each image",
+        lambda: classifier(_GeneratedFilters()),
     ),
     Specimen("inverted_residual", "MobileNetV2's block with ReLU6", lambda: classifier(_InvertedResidual())),
     Specimen(

@@ -156,6 +156,28 @@ class _Recurrent(nn.Module):
         return states
 
 
+class _BothDirections(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(TOKEN_WIDTH, TOKEN_WIDTH // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.layer(x)[0]
+        return states
+
+
+class _BilinearHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(convolution(3, 8), nn.AvgPool2d(8), nn.Flatten())
+        self.head = nn.Bilinear(32, 32, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.body(x)
+        logits: torch.Tensor = self.head(features, features)
+        return logits
+
+
 class _CosineClassifier(nn.Module):
     """Logits are cosines between features and the columns of a transposed weight, as in CLIP."""
 
@@ -173,6 +195,8 @@ class _CosineClassifier(nn.Module):
 
 SPECIMENS = (
     Specimen("lstm", "an LSTM over tokens", lambda: TokenClassifier(_Recurrent())),
+    Specimen("gru_both_directions", "a GRU in both directions", lambda: TokenClassifier(_BothDirections())),
+    Specimen("bilinear_head", "nn.Bilinear as the head", lambda: enliven(_BilinearHead())),
     Specimen(
         "cosine_classifier", "cosines between features and weights", lambda: enliven(_CosineClassifier())
     ),
