@@ -75,7 +75,7 @@ def requantize_joined(prepared: fx.GraphModule) -> None:
 
 
 def _groups(graph: fx.GraphModule, own_grid: set[object]) -> Iterable[_Group]:
-    """Return the observers by the grid that their values share; results of kinds `own_grid` have their own."""
+    """Return the observers by the grid that their values share; results of `own_grid` have their own."""
     groups: dict[fx.Node, _Group] = {}
     for node in graph.graph.nodes:
         if not _is_observer(graph, node):

@@ -44,8 +44,8 @@ def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
     `example` are images (n, C, H, W), of which a few are used.
 
     Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
-    of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers alone),
-    "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the line of
+    of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers
+    alone), "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the line of
     the user's code that cannot be traced.
     """
     try:

@@ -43,7 +43,7 @@ class Inductor:
     """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
 
     name: ClassVar[str] = "inductor"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What INT8 leaves in float of an exported graph: operands of quotients, logarithms and roots, computed weights.
+"""What INT8 leaves in float of an exported graph: operands of quotients, logarithms, roots; computed weights.
 
 The rule is that of ONNX graphs: an error of what a logarithm, a root or a quotient is taken of grows as that,
 or the divisor, comes near 0.
