@@ -10,7 +10,7 @@ operand, which a product with a number or a sigmoid does not take from any obser
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,7 +40,7 @@ def separate_observers(prepared: fx.GraphModule, mapping: quantization.QConfigMa
     """
     default, kinds = mapping.global_qconfig, mapping.object_type_qconfigs
     assert default is not None
-    fixed = {
+    fixed: dict[object, Callable[[], nn.Module]] = {
         kind: qconfig.activation
         for kind, qconfig in kinds.items()
         if qconfig is not None and isinstance(qconfig.activation(), _FIXED)
@@ -75,7 +75,7 @@ def requantize_joined(prepared: fx.GraphModule) -> None:
 
 
 def _groups(graph: fx.GraphModule, own_grid: set[object]) -> Iterable[_Group]:
-    """Return the observers by the grid that their values share; results of `own_grid` have their own."""
+    """Return the observers by the grid that their values share; what is of kinds `own_grid` has its own."""
     groups: dict[fx.Node, _Group] = {}
     for node in graph.graph.nodes:
         if not _is_observer(graph, node):

@@ -45,8 +45,8 @@ def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
 
     Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
     of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers
-    alone), "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the line of
-    the user's code that cannot be traced.
+    alone), "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the
+    line of the user's code that cannot be traced.
     """
     try:
         # Functions marked by torch.fx.wrap are looked into: most are marked because of sizes alone.

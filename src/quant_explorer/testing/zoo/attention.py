@@ -146,6 +146,21 @@ class _ClassToken(nn.Module):
         return logits
 
 
+class _ChannelsThenPlaces(nn.Module):
+    """CBAM's two gates: of channels by mean and maximum over places, of places by those over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1))
+        self.places = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, largest = functional.adaptive_avg_pool2d(x, 1), functional.adaptive_max_pool2d(x, 1)
+        x = x * torch.sigmoid(self.channels(mean) + self.channels(largest))
+        maps = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+        return x * torch.sigmoid(self.places(maps))
+
+
 class _Einsum(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -204,6 +219,11 @@ SPECIMENS = (
         "linear_attention",
         "attention by ReLU: keys times values first",
         lambda: classifier(_LinearAttention()),
+    ),
+    Specimen(
+        "channels_then_places",
+        "CBAM: gates of channels and of places, by mean and maximum",
+        lambda: classifier(_ChannelsThenPlaces()),
     ),
     Specimen("class_token", "a parameter expanded to the batch, x.shape[0]", lambda: enliven(_ClassToken())),
     Specimen("einsum", "einsum of activations and a parameter", lambda: TokenClassifier(_Einsum())),
