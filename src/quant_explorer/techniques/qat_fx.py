@@ -18,11 +18,11 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import ActivationRange, QuantSpec
 from quant_explorer.techniques.qat import FakeQuantized
-from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.functional_layers import KINDS
 from quant_explorer.tracing.left_in_float import leave_in_float
 from quant_explorer.tracing.normal_form import check, normalize
-from quant_explorer.tracing.own_observers import separate_observers
+from quant_explorer.tracing.observers.clipping import narrow_observers
+from quant_explorer.tracing.observers.sharing import separate_observers
 from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

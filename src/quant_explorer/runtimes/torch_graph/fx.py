@@ -32,10 +32,10 @@ from quant_explorer.runtimes.torch_graph.engine import (
     explain_transposed,
     needed_features,
 )
-from quant_explorer.tracing.clipping import narrow_observers
 from quant_explorer.tracing.left_in_float import leave_in_float, unknown_to_fx
 from quant_explorer.tracing.normal_form import FloatGraph, check, normalize
-from quant_explorer.tracing.own_observers import requantize_joined, separate_observers
+from quant_explorer.tracing.observers.clipping import narrow_observers
+from quant_explorer.tracing.observers.sharing import requantize_joined, separate_observers
 from quant_explorer.tracing.reasons import in_brackets
 
 _log = logging.getLogger(__name__)

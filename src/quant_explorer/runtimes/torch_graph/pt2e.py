@@ -22,7 +22,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.runtimes.torch_graph.rewriting import rewrite
 from quant_explorer.tracing.capture import capture
-from quant_explorer.tracing.clipping import narrow_observers
+from quant_explorer.tracing.observers.clipping import narrow_observers
 from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
 
 if TYPE_CHECKING:

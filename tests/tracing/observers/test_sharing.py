@@ -7,7 +7,7 @@ from torch import fx, nn
 from torch.ao import quantization
 from torch.ao.quantization import quantize_fx
 
-from quant_explorer.tracing.own_observers import requantize_joined, separate_observers
+from quant_explorer.tracing.observers.sharing import requantize_joined, separate_observers
 
 
 class Gates(nn.Module):

@@ -15,7 +15,7 @@ from torch.ao.quantization import (
 )
 from torch.nn import functional as F
 
-from quant_explorer.tracing.clipping import narrow_observers
+from quant_explorer.tracing.observers.clipping import narrow_observers
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 IMAGES = 100 * torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))

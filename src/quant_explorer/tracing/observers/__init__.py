@@ -1,0 +1,1 @@
+"""What the observers of a prepared graph see, and which values share one."""
