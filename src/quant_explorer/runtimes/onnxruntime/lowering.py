@@ -217,6 +217,10 @@ def _grouped_transposed(graph: onnx.GraphProto) -> tuple[str, ...]:
     )
 
 
+# What NumPy says of a range that has no 2,048 steps.
+_NO_HISTOGRAM = "Too many bins for data range"
+
+
 @contextmanager
 def _explain_failure() -> Iterator[None]:
     """Turn what the vendor's quantizer raises for a graph that it was not written for into a reason."""
@@ -224,6 +228,11 @@ def _explain_failure() -> Iterator[None]:
         yield
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
         _log.info("ONNX Runtime's quantizer: %s", error)
+        if str(error).startswith(_NO_HISTOGRAM):
+            raise UnsupportedError(
+                "values inside the model are too large, or too much alike, for a histogram of them; keep the "
+                "layers that compute them in float, or choose another runtime"
+            ) from error
         raise UnsupportedError(
             f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers "
             "it is about in float, or choose another runtime"
