@@ -50,7 +50,7 @@ def test_only_figures_and_messages_reach_the_terminal(place: Place) -> None:
     # The answer comes last, then where to read on and what to distrust.
     parts = (
         "Pareto table",
-        "\nNothing to ship: none of those",
+        "\nNothing to ship: nothing was timed at batch size 1 yet",
         "\nReport: run/report/index.html\nDistrust: ",
     )
     places = [done.stdout.index(part) for part in parts]
@@ -70,6 +70,9 @@ def test_an_error_is_still_reported(place: Place) -> None:
     done = place.call("train", "--model", "mine.py:fail", *RUN)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.endswith("error: mine.py: fail() failed with RuntimeError: no such layer\n")
+    # The message of the user's own error, and the line that raises it.
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert error.startswith("error: mine.py: fail() failed with RuntimeError: no such layer, at ")
+    assert error.endswith(': raise RuntimeError("no such layer")')
     assert "NOISE" not in done.stderr
     assert "NOISE printed\n" in (place.folder / "run" / "log.txt").read_text()

@@ -92,8 +92,8 @@ def number_handle(number: int) -> Line2D:
     """Return what a legend shows beside the name of the point with this number."""
     from matplotlib.lines import Line2D
 
-    # A marker fills a square: one digit by its height, several by their width, 0.87 of a height each.
-    size = FONT_SIZE * 0.65 * max(1.0, 0.87 * len(str(number)))
+    # A marker fills a square: one digit by its height, several by their width, 0.75 of a height each.
+    size = FONT_SIZE * 0.65 * max(1.0, 0.75 * len(str(number)))
     return Line2D(
         [], [], linestyle="", marker=f"${number}$", markersize=size, markerfacecolor=INK,
         markeredgewidth=0,
