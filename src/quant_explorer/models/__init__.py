@@ -94,10 +94,10 @@ def find_architecture(name: str, weights: Path | None = None) -> Architecture:
             f"--weights {DEFAULT}: {name} has no published weights. Allowed: a file, or "
             "--model torchvision:NAME."
         )
-    found = parse_exported(name) or parse_onnx(name) or parse_user_model(name)
-    if found is None and name not in MODELS:
+    own = parse_exported(name) or parse_onnx(name) or parse_user_model(name)
+    if own is None and name not in MODELS:
         raise UnknownNameError(f"{unknown_name_message('model', name, MODELS)} {_OTHERS}")
-    return found or MODELS[name]
+    return own or MODELS[name]
 
 
 def load_model(

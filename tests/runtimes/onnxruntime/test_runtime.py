@@ -325,7 +325,8 @@ def test_values_that_have_no_histogram_are_refused(tmp_path: Path) -> None:
             self.layer = nn.Linear(48, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer((x.flatten(1) * 1e-43).relu())
+            logits: torch.Tensor = self.layer((x.flatten(1) * 1e-43).relu())
+            return logits
 
     spec = QuantSpec("int8", "static", observer="histogram")
     with pytest.raises(UnsupportedError, match=r"too much alike, for a histogram of them; keep the layers"):
