@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,12 +44,18 @@ class Rounding(Following):
     """Rounds activations to `ranges`, or to that of the batch where they are dynamic, and weights."""
 
     def __init__(
-        self, model: nn.Module, spec: QuantSpec, grid: Grid, ranges: Mapping[Value, Range], *sharing: str
+        self,
+        model: nn.Module,
+        spec: QuantSpec,
+        grid: Grid,
+        ranges: Mapping[Value, Range],
+        *sharing: str,
+        unrounded: Collection[Value] = (),
     ) -> None:
-        """Let the operators `sharing` leave their output on the grid of their input."""
+        """Let operators `sharing` leave their output on the grid of their input; keep `unrounded` values."""
         super().__init__(model, spec)
         self.sharing = sharing
-        self._grid, self._ranges = grid, ranges
+        self._grid, self._ranges, self._unrounded = grid, ranges, unrounded
         # The first operator that gave a number that is none, as a division by what was rounded to 0 does.
         self.overflowed: str | None = None
         self._raw: tuple[torch.Tensor, int | None] | None = None
@@ -59,7 +65,7 @@ class Rounding(Following):
         """Round it; raises BuildError for a value that has no range."""
         if self._spec.precision in _DTYPES:
             return tensor.to(_DTYPES[self._spec.precision]).float()
-        if value.masked:
+        if value.masked or value in self._unrounded:
             return tensor
         if value.constant or self._spec.activations == "dynamic":
             return Range.of(tensor).round(tensor, self._grid.activation_levels)

@@ -14,6 +14,7 @@ from quant_explorer.core.quantspec import Grid, QuantSpec
 from quant_explorer.pipeline.building.simulation.activation_range import Observed, Range
 from quant_explorer.pipeline.building.simulation.following import Following, Value
 from quant_explorer.pipeline.building.simulation.rounding import Rounding
+from quant_explorer.pipeline.building.simulation.sensitive import Call, call_of, find_unrounded
 
 # PyTorch fixes the range of what these give, whatever is observed.
 _FIXED = {
@@ -45,6 +46,7 @@ class Simulation:
         """Observe the activations of static INT8 on the batches (n, channels, height, width)."""
         self._model, self._spec = candidate.model, candidate.spec
         self._observed: dict[Value, Observed] = {}
+        self._calls: dict[Value, Call] = {}
         self._learned: dict[Value, Range] = {}
         if self._spec.activations == "static":
             self._observe(calibration)
@@ -61,8 +63,9 @@ class Simulation:
         if self._spec.activations != "static":
             roundings = [Rounding(self._model, self._spec, grid, {})]
         else:
+            unrounded = find_unrounded(self._calls)
             roundings = [
-                Rounding(self._model, self._spec, grid, ranges, *sharing)
+                Rounding(self._model, self._spec, grid, ranges, *sharing, unrounded=unrounded)
                 for ranges in self._ranges(grid.activation_levels)
                 for sharing in ((), _SHARING)
             ]
@@ -79,7 +82,7 @@ class Simulation:
     def _observe(self, calibration: Sequence[Batch]) -> None:
         names: dict[str, Value] = {}
         for batch in calibration:
-            observing = _Observing(self._model, self._spec, self._observed)
+            observing = _Observing(self._model, self._spec, self._observed, self._calls)
             if self._spec.activation_ranges and not names:
                 # As training did, whose ranges have the names of this graph.
                 naming = _Naming(fx.symbolic_trace(self._model), observing, names)
@@ -105,9 +108,15 @@ class Simulation:
 class _Observing(Following):
     """Computes in float, and keeps what the operands of quantized operators are."""
 
-    def __init__(self, model: nn.Module, spec: QuantSpec, observed: dict[Value, Observed]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: QuantSpec,
+        observed: dict[Value, Observed],
+        calls: dict[Value, Call],
+    ) -> None:
         super().__init__(model, spec)
-        self._observed = observed
+        self._observed, self._calls_by_value = observed, calls
         self._seen: set[Value] = set()
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
@@ -116,6 +125,10 @@ class _Observing(Following):
             self._seen.add(value)
             self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)
         return tensor
+
+    def know(self, made: Value, name: str, args: Sequence[object], operands: Sequence[Value]) -> None:
+        """Keep it: it is the same for every batch."""
+        self._calls_by_value[made] = call_of(name, args, operands)
 
 
 class _Naming(fx.Interpreter):
