@@ -15,7 +15,10 @@ def graph(*nodes: tuple[str, str, str]) -> onnx.GraphProto:
         "graph",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 4, 4])],
         [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, ["n", 4, 4])],
-        [numpy_helper.from_array(np.ones((4, 4), np.float32), "w")],
+        [
+            numpy_helper.from_array(np.ones((4, 4), np.float32), "w"),
+            numpy_helper.from_array(np.float32(1 / 3), "third"),
+        ],
     )
 
 
@@ -44,6 +47,14 @@ def graph(*nodes: tuple[str, str, str]) -> onnx.GraphProto:
             [("MatMul", "images images", "products"), ("Sqrt", "products", "root")],
             ["root"],
             id="a root of products, which keep INT8",
+        ),
+        pytest.param(
+            [
+                *(("Clip", "images", "positive"), ("Pow", "positive w", "powers")),
+                *(("GlobalAveragePool", "powers", "mean"), ("Pow", "mean third", "out")),
+            ],
+            ["positive", "powers", "mean", "out"],
+            id="a power with a fraction, and not one without",
         ),
         pytest.param(
             [("Exp", "images", "powers"), ("ReduceSum", "powers", "sums"), ("Log", "sums", "out")],

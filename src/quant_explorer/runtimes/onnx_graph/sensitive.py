@@ -7,6 +7,7 @@ what a logarithm or a square root is taken of grows as that comes near 0.
 from __future__ import annotations
 
 import onnx
+from onnx import numpy_helper
 
 _QUOTIENTS = ("Div", "Reciprocal")
 _ROOTS = ("Log", "ReduceLogSum", "ReduceLogSumExp", "LogSoftmax", "Sqrt")
@@ -14,7 +15,7 @@ _ROOTS = ("Log", "ReduceLogSum", "ReduceLogSumExp", "LogSoftmax", "Sqrt")
 _ARITHMETIC = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Abs", "Clip", "Max", "Relu", "Softplus"),
     *("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Expand", "Reshape", "Transpose"),
-    *("Squeeze", "Unsqueeze", "Gather", "Slice", "Identity"),
+    *("Squeeze", "Unsqueeze", "Gather", "Slice", "Identity", "AveragePool", "GlobalAveragePool"),
 )
 _PRODUCTS = ("MatMul", "Einsum")
 
@@ -28,6 +29,7 @@ def sensitive_nodes(graph: onnx.GraphProto) -> tuple[str, ...]:
     fixed = {item.name for item in graph.initializer}
     starts = [node for node in graph.node if node.op_type in (*_QUOTIENTS, *_ROOTS)]
     starts = [node for node in starts if node.op_type != "Div" or node.input[1] not in fixed]
+    starts += [node for node in graph.node if node.op_type == "Pow" and _is_root(node, graph)]
     found = {node.name: node for node in starts}
     waiting = [(name, node.op_type in _QUOTIENTS) for node in starts for name in node.input]
     while waiting:
@@ -42,6 +44,12 @@ def sensitive_nodes(graph: onnx.GraphProto) -> tuple[str, ...]:
         waiting += [(operand, divides) for operand in node.input]
     _drop_shared(found, graph, {node.name for node in starts})
     return tuple(node.name for node in graph.node if node.name in found)
+
+
+def _is_root(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """Say whether a power has an exponent that is no whole number, or none that is known."""
+    exponents = [numpy_helper.to_array(item) for item in graph.initializer if item.name == node.input[1]]
+    return not exponents or bool((exponents[0] % 1 != 0).any())
 
 
 def _drop_shared(found: dict[str, onnx.NodeProto], graph: onnx.GraphProto, starts: set[str]) -> None:

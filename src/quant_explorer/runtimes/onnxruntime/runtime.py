@@ -35,7 +35,7 @@ class OnnxRuntime:
     """The `onnxruntime` runtime, with its CPU execution provider."""
 
     name: ClassVar[str] = "onnxruntime"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     deployment: ClassVar[Deployment] = Deployment(
         ("onnxruntime",), Path(__file__).with_name("predict.py.jinja")
     )
