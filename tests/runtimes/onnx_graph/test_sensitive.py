@@ -17,7 +17,7 @@ def graph(*nodes: tuple[str, str, str]) -> onnx.GraphProto:
         [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, ["n", 4, 4])],
         [
             numpy_helper.from_array(np.ones((4, 4), np.float32), "w"),
-            numpy_helper.from_array(np.float32(1 / 3), "third"),
+            numpy_helper.from_array(np.array(1 / 3, np.float32), "third"),
         ],
     )
 
