@@ -122,6 +122,8 @@ def test_an_orientation_is_not_applied_as_torchvisions_reader_does_not(tmp_path:
 @pytest.mark.parametrize("name", ["test", "val"])
 def test_a_folder_without_training_images(tmp_path: Path, name: str) -> None:
     root = make_tree(tmp_path / "tree", {name: {"cat": 20, "dog": 20}})
+    options = DataOptions(tmp_path, tmp_path / "cache")
+    assert not find_dataset(f"imagefolder:{root}", options, Silent()).trainable
     dataset = load(root, tmp_path / "cache")
     parts = (dataset.calibrate, dataset.search, dataset.report)
     assert [len(part) for part in (dataset.train, *parts)] == [0, 4, 1, 35]

@@ -35,9 +35,14 @@ class Found:
     """What finding the toy data gives."""
 
     data: Dataset = DATA
+    name: str = DATA.name
     own_classes: tuple[str, ...] = DATA.classes
     classes: tuple[str, ...] = DATA.classes
     image_shape: tuple[int, int, int] = TOY_SHAPE
+
+    @property
+    def trainable(self) -> bool:
+        return len(self.data.train) > 0
 
     def load(self, spec: InputSpec, *, everything: bool = True) -> Dataset:
         return self.data
@@ -283,11 +288,15 @@ def test_without_training_images_nothing_is_trained(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     empty = replace(DATA, train=replace(DATA.train, indices=DATA.train.indices[:0]))
-    monkeypatch.setattr(subject_module, "find_dataset", lambda *_: Found(empty))
-    with pytest.raises(
-        DataError, match=r"toy has no training images, so small_cnn cannot be trained.*--weights"
-    ):
-        load(run)
+    found = Found(empty)
+    monkeypatch.setattr(subject_module, "find_dataset", lambda *_: found)
+    with monkeypatch.context() as undecoded:
+        # Said before any image is decoded, which may take long.
+        undecoded.delattr(Found, "load")
+        with pytest.raises(
+            DataError, match=r"toy has no training images, so small_cnn cannot be trained.*--weights"
+        ):
+            load(run)
     loaded = load_model("small_cnn", weights=None, classes=4, image_shape=TOY_SHAPE, seed=0)
     save_weights(loaded.module, tmp_path / "w.safetensors")
     subject, _ = load(run, replace(SETTINGS, weights=tmp_path / "w.safetensors"))

@@ -83,6 +83,11 @@ class FoundData:
         by_number = self.options.class_order == "number"
         return self.options.outputs or (order_by_number(self.own_classes) if by_number else self.own_classes)
 
+    @property
+    def trainable(self) -> bool:
+        """Whether there are images to train on, as far as that is known before any is decoded."""
+        return not isinstance(self.source, PictureSource) or self.source.listing(self.root).train_count > 0
+
     def load(self, spec: InputSpec | None = None, *, everything: bool = True) -> Dataset:
         """Return the data set, split by the seed; images of many sizes are framed as `spec` says.
 

@@ -158,6 +158,11 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     found = _find_data(settings, progress)
     loaded = _load_model(found, settings, progress)
+    if train and not loaded.trained and not found.trainable:
+        raise DataError(
+            f"{found.name} has no training images, so {loaded.name} cannot be trained. Allowed: its weights "
+            "(--weights FILE), or images in train/<class>/."
+        )
     dataset, spec = _prepare_data(found, loaded, settings)
     progress.say(f"Pre-processing: {describe_preprocessing(spec)}")
     subject = Subject(
@@ -242,11 +247,6 @@ def _train(subject: Subject, run: RunFolder) -> None:
     from quant_explorer.pipeline.training.trainer import Trainer
 
     dataset, spec, settings, progress = subject.dataset, subject.spec, subject.settings, subject.progress
-    if explain_untrainable(dataset):
-        raise DataError(
-            f"{dataset.name} has no training images, so {subject.model_name} cannot be trained. Allowed: its "
-            "weights (--weights FILE), or images in train/<class>/."
-        )
     check_training(subject.model, spec.shape, len(dataset.classes))
     schedule = Schedule(
         settings.epochs,
