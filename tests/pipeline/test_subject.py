@@ -297,6 +297,11 @@ def test_without_training_images_nothing_is_trained(
             DataError, match=r"toy has no training images, so small_cnn cannot be trained.*--weights"
         ):
             load(run)
+    # Where unreadable files are skipped, it is known only then.
+    with monkeypatch.context() as hopeful:
+        hopeful.setattr(Found, "trainable", True)
+        with pytest.raises(DataError, match="toy has no training images, so small_cnn cannot be trained"):
+            load(run)
     loaded = load_model("small_cnn", weights=None, classes=4, image_shape=TOY_SHAPE, seed=0)
     save_weights(loaded.module, tmp_path / "w.safetensors")
     subject, _ = load(run, replace(SETTINGS, weights=tmp_path / "w.safetensors"))

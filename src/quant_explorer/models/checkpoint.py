@@ -101,7 +101,7 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
             break
         others = [name for name in state if not name.startswith(prefix)]
         state = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-        notes.append(f"Weights: the prefix {prefix!r} was taken off all names")
+        notes.append(f"Weights: the prefix {prefix!r} was taken off {'the' if others else 'all'} names")
         if others:
             notes.append(f"Weights: left out without the prefix {prefix!r}: {list_some(others, _LISTED)}")
     return Checkpoint(state, tuple(notes))

@@ -159,10 +159,7 @@ def load_subject(settings: Settings, run: RunFolder, progress: Progress, *, trai
     found = _find_data(settings, progress)
     loaded = _load_model(found, settings, progress)
     if train and not loaded.trained and not found.trainable:
-        raise DataError(
-            f"{found.name} has no training images, so {loaded.name} cannot be trained. Allowed: its weights "
-            "(--weights FILE), or images in train/<class>/."
-        )
+        raise _untrained(found.name, loaded.name)
     dataset, spec = _prepare_data(found, loaded, settings)
     progress.say(f"Pre-processing: {describe_preprocessing(spec)}")
     subject = Subject(
@@ -247,6 +244,9 @@ def _train(subject: Subject, run: RunFolder) -> None:
     from quant_explorer.pipeline.training.trainer import Trainer
 
     dataset, spec, settings, progress = subject.dataset, subject.spec, subject.settings, subject.progress
+    # Where files that cannot be read are skipped, none may be left.
+    if explain_untrainable(dataset):
+        raise _untrained(dataset.name, subject.model_name)
     check_training(subject.model, spec.shape, len(dataset.classes))
     schedule = Schedule(
         settings.epochs,
@@ -270,6 +270,13 @@ def _train(subject: Subject, run: RunFolder) -> None:
     origin.write(path)
     save_weights(subject.model, path)
     checkpoint.unlink(missing_ok=True)
+
+
+def _untrained(data: str, model: str) -> DataError:
+    return DataError(
+        f"{data} has no training images, so {model} cannot be trained. Allowed: its weights "
+        "(--weights FILE), or images in train/<class>/."
+    )
 
 
 def explain_untrainable(dataset: Dataset) -> str | None:

@@ -19,14 +19,13 @@ def find_answer(candidates: Candidates, run: RunInfo) -> Answer:
 
     Where FP32 in some runtime is among the fastest, it is the answer: compression then has to pay in size.
     """
-    batch, rules = run.ranked_batch, run.rules
+    batch, rules, model = run.ranked_batch, run.rules, candidates.evidence.model
     measured = [variant for variant in candidates.variants if variant.status is Status.OK]
     if measured and all(variant.latency[str(batch)].p50_s is None for variant in measured):
         reason = f"nothing was timed at batch size {batch} yet (`quant-explorer bench` does that)"
-        return Answer(candidates.evidence.model, (), reason)
+        return Answer(model, (), reason)
     budgets = Budgets(accuracy_drop_pp=rules.margin_pp)
     decision = decide([candidates], budgets, batch=batch, rules=rules)
-    model = candidates.evidence.model
     judged_on = decision.judged_on
     if decision.chosen is None:
         beyond = f"nothing is shown to be within {rules.margin_pp:g} pp: " if decision.closest else ""

@@ -128,11 +128,12 @@ def decide(
     }
     costs = {name: cost for name, found in within.items() if (cost := scale.cost(found)) is not None}
     order = sorted(costs, key=lambda name: costs[name])
+    every_seed = " in every seed" if len(seeds) > 1 else ""
     nearest = min(rejected, key=lambda name: _worst(excesses[name])) if rejected and not within else None
     return Decision(
         budgets=budgets,
         chosen=order[0] if order else None,
-        rule=_rule(scale, within, order) if sound else _UNMEASURED[len(seeds) > 1],
+        rule=_rule(scale, within, order) if sound else f"no variant was measured{every_seed}",
         within=tuple(within),
         rejected=tuple(rejected.values()),
         closest=rejected[nearest] if nearest else None,
@@ -190,9 +191,6 @@ class _Scale:
         if first[1] is None or second[1] is None:
             return second[0] <= first[0] * (1 + self.rules.epsilon_size)
         return second[1].low <= first[1].high
-
-
-_UNMEASURED = {False: "no variant was measured", True: "no variant was measured in every seed"}
 
 
 def _rule(scale: _Scale, within: Mapping[str, Sequence[VariantResult]], order: Sequence[str]) -> str:

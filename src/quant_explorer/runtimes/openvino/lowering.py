@@ -62,7 +62,7 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
     graph = onnx.load_from_string(data).graph
     ignored += _operations(model, graph, sensitive_nodes(graph))
     # The CPU plugin fails over recurrent layers whose weights are quantized.
-    ignored += [node.get_friendly_name() for node in model.get_ordered_ops() if is_recurrent(node)]
+    ignored += [node.get_friendly_name() for node in model.get_ordered_ops() if _is_recurrent(node)]
     if reduced:
         ignored += products_of_activations(model)
     return nncf.quantize(
@@ -116,7 +116,7 @@ def range_estimator(observer: Observer) -> RangeEstimatorParameters:
     }[observer]
 
 
-def is_recurrent(node: openvino.Node) -> bool:
+def _is_recurrent(node: openvino.Node) -> bool:
     """Say whether a node is an LSTM, GRU or RNN over a sequence."""
     return bool(node.get_type_name() in ("LSTMSequence", "GRUSequence", "RNNSequence"))
 

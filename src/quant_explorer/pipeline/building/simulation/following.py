@@ -87,8 +87,8 @@ class Following(TorchDispatchMode):
         """Call an operator with what it reads."""
         return func(*args, **kwargs)
 
-    def know(self, made: Value, name: str, args: Sequence[object], operands: Sequence[Value]) -> None:
-        """See that an operator makes a value of others."""
+    def note_call(self, made: Value, name: str, args: Sequence[object], operands: Sequence[Value]) -> None:
+        """Take note that an operator makes a value of others; subclasses may keep it."""
 
     def value(self, tensor: torch.Tensor) -> Value:
         """Return what the tensor is; what was made elsewhere is a constant."""
@@ -134,7 +134,7 @@ class Following(TorchDispatchMode):
             args = tuple(self._read(name, list(args), mutable=func._schema.is_mutable))
             made = operands[0] if name in self.sharing else made
         if made.call == self._calls:
-            self.know(made, name, args, operands)
+            self.note_call(made, name, args, operands)
         result = self.compute(func, args, kwargs)
         for tensor in _tensors(result):
             self._values[_storage(tensor)] = made

@@ -14,29 +14,15 @@ from quant_explorer.pipeline.building.simulation.following import Value
 
 _QUOTIENTS = ("div", "div_")
 _STEEP = (
-    *("reciprocal", "rsqrt", "rsqrt_", "sqrt", "sqrt_", "log", "log_", "log2", "log10", "log1p", "logsumexp"),
+    *("reciprocal", "rsqrt", "rsqrt_", "sqrt", "sqrt_"),
+    *("log", "log_", "log2", "log10", "log1p", "logsumexp"),
 )
 _POWERS = ("pow", "pow_")
 # Between the last layers and these.
 _ARITHMETIC = (
-    *(
-        "add",
-        "add_",
-        "sub",
-        "sub_",
-        "rsub",
-        "mul",
-        "mul_",
-        "div",
-        "div_",
-        "pow",
-        "pow_",
-        "exp",
-        "exp_",
-        "log",
-    ),
-    *("log_", "abs", "sqrt", "sqrt_", "clamp", "clamp_", "clamp_min", "sum", "mean", "avg_pool2d", "bmm"),
-    *("_adaptive_avg_pool2d", "linalg_vector_norm", "norm"),
+    *("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "pow", "pow_", "sqrt", "sqrt_"),
+    *("exp", "exp_", "log", "log_", "abs", "clamp", "clamp_", "clamp_min", "sum", "mean", "avg_pool2d"),
+    *("_adaptive_avg_pool2d", "linalg_vector_norm", "norm", "bmm"),
 )
 
 

@@ -126,7 +126,7 @@ class _Observing(Following):
             self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)
         return tensor
 
-    def know(self, made: Value, name: str, args: Sequence[object], operands: Sequence[Value]) -> None:
+    def note_call(self, made: Value, name: str, args: Sequence[object], operands: Sequence[Value]) -> None:
         """Keep it: it is the same for every batch."""
         self._calls_by_value[made] = call_of(name, args, operands)
 
