@@ -54,13 +54,12 @@ def check_fp32(logits: Batch, expected: Batch) -> None:
 class Fidelity:
     """Signal to quantization noise, in dB, of files and of the simulation that is furthest from the model.
 
-    `images` says what they were given; None is no noise, or no signal. `alone` is without a simulation.
+    `images` says what they were given; None is no noise, or no signal.
     """
 
     images: str
     files_db: float | None
     simulated_db: float | None
-    alone: bool = False
 
 
 def compare_with_simulation(
@@ -101,18 +100,6 @@ def compare_with_simulation(
     return found
 
 
-def measure_alone(logits: Batch, expected: Batch, images: str) -> Fidelity:
-    """Return how near `logits` are where there is no simulation; raises FidelityError below what is noise."""
-    found = Fidelity(images, sqnr_db(logits, expected), None, alone=True)
-    # Written so that NaN is not near.
-    if found.files_db is not None and not found.files_db >= ORDINARY.least_db:
-        raise FidelityError(
-            f"on {images} the outputs have {_format(found.files_db)} signal to quantization noise against "
-            f"the float model; below {ORDINARY.least_db:g} dB nothing can be told from noise"
-        )
-    return found
-
-
 def _explain(what: str, found: Fidelity, allowance: str) -> str:
     return (
         f"{what} {_format(found.files_db)} signal to quantization noise against the float model, and a "
@@ -122,9 +109,6 @@ def _explain(what: str, found: Fidelity, allowance: str) -> str:
 
 def describe_fidelity(found: Sequence[Fidelity]) -> str:
     """Return the figures of the files, and of the simulation in brackets."""
-    if any(item.alone for item in found):
-        figures = ", ".join(f"{_format(item.files_db)} on {item.images}" for item in found)
-        return f"signal to quantization noise of the files, with no simulation to compare with: {figures}"
     kinds = ", ".join(
         f"{_format(item.files_db)} ({_format(item.simulated_db)}) on {item.images}" for item in found
     )

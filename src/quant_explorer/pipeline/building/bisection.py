@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from quant_explorer.core.contracts import Candidate
+from quant_explorer.tracing.onnx_program import OnnxProgram, linear_layers
 
 
 def find_layer(layers: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> str | None:
@@ -28,15 +29,15 @@ def find_layer(layers: Sequence[str], passes: Callable[[Sequence[str]], bool]) -
 
 def quantized_layers(candidate: Candidate) -> list[str]:
     """Return the qualified names of the layers that the candidate's INT8 is asked for."""
-    from torch import nn
     from torch.nn.modules.conv import _ConvNd
 
-    kinds = (nn.Linear,) if candidate.spec.activations == "dynamic" else (nn.Linear, _ConvNd)
-    return [
-        name
-        for name, module in candidate.model.named_modules()
-        if isinstance(module, kinds) and name not in candidate.spec.float_layers
-    ]
+    model, dynamic = candidate.model, candidate.spec.activations == "dynamic"
+    names = set(linear_layers(model))
+    if not dynamic and isinstance(model, OnnxProgram):
+        names.update(model.convolutions)
+    elif not dynamic:
+        names.update(name for name, module in model.named_modules() if isinstance(module, _ConvNd))
+    return [name for name, _ in model.named_modules() if name in names - set(candidate.spec.float_layers)]
 
 
 def keep_float(candidate: Candidate, layers: Sequence[str]) -> Candidate:

@@ -19,12 +19,12 @@ from quant_explorer.metrics.fidelity import (
     Fidelity,
     check_fp32,
     compare_with_simulation,
-    measure_alone,
 )
-from quant_explorer.tracing.onnx_program import explain_no_module
+from quant_explorer.tracing.onnx_program import OnnxProgram
 
 if TYPE_CHECKING:
     from quant_explorer.pipeline.building.simulation import Simulation
+    from quant_explorer.pipeline.building.simulation.onnx_simulation import OnnxSimulation
 
 # Enough that one image cannot hide a wrong lowering, few enough for the largest model to be quick.
 CHECKED_IMAGES = 16
@@ -78,10 +78,6 @@ class Expectation:
             check_logits(logits, *expected.shape)
             if precision == "fp32":
                 check_fp32(logits, expected)
-            elif explain_no_module(self._candidate.model):
-                # Quantization is simulated in PyTorch. Uniform images say nothing without it.
-                if kind == _ORDINARY:
-                    found.append(measure_alone(logits, expected, kind))
             else:
                 simulated = self._simulated(grid)[kind]
                 margin = ORDINARY if kind == _ORDINARY else UNIFORM
@@ -93,7 +89,11 @@ class Expectation:
         return {kind: self.simulate(images, grid) for kind, images in self._images.items()}
 
     @functools.cached_property
-    def _simulation(self) -> Simulation:
+    def _simulation(self) -> Simulation | OnnxSimulation:
+        if isinstance(self._candidate.model, OnnxProgram):
+            from quant_explorer.pipeline.building.simulation.onnx_simulation import OnnxSimulation
+
+            return OnnxSimulation(self._candidate, self._calibration)
         from quant_explorer.pipeline.building.simulation import Simulation
 
         return Simulation(self._candidate, self._calibration)

@@ -14,6 +14,14 @@ _LARGEST = 1e30
 
 
 @dataclass(frozen=True)
+class Affine:
+    """A value x is the integer round(x / `scale`) + `zero_point`."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class Range:
     """From `low` to `high`, with 0 inside."""
 
@@ -26,12 +34,17 @@ class Range:
         low, high = torch.aminmax(tensor.detach())
         return cls(min(float(low), 0.0), max(float(high), 0.0))
 
+    def affine(self, levels: int) -> Affine | None:
+        """Return the scale and zero point of `levels` steps, None where the range is no useful one."""
+        scale = (self.high - self.low) / levels
+        return Affine(scale, round(-self.low / scale)) if 0 < scale < _LARGEST else None
+
     def round(self, tensor: torch.Tensor, levels: int) -> torch.Tensor:
         """Clip to the range and round to one of `levels` steps; 0 stays 0."""
-        scale = (self.high - self.low) / levels
-        if not 0 < scale < _LARGEST:
+        affine = self.affine(levels)
+        if affine is None:
             return tensor
-        return torch.fake_quantize_per_tensor_affine(tensor, scale, round(-self.low / scale), 0, levels)
+        return torch.fake_quantize_per_tensor_affine(tensor, affine.scale, affine.zero_point, 0, levels)
 
 
 class Observed:

@@ -81,7 +81,9 @@ class Rounding(Following):
         if self._spec.precision in _DTYPES:
             return tensor.to(_DTYPES[self._spec.precision]).float()
         self._raw = (tensor, axis)
-        return self._round_weight(tensor, axis if self._spec.granularity == "per_channel" else None)
+        return round_weight(
+            tensor, axis if self._spec.granularity == "per_channel" else None, self._grid.weight_levels
+        )
 
     def compute(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         """Fold a batch norm into the weight before it: the one scale of all channels depends on that."""
@@ -109,19 +111,21 @@ class Rounding(Following):
         gain = gamma / (variance + epsilon).sqrt()
         gain = gain.where(gain != 0, torch.ones_like(gain))
         gain = gain.view([-1 if axis == product.axis else 1 for axis in range(product.raw.dim())])
-        return product.compute(self._round_weight(product.raw * gain, None) / gain)
-
-    def _round_weight(self, weight: torch.Tensor, axis: int | None) -> torch.Tensor:
-        others = [other for other in range(weight.dim()) if axis is not None and other != axis]
-        # In float64: the largest weight is in the middle between two steps where levels are 127.5.
-        exact = weight.double()
-        largest = exact.abs().amax(others, keepdim=True) if others else exact.abs().amax()
-        scale = (largest / self._grid.weight_levels).clamp(min=torch.finfo(torch.float32).tiny)
-        # 127.5 levels are -128 to 127, 127 are -127 to 127.
-        below, above = int(self._grid.weight_levels + 0.5), int(self._grid.weight_levels)
-        return ((exact / scale).round().clamp(-below, above) * scale).float()
+        return product.compute(round_weight(product.raw * gain, None, self._grid.weight_levels) / gain)
 
 
 def _is_beyond(tensor: torch.Tensor) -> bool:
     # A mask is minus infinity.
     return tensor.is_floating_point() and not bool((tensor < torch.inf).all())
+
+
+def round_weight(weight: torch.Tensor, axis: int | None, levels: float) -> torch.Tensor:
+    """Round to `levels` steps of the largest weight, of that of each channel along `axis` if there is any."""
+    others = [other for other in range(weight.dim()) if axis is not None and other != axis]
+    # In float64: the largest weight is in the middle between two steps where levels are 127.5.
+    exact = weight.double()
+    largest = exact.abs().amax(others, keepdim=True) if others else exact.abs().amax()
+    scale = (largest / levels).clamp(min=torch.finfo(torch.float32).tiny)
+    # 127.5 levels are -128 to 127, 127 are -127 to 127.
+    below, above = int(levels + 0.5), int(levels)
+    return ((exact / scale).round().clamp(-below, above) * scale).float()
