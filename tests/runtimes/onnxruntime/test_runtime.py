@@ -318,21 +318,6 @@ def test_a_layer_that_is_not_in_the_graph_is_refused(toy: nn.Module, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_values_that_have_no_histogram_are_refused(tmp_path: Path) -> None:
-    class Tiny(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(48, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.layer((x.flatten(1) * 1e-43).relu())
-            return logits
-
-    spec = QuantSpec("int8", "static", observer="histogram")
-    with pytest.raises(UnsupportedError, match=r"too much alike, for a histogram of them; keep the layers"):
-        OnnxRuntime().lower(Candidate(Tiny().eval(), spec), toy_batches((3, 4, 4)), tmp_path)
-
-
 def test_shared_linear_weights_are_refused_where_the_quantizer_gets_them_wrong(tmp_path: Path) -> None:
     model, batches = Twice().eval(), toy_batches((3, 4, 4))
     with pytest.raises(UnsupportedError, match=r"more than once \(layer\).*a layer of its own"):

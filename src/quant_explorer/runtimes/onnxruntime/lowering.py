@@ -7,11 +7,9 @@ processor in the documentation of `onnxruntime.quantization.quantize_static`.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +24,13 @@ from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.host.architecture import is_arm
 from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
+from quant_explorer.runtimes.onnx_graph.failures import explain_failure
 from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
 from quant_explorer.runtimes.onnxruntime.calibration import CalibrationImages
 from quant_explorer.runtimes.onnxruntime.masks import limit_masks
 from quant_explorer.runtimes.onnxruntime.saturation import explain_reduced_range
 from quant_explorer.runtimes.saturation import exact_by
 from quant_explorer.tracing.onnx_program import linear_layers
-from quant_explorer.tracing.reasons import in_brackets
-
-_log = logging.getLogger(__name__)
 
 # Of transposed convolutions that stay in float.
 GROUPS_TAKEN_FOR_CHANNELS = "the quantizer takes groups for channels"
@@ -175,7 +171,7 @@ def _quantize(
     transposed = _grouped_transposed(graph) if spec.granularity == "per_channel" else ()
     masked, sensitive = limit_masks(model.graph), sensitive_nodes(model.graph)
     onnx.save(model, prepared)
-    with _explain_failure():
+    with explain_failure("ONNX Runtime's quantizer"):
         quantize_static(
             prepared,
             quantized,
@@ -215,25 +211,3 @@ def _grouped_transposed(graph: onnx.GraphProto) -> tuple[str, ...]:
         if node.op_type == "ConvTranspose"
         and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
     )
-
-
-# What NumPy says of a range that has no 2,048 steps.
-_NO_HISTOGRAM = "Too many bins for data range"
-
-
-@contextmanager
-def _explain_failure() -> Iterator[None]:
-    """Turn what the vendor's quantizer raises for a graph that it was not written for into a reason."""
-    try:
-        yield
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        _log.info("ONNX Runtime's quantizer: %s", error)
-        if str(error).startswith(_NO_HISTOGRAM):
-            raise UnsupportedError(
-                "values inside the model are too large, or too much alike, for a histogram of them; keep the "
-                "layers that compute them in float, or choose another runtime"
-            ) from error
-        raise UnsupportedError(
-            f"ONNX Runtime's quantizer fails on the exported graph{in_brackets(error)}; keep the layers "
-            "it is about in float, or choose another runtime"
-        ) from error

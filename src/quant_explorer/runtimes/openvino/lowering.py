@@ -20,6 +20,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Observer, QuantSpec
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
+from quant_explorer.runtimes.onnx_graph.failures import explain_failure
 from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
 
 # NNCF reports its use over the network unless this is set when it is imported.
@@ -49,12 +50,13 @@ def convert(data: bytes) -> openvino.Model:
     return model
 
 
+@explain_failure("NNCF", nncf.InternalError, nncf.ValidationError)
 def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, reduced: bool) -> openvino.Model:
     """Return the model with INT8 weights and fake-quantized activations, calibrated on all of `calibration`.
 
     `reduced` gives weights 7 bits, so that no kernel overflows, and leaves products of two activations, which
     have 8 on either side, in float. Raises UnsupportedError for a layer of `spec.float_layers` that is not
-    in the graph.
+    in the graph, and for a graph that NNCF fails on.
     """
     nncf.set_log_level(logging.ERROR)
     model = convert(data)
