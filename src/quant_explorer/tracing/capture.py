@@ -11,8 +11,9 @@ from torch.export import Dim, ExportedProgram
 from quant_explorer.tracing.reasons import CAPTURING, explain_refusal
 
 # PyTorch chooses the kernel of a convolution by whether there are 16 images or more (ConvParams::use_mkldnn),
-# and what it concludes from fewer would be the largest batch that the program takes.
-_EXAMPLE_BATCH = 16
+# and what it concludes from fewer would be the largest batch that the program takes. A number that no other
+# size is likely to have: Inductor compares sizes of operands, and fixes that of images where it is the same.
+_EXAMPLE_BATCH = 43
 
 
 def capture(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:

@@ -31,6 +31,7 @@ from quant_explorer.testing.toys import (
     toy_batches,
     toy_model,
 )
+from quant_explorer.testing.zoo import ZOO
 from tests.kept_objects import kept_objects
 
 REASON = Inductor().unavailable()
@@ -219,6 +220,15 @@ class TestPackage:
         error = session.run(batches[0]) - (expected := float_logits(model, batches[0]))
         assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 25
         assert session.executed(batches[0]).macs == {"fp32": 8 * 64 * 9, "int8": 4 * 36 * 8 * 9}
+
+    def test_sizes_of_the_model_do_not_fix_the_number_of_images(self, tmp_path: Path) -> None:
+        """Sixteen tokens: Inductor compares their number with that of the example's images."""
+        specimen = ZOO["root_mean_square_norm"]
+        model, images = specimen.model(), specimen.images(3, seed=1)
+        Inductor().lower(Candidate(model, SPECS["fp32"]), (images,), tmp_path)
+        session = Inductor().open(tmp_path)
+        for batch in (images, images[:1]):
+            np.testing.assert_allclose(session.run(batch), float_logits(model, batch), atol=1e-5)
 
     def test_other_images_are_refused(self, lowered: Lower, tmp_path: Path) -> None:
         """Generated code would read beyond them. In a process of its own: the check is set when it starts."""

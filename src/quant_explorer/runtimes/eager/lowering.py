@@ -36,6 +36,6 @@ def lower(candidate: Candidate, calibration: Sequence[Batch], engine: str | None
     graph = fusion.fuse(candidate.model, calibration[0])
     if spec.precision == "fp32":
         return LoweredGraph(graph, notes=())
-    note = half.explain_emulation(spec.precision)
-    module = half.cast(graph, spec.precision, spec.float_layers, calibration[0][:1])
-    return LoweredGraph(module, notes=(note,) if note else ())
+    emulated = half.explain_emulation(spec.precision)
+    module, notes = half.cast(graph, spec.precision, spec.float_layers, calibration[0][:1])
+    return LoweredGraph(module, notes=(emulated, *notes) if emulated else notes)

@@ -22,8 +22,11 @@ _log = logging.getLogger(__name__)
 # The writer adds these by itself.
 _OWN_RECORDS = (".data/", "version")
 _CLASS_NUMBER = re.compile(rb"[./]___torch_mangle_\d+")
-# The same kernels in the same order: what is more than rounding is a wrong trace.
+# The same kernels in the same order: what is more than rounding is a wrong trace. Freezing computes constants
+# before they are rounded to 16 bits.
 _TOLERANCE = 1e-4
+_HALF = (torch.bfloat16, torch.float16)
+_STEPS_OF_16_BITS = 4
 
 
 def write(graph: nn.Module, file: Path, images: Batch) -> None:
@@ -63,9 +66,15 @@ def can_be_optimized(graph: nn.Module, file: Path, images: Batch) -> bool:
                 _log.info("optimize_for_inference: %s", error)
                 return False
             expected = graph(batch)
-            if (logits - expected).abs().max() > _TOLERANCE * expected.abs().max():
+            if (logits - expected).abs().max() > _tolerance(graph) * expected.abs().max():
                 return False
     return True
+
+
+def _tolerance(graph: nn.Module) -> float:
+    """Return how far outputs may be off, as a share of the largest."""
+    halves = {item.dtype for item in (*graph.parameters(), *graph.buffers())} & set(_HALF)
+    return max((_STEPS_OF_16_BITS * torch.finfo(dtype).eps for dtype in halves), default=_TOLERANCE)
 
 
 def _copy_records(saved: io.BytesIO, file: Path) -> None:
@@ -112,7 +121,7 @@ def _check(graph: nn.Module, file: Path, batches: tuple[torch.Tensor, ...]) -> N
                 "forward() must not turn sizes into Python numbers"
             )
         # Written so that NaN is not near.
-        if not (logits - expected).abs().max() <= _TOLERANCE * expected.abs().max():
+        if not (logits - expected).abs().max() <= _tolerance(graph) * expected.abs().max():
             raise BuildError(f"{file} does not compute what the traced model computes")
 
 
