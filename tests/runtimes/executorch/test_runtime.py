@@ -23,6 +23,7 @@ from quant_explorer.runtimes.executorch.runtime import ExecuTorch, ExecuTorchSes
 from quant_explorer.testing.lowered import LoweredCandidate
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import TOY_CONVOLUTION_MACS, TOY_LINEAR_MACS, toy_batches, toy_model
+from quant_explorer.testing.zoo import ZOO
 
 pytest.importorskip("executorch")
 pytest.importorskip("torchao")
@@ -449,3 +450,11 @@ def test_gelu_by_tanh_is_not_taken_for_the_exact_function(tmp_path: Path) -> Non
     images = np.linspace(-3, 3, 48, dtype=np.float32).reshape(1, 3, 4, 4)
     lower_single(Candidate(model.eval(), QuantSpec()), tmp_path, (images,))
     np.testing.assert_allclose(open_here(tmp_path).run(images), float_logits(model, images), atol=1e-5)
+
+
+def test_calls_of_a_layer_keep_the_batch_norms_that_they_have(tmp_path: Path) -> None:
+    """XNNPACK's pass would give both calls the weights of the last one."""
+    specimen = ZOO["shared_norms"]
+    model, images = specimen.model(), specimen.images(2, seed=1)
+    lower_single(Candidate(model, QuantSpec()), tmp_path, (images,))
+    np.testing.assert_allclose(open_here(tmp_path).run(images), float_logits(model, images), atol=1e-4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from quant_explorer.tracing.reasons import explain_refusal
 
 # XNNPACK rescales INT8 sums by factors of a limited range; the vendor's observers have the same bound.
 _SMALLEST_SCALE = 2.0**-12
+_BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
@@ -93,11 +95,36 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> torch.fx.Grap
     shape = calibration[0].shape[1:]
     if candidate.spec.precision == "fp16":
         cast = half.HalfPrecisionModel(copy.deepcopy(candidate.model).half(), torch.float16).eval()
-        return pt2e.graph_of(pt2e.export(cast, shape))
+        return _with_own_weights(pt2e.graph_of(pt2e.export(cast, shape)))
     program = pt2e.export(candidate.model, shape)
     if candidate.spec.precision == "fp32":
-        return pt2e.graph_of(program)
+        return _with_own_weights(pt2e.graph_of(program))
     return pt2e.quantize(program, calibration, quantizer(candidate.spec))
+
+
+def _with_own_weights(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """Copy the weights of each further call of a layer in front of a batch norm, in place.
+
+    XNNPACK's pass keeps folded weights by the name of the weights, so that the last call's would serve all.
+    """
+    seen: set[str] = set()
+    for node in list(graph.graph.nodes):
+        if _BATCH_NORM not in {user.target for user in node.users}:
+            continue
+        for position, read in enumerate(node.args):
+            if not isinstance(read, torch.fx.Node) or read.op != "get_attr":
+                continue
+            name = str(read.target)
+            if name in seen:
+                value = functools.reduce(getattr, name.split("."), graph)
+                assert isinstance(value, torch.Tensor)
+                own = f"{name.replace('.', '_')}_of_{node.name}"
+                graph.register_parameter(own, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
+                with graph.graph.inserting_before(node):
+                    node.update_arg(position, graph.graph.get_attr(own))
+            seen.add(name)
+    graph.recompile()
+    return graph
 
 
 def quantizer(spec: QuantSpec) -> XNNPACKQuantizer:
