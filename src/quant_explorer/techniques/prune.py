@@ -231,7 +231,9 @@ def _measure(model: nn.Module, example: torch.Tensor) -> _Measured:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    from quant_explorer.tracing.flops import FORMULAS
+
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         model(example)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return _Measured(parameters, counter.get_total_flops() // 2)

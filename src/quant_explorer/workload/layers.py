@@ -1,6 +1,6 @@
 """Work and traffic of each layer, counted while a copy of the float model runs on one image.
 
-Multiply-accumulates are half of what `torch.utils.flop_counter` counts, so that they add up to the model's.
+Multiply-accumulates are half of what `torch.utils.flop_counter` counts (with `FORMULAS`), so that they add up to the model's.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ def count_layers(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[LayerC
     from torch.utils.flop_counter import FlopCounterMode
 
     from quant_explorer.tracing.attention import attention_as_products
+    from quant_explorer.tracing.flops import FORMULAS
 
     own = copy.deepcopy(model).eval()
-    with torch.no_grad(), attention_as_products(), FlopCounterMode(display=False) as counter:
+    counting = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with torch.no_grad(), attention_as_products(), counting as counter:
         log = _Log(counter)
         for name, module in own.named_modules():
             log.follow(name, module)

@@ -317,6 +317,18 @@ class Attention(nn.Module):
         return out.mean(1)
 
 
+class Recurrent(nn.Module):
+    """A layer over the tokens of an image."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: bool | int) -> None:
+        super().__init__()
+        self.layer = kind(8, 6, batch_first=True, **options)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.layer(images.flatten(2).transpose(1, 2))[0]
+        return states.mean(1)
+
+
 def ending(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -331,6 +343,10 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(8 * 12 * 12, 5, bias=False)),
     "linear at every place": lambda: nn.Sequential(nn.Linear(12, 5), nn.Flatten()),
     "attention": Attention,
+    "gru": lambda: Recurrent(nn.GRU),
+    "gru in both directions": lambda: Recurrent(nn.GRU, bidirectional=True),
+    "lstm of two layers in both directions": lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True),
+    "lstm": lambda: Recurrent(nn.LSTM),
 }
 
 
@@ -359,6 +375,16 @@ def test_macs_are_those_that_pytorch_counts(
     OpenVino().lower(Candidate(model, spec), images, tmp_path)
     session = OpenVino(ran_in).open(tmp_path)
     assert session.executed(images[0]).macs == {ran_in: count_macs(model, images[0]).macs["fp32"]}
+
+
+def test_a_recurrent_layer_is_named_where_it_stays_in_float(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), Recurrent(nn.GRU, bidirectional=True)).eval()
+    images = toy_batches((8, 6, 6), count=1)
+    OpenVino().lower(Candidate(model, STATIC), images, tmp_path)
+    executed = OpenVino().open(tmp_path).executed(images[0])
+    gates, steps = 3, 16
+    assert executed.macs == {"fp32": 2 * gates * steps * 6 * (8 + 6), "int8": steps * 8 * 8 * 9}
+    assert executed.in_float == ("GRUSequence of layer '1.layer'",)
 
 
 @pytest.fixture(scope="module")

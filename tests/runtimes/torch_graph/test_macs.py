@@ -66,6 +66,14 @@ def test_static_int8_layers(layer: str) -> None:
     assert executed.fraction("int8") == (1.0 if expected else 0.0)
 
 
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_recurrent_layers(kind: type[nn.RNNBase], gates: int) -> None:
+    """PyTorch computes an LSTM by an operator of oneDNN, the others by linear layers."""
+    rows = kind(12, 7, num_layers=2, bidirectional=True, batch_first=True).eval()
+    first, second = (12 + 7), (2 * 7 + 7)
+    assert count_macs(rows, IMAGES[0][:, 0]).macs == {"fp32": 2 * 12 * gates * 7 * (first + second)}
+
+
 def test_what_stays_in_float_is_named_with_its_layer() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 4, 1))).eval()

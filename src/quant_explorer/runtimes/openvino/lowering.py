@@ -166,9 +166,16 @@ def save(model: openvino.Model, path: Path, *, half: bool) -> None:
     Names that are numbered by what the process did before are numbered again, and what only says how the
     model came about is left out: equal payloads have equal sizes.
     """
-    for number, operation in enumerate(model.get_ordered_ops()):
-        if _COUNTED.fullmatch(operation.get_friendly_name()):
-            operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+    operations = {operation.get_friendly_name(): operation for operation in model.get_ordered_ops()}
+    numbered = {
+        name: f"{operation.get_type_name()}_{number}"
+        for number, (name, operation) in enumerate(operations.items())
+        if _COUNTED.fullmatch(name)
+    }
+    for name, operation in operations.items():
+        # NNCF names what it inserts after the operation beside it, with a slash.
+        beside, slash, inserted = name.partition("/")
+        operation.set_friendly_name(f"{numbered.get(beside, beside)}{slash}{inserted}")
     information = model.get_rt_info()
     for key in list(information.keys()):
         del information[key]

@@ -7,8 +7,8 @@ instance `brgconv_avx512_I8`, whose ending is the type that it multiplies.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import openvino
 
@@ -16,6 +16,10 @@ from quant_explorer.core.measurement import Executed
 
 # Lower case where both sides are signed, as in attention.
 _PRECISIONS = {"I8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+# Recurrent layers in the model, and what the plugin executes: each direction alone, and for PyTorch's layers a
+# loop that tells nothing of its weights.
+_RECURRENT = {f"{kind}{over}" for kind in ("LSTM", "GRU", "RNN") for over in ("Sequence", "Cell")}
+_RECURRENT_NODES = ("RNNSeq", "RNNCell", "TensorIterator")
 
 
 def count_macs(compiled: openvino.CompiledModel, model: openvino.Model) -> Executed:
@@ -30,19 +34,26 @@ def count_macs(compiled: openvino.CompiledModel, model: openvino.Model) -> Execu
     macs: Counter[str] = Counter()
     kernels: Counter[str] = Counter()
     in_float: Counter[str] = Counter()
+    recurrent = ""
     for node in nodes:
         kind, kernel = (str(node.get_rt_info()[key].value) for key in ("layerType", "primitiveType"))
         origins = _origins(node)
         count = _count_node(node, kind, origins, products)
+        ending = kernel.rpartition("_")[2]
+        precision = _PRECISIONS.get(ending, ending)
+        if kind in _RECURRENT_NODES:
+            recurrent = precision
+            kernels[f"{kind} {kernel}"] += 1
         if count:
-            ending = kernel.rpartition("_")[2]
-            precision = _PRECISIONS.get(ending, ending)
             macs[precision] += count // images
             if precision != "int8":
-                # What OpenVINO's own passes made has a number, what was exported the layer and a slash.
-                names = [name.partition("/")[0] for name in origins if "/" in name]
-                in_float[f"{kind} of layer {names[0]!r}" if names else kind] += count
+                in_float[_describe(kind, origins)] += count
             kernels[f"{kind} {kernel}"] += 1
+    for operation in model.get_ordered_ops() if recurrent else ():
+        count = _count_recurrent(operation)
+        if count:
+            macs[recurrent] += count // images
+            in_float[_describe(operation.get_type_name(), _readers(operation))] += count
     return Executed(
         dict(sorted(macs.items())),
         dict(sorted(kernels.items())),
@@ -81,6 +92,32 @@ def _count_node(node: openvino.Node, kind: str, origins: Sequence[str], products
         # Code generated for several operations at once, attention for one; only their names are left.
         return sum(products.get(name, 0) for name in origins)
     return 0
+
+
+def _describe(kind: str, names: Iterable[str]) -> str:
+    # What OpenVINO's own passes made has a number, what was exported the layer and a slash.
+    layer = next((name.partition("/")[0] for name in names if "/" in name), "")
+    return f"{kind} of layer {layer!r}" if layer else kind
+
+
+def _readers(operation: openvino.Node) -> Iterator[str]:
+    """Yield the names of the operations behind one, the nearest first, without those that are made of its own."""
+    own = f"{operation.get_friendly_name()}/"
+    waiting = deque([operation])
+    while waiting:
+        operation = waiting.popleft()
+        if not operation.get_friendly_name().startswith(own):
+            yield operation.get_friendly_name()
+        waiting += [port.get_node() for value in operation.outputs() for port in value.get_target_inputs()]
+
+
+def _count_recurrent(operation: openvino.Node) -> int:
+    """Count the products of a recurrent layer, with both of its weights at each step."""
+    if operation.get_type_name() not in _RECURRENT:
+        return 0
+    of_values, of_states, _ = (_shape(port) for port in operation.inputs()[-3:])
+    steps = math.prod(_shape(operation.input(0))[:-1])
+    return steps * (math.prod(of_values) + math.prod(of_states))
 
 
 def _count_operation(operation: openvino.Node) -> int:

@@ -27,7 +27,7 @@ class OpenVino:
 
     precision: str = "fp32"
     name: ClassVar[str] = "openvino"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     deployment: ClassVar[Deployment] = Deployment(("openvino",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:

@@ -1,7 +1,7 @@
 """Multiply-accumulates by precision, counted from the operators that PyTorch really dispatches.
 
-Float operators are counted by PyTorch's own formulas (`torch.utils.flop_counter`); quantized ones,
-which it does not know, from the weights that were packed for the engine.
+Float operators are counted by PyTorch's own formulas (`torch.utils.flop_counter`) and those of `FORMULAS`;
+quantized ones from the weights that were packed for the engine.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.measurement import Executed
 from quant_explorer.tracing.attention import attention_as_products
+from quant_explorer.tracing.flops import FORMULAS
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_FLOPS = flop_registry | {packet: shape_wrapper(formula) for packet, formula in FORMULAS.items()}
 
 
 def count_macs(module: nn.Module, batch: Batch) -> Executed:
@@ -83,14 +85,9 @@ class _MacCounter(TorchDispatchMode):
     ) -> object:
         output = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
-        if packet in flop_registry:
-            flops = flop_registry[packet](*args, **(kwargs or {}), out_val=output)
+        if packet in _FLOPS:
+            flops = _FLOPS[packet](*args, **(kwargs or {}), out_val=output)
             self._add(func, _precision(args), flops // 2)
-        elif packet is torch.ops.aten._trilinear:
-            # What nn.Bilinear calls: the weight (outputs, first, second) meets every image.
-            assert isinstance(output, torch.Tensor)
-            assert isinstance(args[1], torch.Tensor)
-            self._add(func, _precision(args), len(output) * args[1].numel())
         elif func.namespace == "quantized" and packet.__name__.startswith(("conv", "linear")):
             self._add_quantized(func, args, output)
         elif func.namespace == "quantized" and packet.__name__ == "matmul":
