@@ -241,6 +241,30 @@ def compile_package(
         _leave_out_sources(whole, path)
 
 
+def check_images(program: ExportedProgram, model: nn.Module, shape: Sequence[int]) -> None:
+    """Raise UnsupportedError when compiling `program` has fixed the number of images (n, *shape).
+
+    Inductor does so silently, and the package returns as many rows for any other number. `model` is the float
+    model, whose layers are named.
+    """
+    (name,) = program.graph_signature.user_inputs
+    entrance = next(node for node in program.graph.nodes if node.name == name)
+    images = entrance.meta["val"].shape[0]
+    count = images if isinstance(images, int) else images.node.maybe_as_int()
+    if count is None:
+        return
+    grouped = [
+        f"{node.target.overloadpacket.__name__} of layer {pt2e.layer_of(node)!r}"
+        for node in pt2e.export(model, shape).graph.nodes
+        if len(node.args) > _GROUPS and isinstance(node.args[_GROUPS], torch.fx.Node)
+    ]
+    because = f" (groups computed from their number: {', '.join(grouped)})" if grouped else ""
+    raise UnsupportedError(
+        f"Inductor compiles the model for {count} images only{because}; write it without the number of images, "
+        "or choose another runtime"
+    )
+
+
 def _leave_out_sources(whole: Path, path: Path) -> None:
     """Write the package without the generated C++: no loader reads it, and scales as text vary in length."""
     with zipfile.ZipFile(whole) as package, zipfile.ZipFile(path, "w") as kept:

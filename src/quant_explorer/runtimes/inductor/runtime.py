@@ -43,7 +43,7 @@ class Inductor:
     """The `inductor` runtime: PyTorch's compiler, with torchao's quantizer for this kind of CPU."""
 
     name: ClassVar[str] = "inductor"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
@@ -94,8 +94,8 @@ class Inductor:
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, quantize or cast as the spec asks, compile for this CPU, and write `model.pt2`.
 
-        Raises UnsupportedError when the model cannot be exported or quantized, BuildError when the C++
-        compiler fails.
+        Raises UnsupportedError when the model cannot be exported or quantized, or not compiled for any number
+        of images, BuildError when the C++ compiler fails.
         """
         from quant_explorer.runtimes.inductor import lowering as inductor_lowering
 
@@ -108,6 +108,7 @@ class Inductor:
         }
         settings = inductor_lowering.settings(spec.target)
         inductor_lowering.compile_package(program, folder / PACKAGE_FILE, metadata, settings)
+        inductor_lowering.check_images(program, candidate.model, calibration[0].shape[1:])
         needs, grid = inductor_lowering.needed_features(spec), inductor_lowering.grid(spec.target)
         return Lowering(notes=notes, options=(), needs=needs, grid=grid)
 

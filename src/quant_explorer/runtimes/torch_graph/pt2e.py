@@ -101,6 +101,12 @@ def graph_of(program: ExportedProgram) -> torch.fx.GraphModule:
     return graph
 
 
+def layer_of(node: torch.fx.Node) -> str:
+    """Return the qualified name of the innermost layer that the node was called in."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
 def fix_sizes(graph: torch.fx.GraphModule, batch: Batch) -> None:
     """Note the sizes for this batch on the nodes, in place of those for any number of images.
 
