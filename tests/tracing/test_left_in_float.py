@@ -52,6 +52,7 @@ def lowered(name: str) -> tuple[float, tuple[str, ...]]:
         ("linear_attention", "in float: a denominator rounded to 0"),
         ("generalized_mean", "in float: a quotient, logarithm or root"),
         ("mish_written_out", "in float: a quotient, logarithm or root"),
+        ("soft_pool", "exp, avg_pool2d_1 stay in float: a denominator rounded to 0"),
         # Values whose observers FX takes for those of others.
         ("mixed_weights", "in float: its weights are computed"),
         ("generated_filters", "in float: its weights are computed"),

@@ -75,9 +75,10 @@ def leave_in_float(
         mapping.set_module_name(name, None)
     nodes = list(graph.module.graph.nodes)
     masked, computed = _masked(nodes), [node for node in nodes if node.target in KINDS]
-    denominators = _operands(graph.module, _divisors(nodes))
-    steep = _operands(graph.module, _numerators(nodes) + _rooted(nodes))
-    steep = [node for node in steep if node not in denominators]
+    serving = _serving(graph.module, nodes)
+    divisors = set(_operands(graph.module, _divisors(nodes)))
+    denominators = [node for node in serving if node in divisors]
+    steep = [node for node in serving if node not in divisors]
     inside = [node for node in nodes if is_inside(str(node.meta.get("scope", "")), float_layers)]
     # Sizes, what is computed from weights alone, and complex numbers.
     aside = [
@@ -184,28 +185,33 @@ def _masked(nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def _divisors(nodes: Sequence[fx.Node]) -> list[fx.node.Argument]:
-    return [node.args[1] for node in nodes if node.target in _QUOTIENTS and len(node.args) > 1] + [
+    return [node.args[1] for node in nodes if _is_quotient(node)] + [
         node.args[0] for node in nodes if node.target in _INVERSES
     ]
 
 
-def _numerators(nodes: Sequence[fx.Node]) -> list[fx.node.Argument]:
-    """Return what is divided by tensors, whose error grows as these come near 0."""
-    return [
-        node.args[0]
-        for node in nodes
-        if node.target in _QUOTIENTS and len(node.args) > 1 and isinstance(node.args[1], fx.Node)
-    ]
+def _is_quotient(node: fx.Node) -> bool:
+    """Say whether a node divides by a tensor: errors of the numerator grow as that comes near 0."""
+    return node.target in _QUOTIENTS and len(node.args) > 1 and isinstance(node.args[1], fx.Node)
 
 
-def _rooted(nodes: Sequence[fx.Node]) -> list[fx.node.Argument]:
-    """Return what logarithms, square roots and powers with a fraction are taken of."""
-    return [
-        node.args[0]
-        for node in nodes
-        if node.target in _ROOTS
-        or (node.target in _POWERS and len(node.args) > 1 and not isinstance(node.args[1], int))
-    ]
+def _is_root(node: fx.Node) -> bool:
+    """Say whether a node is a logarithm, a square root, an inverse or a power with a fraction."""
+    if node.target in _POWERS:
+        return len(node.args) > 1 and not isinstance(node.args[1], int)
+    return node.target in (*_ROOTS, *_INVERSES)
+
+
+def _serving(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Return the arithmetic that serves quotients by tensors, logarithms and roots alone."""
+    ends = {node for node in nodes if _is_quotient(node) or _is_root(node)}
+    numerators = [node.args[0] for node in ends]
+    found = dict.fromkeys(_operands(graph, [*_divisors(nodes), *numerators]))
+    sizes = {node for node in nodes if node.meta.get("number")}
+    while shared := [node for node in found if not node.users.keys() <= found.keys() | ends | sizes]:
+        for node in shared:
+            del found[node]
+    return [node for node in nodes if node in found]
 
 
 def _operands(graph: fx.GraphModule, operands: Sequence[fx.node.Argument]) -> list[fx.Node]:
@@ -215,13 +221,7 @@ def _operands(graph: fx.GraphModule, operands: Sequence[fx.node.Argument]) -> li
     while waiting:
         node = waiting.pop()
         kind = type(graph.get_submodule(str(node.target))) if node.op == "call_module" else node.target
-        if (
-            kind not in (*_ARITHMETIC, *_UNARY, *_MOVES)
-            or len(node.users) > 1
-            or "magnitude" not in node.meta
-            or node in found
-        ):
-            continue
-        found.append(node)
-        waiting += node.all_input_nodes
+        if kind in (*_ARITHMETIC, *_UNARY, *_MOVES) and "magnitude" in node.meta and node not in found:
+            found.append(node)
+            waiting += node.all_input_nodes
     return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.export import Dim, ExportedProgram
 
 from quant_explorer.core.contracts import Candidate
-from quant_explorer.core.errors import BuildError
+from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import Activations, Granularity, Observer, QuantSpec
 from quant_explorer.runtimes.inductor import lowering as inductor_lowering
 from quant_explorer.runtimes.inductor import saturation as inductor_saturation
@@ -229,6 +229,12 @@ class TestPackage:
         session = Inductor().open(tmp_path)
         for batch in (images, images[:1]):
             np.testing.assert_allclose(session.run(batch), float_logits(model, batch), atol=1e-5)
+
+    def test_a_number_of_images_that_the_compiler_fixes_is_refused(self, tmp_path: Path) -> None:
+        """The package would return as many rows for any other number."""
+        specimen = ZOO["generated_filters"]
+        with pytest.raises(UnsupportedError, match=r"for \d+ images only .*: conv2d of layer '1'\)"):
+            Inductor().lower(Candidate(specimen.model(), SPECS["fp32"]), [specimen.images(8)], tmp_path)
 
     def test_other_images_are_refused(self, lowered: Lower, tmp_path: Path) -> None:
         """Generated code would read beyond them. In a process of its own: the check is set when it starts."""

@@ -38,14 +38,21 @@ def find_sensitive(graph: fx.GraphModule) -> set[fx.Node]:
     """
     nodes = list(graph.graph.nodes)
     computed = {node for node in nodes if _packet(node) in _CONVOLUTIONS and not _is_attribute(node.args[1])}
+    steep = {node for node in nodes if _is_steep(node)}
     found: set[fx.Node] = set()
-    waiting = [operand for node in nodes if _is_steep(node) for operand in node.all_input_nodes]
+    waiting = [operand for node in steep for operand in node.all_input_nodes]
     while waiting:
         node = waiting.pop()
-        if _packet(node) in _ARITHMETIC and len(node.users) == 1 and node not in found:
+        if _packet(node) in _ARITHMETIC and node not in found:
             found.add(node)
             waiting += node.all_input_nodes
+    while shared := {node for node in found if not node.users.keys() <= found | steep | _sizes(node)}:
+        found -= shared
     return found | computed
+
+
+def _sizes(node: fx.Node) -> set[fx.Node]:
+    return {user for user in node.users if _packet(user) is _aten.sym_size}
 
 
 def _is_steep(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ from quant_explorer.testing.zoo import (
     attention,
     convolutions,
     normalizations,
+    pooling,
     shapes,
     structure,
 )
@@ -25,7 +26,10 @@ ZOO: Registry[Specimen] = Registry(
     "specimen",
     {
         specimen.name: specimen
-        for family in (convolutions, activations, normalizations, attention, shapes, arithmetic, structure)
+        for family in (
+            *(convolutions, activations, normalizations, attention, shapes, pooling, arithmetic),
+            structure,
+        )
         for specimen in family.SPECIMENS
     },
 )

@@ -68,3 +68,17 @@ def test_it_reaches_back_to_the_last_layers_through_what_nothing_else_reads() ->
     }
     assert find_unrounded(calls) == {square, total}
     assert find_unrounded(calls | {other: Call((square,), steep=False)}) == {total}
+
+
+def test_readers_that_serve_the_same_division_leave_a_value_unrounded() -> None:
+    layer, weights, weighted, total, mean = (
+        Value(call, name) for call, name in enumerate(("convolution", "exp", "mul", "sum", "div"), start=1)
+    )
+    calls = {
+        layer: Call((IMAGES,), steep=False),
+        weights: Call((layer,), steep=False),
+        weighted: Call((layer, weights), steep=False),
+        total: Call((weights,), steep=False),
+        mean: Call((weighted, total), steep=True),
+    }
+    assert find_unrounded(calls) == {weights, weighted, total}

@@ -126,7 +126,8 @@ class Following(TorchDispatchMode):
         tensors = _tensors((args, kwargs))
         operands = [self.value(tensor) for tensor in tensors]
         made = Value(self._calls, name, masked=self._masks(name, args, tensors))
-        if all(value.constant for value in operands):
+        # A literal of forward() may have the storage of a value that is gone.
+        if name == "lift_fresh" or all(value.constant for value in operands):
             made = CONSTANT
         elif func.is_view or name in _MOVES:
             made = operands[-1 if name == "copy_" else 0]

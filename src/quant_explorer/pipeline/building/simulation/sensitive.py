@@ -6,8 +6,8 @@ values that a simulation follows.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from quant_explorer.pipeline.building.simulation.following import Value
@@ -46,12 +46,19 @@ def call_of(name: str, args: Sequence[object], operands: Sequence[Value]) -> Cal
 
 def find_unrounded(calls: Mapping[Value, Call]) -> frozenset[Value]:
     """Return the values that arithmetic makes for divisions, logarithms and roots alone."""
-    readers = Counter(value for call in calls.values() for value in dict.fromkeys(call.operands))
-    waiting = [value for call in calls.values() if call.steep for value in call.operands]
+    steep = {value for value, call in calls.items() if call.steep}
+    waiting = [operand for value in steep for operand in calls[value].operands]
     found: set[Value] = set()
     while waiting:
         value = waiting.pop()
-        if value in calls and value not in found and readers[value] == 1 and value.operator in _ARITHMETIC:
+        if value in calls and value not in found and value.operator in _ARITHMETIC:
             found.add(value)
             waiting += calls[value].operands
+    # What is read elsewhere, too, has a grid there.
+    while shared := found & _read_outside(calls, found | steep):
+        found -= shared
     return frozenset(found)
+
+
+def _read_outside(calls: Mapping[Value, Call], inside: AbstractSet[Value]) -> set[Value]:
+    return {operand for value, call in calls.items() if value not in inside for operand in call.operands}
