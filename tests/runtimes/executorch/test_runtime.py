@@ -96,6 +96,12 @@ class TestUnsupported:
             lower_single(Candidate(model.eval(), spec), tmp_path)
         assert list(tmp_path.iterdir()) == []
 
+    def test_grid_sample_between_int8_layers(self, tmp_path: Path) -> None:
+        specimen = ZOO["spatial_transformer"]
+        spec = QuantSpec("int8", "static", "per_channel")
+        with pytest.raises(UnsupportedError, match=r"grid_sample \(of layer '1'\)"):
+            ExecuTorch("1").lower(Candidate(specimen.model(), spec), [specimen.images(2)], tmp_path)
+
     def test_an_operator_without_a_kernel(self, tmp_path: Path) -> None:
         class Determinant(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:

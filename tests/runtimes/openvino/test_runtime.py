@@ -39,6 +39,7 @@ from quant_explorer.testing.toys import (
     toy_linear_model,
     toy_model,
 )
+from quant_explorer.testing.zoo import ZOO
 
 FILES = {"model.xml", "model.bin"}
 STATIC = QuantSpec("int8", "static", "per_channel", "minmax")
@@ -153,6 +154,13 @@ def test_float_layers_stay_in_float(layers: tuple[str, ...], kept: int, tmp_path
 def test_an_unknown_float_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="'missing'"):
         lower(dataclasses.replace(STATIC, float_layers=("missing",)), tmp_path)
+
+
+def test_fourier_transforms_are_refused_by_name(tmp_path: Path) -> None:
+    """The plugin computes something else: the largest logit is off by 1.4 of itself."""
+    specimen = ZOO["fourier_mixing"]
+    with pytest.raises(UnsupportedError, match=r"Fourier transforms \(body/DFT"):
+        OpenVino().lower(Candidate(specimen.model(), QuantSpec()), [specimen.images(2)], tmp_path)
 
 
 def test_int8_that_runs_in_float_is_seen(tmp_path: Path) -> None:

@@ -38,9 +38,17 @@ def soft_pool(x: torch.Tensor) -> torch.Tensor:
             ["sum_1"],
             id="what others read, too",
         ),
-        pytest.param(lambda x: (x.abs() / x.abs().view(x.shape[0], -1).sum()).log(), [
-            "abs_1", "abs_2", "view", "sum_1", "div",
-        ], id="sizes are no readers"),
+        pytest.param(
+            lambda x: (x.abs() / x.abs().view(x.shape[0], -1).sum()).log(),
+            [
+                "abs_1",
+                "abs_2",
+                "view",
+                "sum_1",
+                "div",
+            ],
+            id="sizes are no readers",
+        ),
     ],
 )
 def test_reaches_back_to_layers_and_to_what_others_read(

@@ -32,7 +32,7 @@ class Eager:
 
     engine: str = ""
     name: ClassVar[str] = "eager"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:

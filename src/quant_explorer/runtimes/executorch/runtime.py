@@ -31,7 +31,7 @@ class ExecuTorch:
 
     batch_sizes: str = "1,8,32"
     name: ClassVar[str] = "executorch"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     deployment: ClassVar[Deployment] = Deployment(
         ("executorch", "torch"), Path(__file__).with_name("predict.py.jinja")
     )

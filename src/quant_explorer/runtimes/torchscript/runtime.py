@@ -42,7 +42,7 @@ class TorchScript:
     engine: str = ""
     optimize: bool = True
     name: ClassVar[str] = "torchscript"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     deployment: ClassVar[Deployment] = Deployment(("torch",), Path(__file__).with_name("predict.py.jinja"))
 
     def unavailable(self) -> str | None:
