@@ -1,6 +1,7 @@
 """Work and traffic of each layer, counted while a copy of the float model runs on one image.
 
-Multiply-accumulates are half of what `torch.utils.flop_counter` counts (with `FORMULAS`), so that they add up to the model's.
+Multiply-accumulates are half of what `torch.utils.flop_counter` counts (with `FORMULAS`), so that they add up
+to the model's.
 """
 
 from __future__ import annotations

@@ -244,8 +244,8 @@ def compile_package(
 def check_images(program: ExportedProgram, model: nn.Module, shape: Sequence[int]) -> None:
     """Raise UnsupportedError when compiling `program` has fixed the number of images (n, *shape).
 
-    Inductor does so silently, and the package returns as many rows for any other number. `model` is the float
-    model, whose layers are named.
+    Inductor does so silently, and the package returns as many rows for any other number. `model` is the
+    float model, whose layers are named.
     """
     (name,) = program.graph_signature.user_inputs
     entrance = next(node for node in program.graph.nodes if node.name == name)

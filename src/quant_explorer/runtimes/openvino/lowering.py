@@ -44,8 +44,8 @@ _COUNTED = re.compile(r"\w+_\d+")
 def convert(data: bytes) -> openvino.Model:
     """Return the OpenVINO model of a serialized ONNX file, with a free number of images.
 
-    As `openvino.convert_model` does, which would report its use over the network. Raises UnsupportedError for a
-    Fourier transform.
+    As `openvino.convert_model` does, which would report its use over the network. Raises UnsupportedError
+    for a Fourier transform.
     """
     model = openvino.Core().read_model(data)
     _refuse_transforms(model)

@@ -16,8 +16,8 @@ from quant_explorer.core.measurement import Executed
 
 # Lower case where both sides are signed, as in attention.
 _PRECISIONS = {"I8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
-# Recurrent layers in the model, and what the plugin executes: each direction alone, and for PyTorch's layers a
-# loop that tells nothing of its weights.
+# Recurrent layers in the model, and what the plugin executes: each direction alone, and for PyTorch's layers
+# a loop that shows nothing of its weights.
 _RECURRENT = {f"{kind}{over}" for kind in ("LSTM", "GRU", "RNN") for over in ("Sequence", "Cell")}
 _RECURRENT_NODES = ("RNNSeq", "RNNCell", "TensorIterator")
 
@@ -101,7 +101,7 @@ def _describe(kind: str, names: Iterable[str]) -> str:
 
 
 def _readers(operation: openvino.Node) -> Iterator[str]:
-    """Yield the names of the operations behind one, the nearest first, without those that are made of its own."""
+    """Yield the names of the operations behind one, the nearest first, but not those named after it."""
     own = f"{operation.get_friendly_name()}/"
     waiting = deque([operation])
     while waiting:
