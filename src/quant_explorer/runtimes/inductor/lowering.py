@@ -256,12 +256,14 @@ def check_images(program: ExportedProgram, model: nn.Module, shape: Sequence[int
     grouped = [
         f"{node.target.overloadpacket.__name__} of layer {pt2e.layer_of(node)!r}"
         for node in pt2e.export(model, shape).graph.nodes
-        if len(node.args) > _GROUPS and isinstance(node.args[_GROUPS], torch.fx.Node)
+        if str(node.target).startswith("aten.conv")
+        and len(node.args) > _GROUPS
+        and isinstance(node.args[_GROUPS], torch.fx.Node)
     ]
     because = f" (groups computed from their number: {', '.join(grouped)})" if grouped else ""
     raise UnsupportedError(
-        f"Inductor compiles the model for {count} images only{because}; write it without the number of images, "
-        "or choose another runtime"
+        f"Inductor compiles the model for {count} images only{because}; write it without the number of "
+        "images, or choose another runtime"
     )
 
 
