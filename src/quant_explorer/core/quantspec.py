@@ -11,6 +11,8 @@ Activations = Literal["float", "static", "dynamic"]
 Granularity = Literal["per_tensor", "per_channel"]
 Observer = Literal["histogram", "minmax"]
 Target = Literal["native", "portable"]
+# One scale for a weight, one for each of its output channels, or none: it stays in float.
+Scales = Literal["tensor", "channel", "float"]
 
 # A constant beyond it that is added to scores, or put in their place, is a mask of attention: a softmax makes
 # 0 of it, and one INT8 scale for mask and scores would make one value of all scores.
@@ -22,10 +24,16 @@ class Grid:
     """How fine INT8 is: symmetric weights have scale max|w| / `weight_levels`, activations range / levels.
 
     127.5 levels are the weights -128 to 127 with PyTorch's scale; fewer levels are a reduced range.
+    `transposed` and `transposed_groups` say how fine the weights of transposed convolutions are, of one group
+    and of several, where the spec asks for a scale per channel; "float" holds for any granularity.
+    `shares_pools` says that average pools may be left on the grid of their input.
     """
 
     weight_levels: float = 127.5
     activation_levels: int = 255
+    transposed: Scales = "channel"
+    transposed_groups: Scales = "channel"
+    shares_pools: bool = True
 
 
 FULL_RANGE: Final = Grid()

@@ -79,7 +79,7 @@ class Expectation:
             if precision == "fp32":
                 check_fp32(logits, expected)
             else:
-                simulated = self._simulated(grid)[kind]
+                simulated = self._simulated(self._simulation.reduce(grid))[kind]
                 margin = ORDINARY if kind == _ORDINARY else UNIFORM
                 tolerance = FP16_TOLERANCE if precision == "fp16" else FP32_TOLERANCE
                 found.append(compare_with_simulation(logits, expected, simulated, kind, margin, tolerance))

@@ -90,7 +90,7 @@ class ExecuTorch:
             "method in use is in memory, and other numbers of images are split into these",
             "ExecuTorch's Python binding loads PyTorch's libraries too; memory is counted from there on",
         )
-        return Lowering(notes=notes, options=(), grid=Grid(weight_levels=127))
+        return Lowering(notes=notes, options=(), grid=Grid(weight_levels=127, transposed_groups="float"))
 
     def load_libraries(self, threads: int) -> None:
         """Import the binding and give XNNPACK's pool `threads` threads, the calling one among them."""

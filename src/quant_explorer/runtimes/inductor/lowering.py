@@ -191,7 +191,8 @@ def _quantizer(spec: QuantSpec) -> tuple[X86InductorQuantizer, tuple[str, ...]]:
 def grid(target: Target) -> Grid:
     """Return the grid of the vendor's quantizer for the target."""
     reduced = is_x86() and explain_reduced_range(target) is not None
-    return Grid(activation_levels=127 if reduced else 255)
+    levels = 127 if reduced else 255
+    return Grid(activation_levels=levels, transposed="float", transposed_groups="float")
 
 
 def _with_observer(config: QuantizationConfig, spec: QuantSpec) -> QuantizationConfig:

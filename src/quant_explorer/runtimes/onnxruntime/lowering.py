@@ -71,7 +71,10 @@ def convert(exported: bytes, candidate: Candidate, calibration: Sequence[Batch])
             data=_serialize(onnx.load(quantized)),
             notes=(*notes, reason) if reason else notes,
             needs=exact_by(saturates=reduced),
-            grid=Grid(weight_levels=64 if reduced else 127),
+            grid=Grid(
+                weight_levels=64 if reduced else 127,
+                transposed_groups="float" if spec.granularity == "per_channel" else "tensor",
+            ),
         )
 
 

@@ -90,7 +90,7 @@ class OpenVino:
             notes = _quantization_notes(spec)
             notes = (*notes, reason) if reason else notes
             needs = exact_by(saturates=reduced)
-            grid = Grid(weight_levels=63.5 if reduced else 127)
+            grid = Grid(weight_levels=63.5 if reduced else 127, shares_pools=False)
         else:
             model = openvino_lowering.convert(exported)
             notes = _half_notes(spec.precision)

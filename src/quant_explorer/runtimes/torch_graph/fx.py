@@ -12,6 +12,7 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec
+from quant_explorer.core.quantspec import ActivationRange, Grid, QuantSpec, Scales
 from quant_explorer.runtimes.eager.lowering import LoweredGraph
 from quant_explorer.runtimes.torch_graph.engine import (
     FULL_ACTIVATION_BITS,
@@ -79,10 +80,13 @@ def quantize(
     mapping = static_mapping(spec, engine, bits)
     notes += (*((reason,) if reason else ()), *leave_in_float(mapping, graph, spec.float_layers))
     transposed = _transposed_convolutions(fused)
+    # PyTorch has no observer of channels for them.
+    scales: Scales = "tensor"
     if transposed and (reason := explain_transposed(spec, engine, copied_for or engine)):
         for kind in (*_TRANSPOSED_LAYERS, *_TRANSPOSED_CALLS):
             mapping.set_object_type(kind, None)
         notes += (f"{', '.join(transposed)} stay in float: {reason}",)
+        scales = "float"
     with _explain("PyTorch cannot prepare a layer for INT8"):
         prepared = quantize_fx.prepare_fx(graph.module, mapping, (torch.from_numpy(calibration[0]),))
         separate_observers(prepared, mapping)
@@ -105,7 +109,8 @@ def quantize(
     if not spec.activation_ranges:
         # Training has rounded there with a range of its own, so what was trained does.
         flatten_quantized(converted)
-    return LoweredGraph(converted, notes, needed_features(engine, bits), _grid(bits))
+    grid = replace(_grid(bits), transposed=scales, transposed_groups=scales)
+    return LoweredGraph(converted, notes, needed_features(engine, bits), grid)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import BuildError, UnsupportedError
-from quant_explorer.core.quantspec import ActivationRange, Granularity, Grid, Precision, QuantSpec
+from quant_explorer.core.quantspec import ActivationRange, Granularity, Grid, Precision, QuantSpec, Scales
 from quant_explorer.metrics.fidelity import sqnr_db
 from quant_explorer.pipeline.building.simulation import Simulation
 from quant_explorer.testing.reference import ROUNDING, Affine, LinearLayer, differences, float_logits
@@ -82,6 +82,48 @@ def test_batch_norms_are_folded_before_weights_get_their_one_scale() -> None:
         for logits in simulated(model, replace(STATIC, granularity=granularity), LINEAR_IMAGES):
             assert np.mean(np.abs(logits - expected) > ROUNDING) < 0.01
             assert np.abs(logits - float_output).max() > 100 * ROUNDING
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("scales", ["tensor", "channel", "float"])
+def test_a_transposed_convolution_has_the_scales_of_the_runtime(scales: Scales, groups: int) -> None:
+    """Its outputs are along axis 1 of the weight, of one group; a batch norm is in the weight already."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        layers = nn.ConvTranspose2d(4, 6, 2, groups=groups, bias=False), nn.BatchNorm2d(6)
+        model = nn.Sequential(*layers, nn.ReLU(), nn.Flatten()).eval()
+    convolution, norm = layers
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.1, 1, 3, 0.5, 2, 9]))
+    gain = double(norm.weight) / np.sqrt(1 + norm.eps)
+    # An image is one pixel, so that the convolution is a product.
+    images = toy_batches((4, 1, 1), count=1, size=64)[0]
+    weight = np.zeros((6, 4, 4))
+    for output, image in np.ndindex(6, 4):
+        group, place = divmod(output, 6 // groups)
+        if image // (4 // groups) == group:
+            weight[output, :, image] = double(convolution.weight)[image, place].flatten() * gain[output]
+    rounded = weight
+    if scales != "float":
+        scale = np.abs(weight).max((1, 2) if scales == "channel" else None, keepdims=True) / 127.5
+        rounded = np.clip(np.rint(weight / scale), -128, 127) * scale
+    flat, float_output = images.reshape(64, 4), np.maximum(images.reshape(64, 4) @ weight.reshape(24, 4).T, 0)
+    sums = Affine.of(flat).round_trip(flat) @ rounded.reshape(24, 4).T
+    expected = Affine.of(float_output).round_trip(np.maximum(sums, 0))
+    # The runtime's scales for the other number of groups are none of this layer's.
+    other: Scales = "tensor" if scales == "channel" else "channel"
+    grid = Grid(transposed=scales, transposed_groups=other)
+    if groups > 1:
+        grid = Grid(transposed=other, transposed_groups=scales)
+    for logits in simulated(model, STATIC, images, grid):
+        assert np.mean(np.abs(logits - expected) > ROUNDING * expected.max()) < 0.01
+
+
+def test_grids_that_differ_in_layers_the_model_has_not_are_equal() -> None:
+    grid = Grid(127, transposed="float", transposed_groups="tensor")
+    assert Simulation(Candidate(toy_model(), STATIC), IMAGES).reduce(grid) == Grid(127)
+    model = nn.Sequential(nn.ConvTranspose2d(3, 2, 2), nn.Flatten())
+    assert Simulation(Candidate(model, STATIC), IMAGES).reduce(grid) == grid
 
 
 def test_a_dynamic_linear_layer_has_the_range_of_the_batch_and_float_outputs() -> None:

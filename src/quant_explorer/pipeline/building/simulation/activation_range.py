@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-# Of each batch, evenly spaced, for the range of least squared error.
+# Of each batch, at random, for the range of least squared error: evenly spaced ones would all be of the same
+# columns of a map, which a transposed convolution or a mask makes unlike the others.
 _SAMPLES_A_BATCH = 4096
 _STEPS = 24
 # Masks of attention, which are no part of a range.
@@ -55,13 +56,16 @@ class Observed:
         self._fixed = fixed
         self._seen = Range(0.0, 0.0)
         self._samples: list[torch.Tensor] = []
+        self._generator = torch.Generator().manual_seed(0)
 
     def add(self, tensor: torch.Tensor) -> None:
         """See the activation of one batch."""
         seen = Range.of(tensor)
         self._seen = Range(min(self._seen.low, seen.low), max(self._seen.high, seen.high))
         flat = tensor.detach().flatten()
-        self._samples.append(flat[:: max(1, len(flat) // _SAMPLES_A_BATCH)].clone())
+        if len(flat) > _SAMPLES_A_BATCH:
+            flat = flat[torch.randint(len(flat), (_SAMPLES_A_BATCH,), generator=self._generator)]
+        self._samples.append(flat.clone())
 
     def min_max(self) -> Range:
         """Return the range of all that was seen."""

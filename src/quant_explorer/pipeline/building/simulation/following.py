@@ -21,11 +21,17 @@ from quant_explorer.tracing.attention import attention_as_products
 PRODUCTS = {"convolution": (0, 1), "addmm": (1, 2), "mm": (0, 1), "bmm": (0, 1), "baddbmm": (1, 2)}
 BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
 HALF = ("bf16", "fp16")
+# Places among the arguments of a convolution.
+_TRANSPOSED, _GROUPS = 6, 8
 _LINEAR = ("addmm", "mm")
 _SUMS = (*PRODUCTS, *BATCH_NORMS, "add", "add_")
-_RELUS = ("relu", "relu_")
+# What clips the sums before it, which have the grid of its results in all runtimes.
+_CLIPPING = ("relu", "relu_", "hardtanh", "hardtanh_", "clamp", "clamp_")
 # What gives values of its input again, on whose grid they stay.
-_MOVES = ("clone", "_unsafe_view", "max_pool2d_with_indices", "constant_pad_nd", "pixel_shuffle", "copy_")
+_MOVES = (
+    *("clone", "_unsafe_view", "unsafe_split", "max_pool2d_with_indices", "constant_pad_nd"),
+    *("pixel_shuffle", "copy_"),
+)
 # What puts a mask of attention on values.
 _MASKING = ("add", "add_", "sub", "where", "masked_fill", "masked_fill_")
 # Operators whose constants are quantized as activations are; others have parameters, which stay float.
@@ -53,13 +59,38 @@ class Value:
         return self.call < 0
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Where a weight has its output channels: along `axis`.
+
+    `transposed_groups` is the number of groups of a transposed convolution, which has the inputs of all groups
+    along axis 0 and the outputs of a single group along axis 1; None for other products.
+    """
+
+    axis: int
+    transposed_groups: int | None = None
+
+    def first(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weight with all output channels along axis 0."""
+        if self.transposed_groups is None:
+            return weight.movedim(self.axis, 0)
+        return weight.unflatten(0, (self.transposed_groups, -1)).transpose(1, 2).flatten(0, 1)
+
+    def back(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return what `first` was given."""
+        if self.transposed_groups is None:
+            return weight.movedim(0, self.axis)
+        return self.first(weight)
+
+
 IMAGES, CONSTANT = Value(0, "images"), Value(-1, "constant")
 
 
 class Following(TorchDispatchMode):
     """Computes a model's operators and tells what their operands are, which subclasses may replace.
 
-    A batch norm and a ReLU right behind a product take its sums as they are, as all runtimes fuse them.
+    A batch norm, a ReLU and a clamp right behind a product take its sums as they are: all runtimes fuse them,
+    or give the sums the grid of what is left of them.
     """
 
     # Operators that leave their output on the grid of their input.
@@ -79,8 +110,8 @@ class Following(TorchDispatchMode):
         """Return what an operator reads instead of `tensor`, which is `value`."""
         raise NotImplementedError
 
-    def weight(self, tensor: torch.Tensor, axis: int | None) -> torch.Tensor:
-        """Return what a product reads instead of its constant factor, with output channels along `axis`."""
+    def weight(self, tensor: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+        """Return what a product reads instead of its constant factor, whose channels are at `outputs`."""
         return tensor
 
     def compute(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
@@ -163,7 +194,7 @@ class Following(TorchDispatchMode):
         if self._spec.activations != "static" and self._spec.precision not in HALF:
             return args
         first = _tensors(args)[0]
-        fused = PRODUCTS if name in BATCH_NORMS else _SUMS if name in _RELUS else ()
+        fused = PRODUCTS if name in BATCH_NORMS else _SUMS if name in _CLIPPING else ()
         if self.value(first).operator in fused:
             return args
 
@@ -191,7 +222,7 @@ class Following(TorchDispatchMode):
         for (position, factor), value in zip(factors.items(), values, strict=True):
             assert isinstance(factor, torch.Tensor)
             if value.constant:
-                read[position] = self.weight(factor, _channel_axis(name, args, position))
+                read[position] = self.weight(factor, _outputs(name, args, position))
             elif self._spec.activations != "float" or self._spec.precision in HALF:
                 read[position] = self.activation(factor, value)
         return read
@@ -202,14 +233,21 @@ def operator_name(func: OpOverload) -> str:
     return str(func.overloadpacket.__name__)
 
 
-def _channel_axis(name: str, args: Sequence[object], position: int) -> int | None:
-    """Return the axis of the output channels in a constant factor; None where there is one scale for all."""
+def is_transposed(name: str, args: Sequence[object]) -> bool:
+    """Say whether a call of the operator `name` is a transposed convolution."""
+    return name == "convolution" and bool(args[_TRANSPOSED])
+
+
+def _outputs(name: str, args: Sequence[object], position: int) -> Outputs:
+    if is_transposed(name, args):
+        groups = args[_GROUPS]
+        assert isinstance(groups, int)
+        return Outputs(1, groups)
     if name == "convolution":
-        transposed = args[6]
-        return None if transposed else 0
+        return Outputs(0)
     factor = args[position]
     assert isinstance(factor, torch.Tensor)
-    return factor.dim() - (2 if position == PRODUCTS[name][0] else 1)
+    return Outputs(factor.dim() - (2 if position == PRODUCTS[name][0] else 1))
 
 
 def _tensors(nested: object) -> list[torch.Tensor]:

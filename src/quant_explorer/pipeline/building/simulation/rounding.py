@@ -10,12 +10,13 @@ from torch import nn
 from torch._ops import OpOverload
 
 from quant_explorer.core.errors import BuildError
-from quant_explorer.core.quantspec import Grid, QuantSpec
+from quant_explorer.core.quantspec import Grid, QuantSpec, Scales
 from quant_explorer.pipeline.building.simulation.activation_range import Range
 from quant_explorer.pipeline.building.simulation.following import (
     BATCH_NORMS,
     PRODUCTS,
     Following,
+    Outputs,
     Value,
     operator_name,
 )
@@ -25,18 +26,22 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class _Product:
-    """A product that was computed with a rounded weight, its second factor, which was `raw` before."""
+    """A product that was computed with a rounded weight, its second factor, which was `raw` before.
+
+    `raw` has its output channels along axis 0, `outputs` says where they belong.
+    """
 
     func: OpOverload
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
     output: object
     raw: torch.Tensor
-    axis: int | None
+    outputs: Outputs
 
     def compute(self, weight: torch.Tensor) -> object:
-        """Compute it again with another weight."""
+        """Compute it again with another weight, given as `raw` is."""
         position = PRODUCTS[operator_name(self.func)][1]
+        weight = self.outputs.back(weight)
         return self.func(*self.args[:position], weight, *self.args[position + 1 :], **self.kwargs)
 
 
@@ -58,7 +63,8 @@ class Rounding(Following):
         self._grid, self._ranges, self._unrounded = grid, ranges, unrounded
         # The first operator that gave a number that is none, as a division by what was rounded to 0 does.
         self.overflowed: str | None = None
-        self._raw: tuple[torch.Tensor, int | None] | None = None
+        # A weight that was rounded with one scale, until the product that reads it is computed.
+        self._raw: tuple[torch.Tensor, Outputs] | None = None
         self._product: _Product | None = None
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
@@ -76,19 +82,29 @@ class Rounding(Following):
             )
         return self._ranges[value].round(tensor, self._grid.activation_levels)
 
-    def weight(self, tensor: torch.Tensor, axis: int | None) -> torch.Tensor:
-        """Round it, with a scale for each channel where the spec asks for that."""
+    def weight(self, tensor: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+        """Round it, with a scale for each channel where the spec asks for that and the runtime has it."""
         if self._spec.precision in _DTYPES:
             return tensor.to(_DTYPES[self._spec.precision]).float()
-        self._raw = (tensor, axis)
-        return round_weight(
-            tensor, axis if self._spec.granularity == "per_channel" else None, self._grid.weight_levels
-        )
+        scales = self._scales(outputs)
+        if scales == "float":
+            return tensor
+        raw = outputs.first(tensor)
+        if scales == "tensor":
+            self._raw = (raw, outputs)
+        return outputs.back(round_weight(raw, 0 if scales == "channel" else None, self._grid.weight_levels))
+
+    def _scales(self, outputs: Outputs) -> Scales:
+        grid, groups = self._grid, outputs.transposed_groups
+        scales: Scales = "channel"
+        if groups is not None:
+            scales = grid.transposed if groups == 1 else grid.transposed_groups
+        return "tensor" if scales == "channel" and self._spec.granularity == "per_tensor" else scales
 
     def compute(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         """Fold a batch norm into the weight before it: the one scale of all channels depends on that."""
         name = operator_name(func)
-        if name in BATCH_NORMS and self._spec.granularity == "per_tensor":
+        if name in BATCH_NORMS:
             args = (self._folded(args), *args[1:])
         output = func(*args, **kwargs)
         if self.overflowed is None and isinstance(output, torch.Tensor) and _is_beyond(output):
@@ -103,14 +119,14 @@ class Rounding(Following):
         """Return the sums that a batch norm reads, of a weight that was rounded with the gain in it."""
         sums, gamma, _, _, variance, *_, epsilon = args
         product, self._product = self._product, None
-        if product is None or product.axis is None or product.output is not sums:
+        if product is None or product.output is not sums:
             return sums
         assert isinstance(gamma, torch.Tensor)
         assert isinstance(variance, torch.Tensor)
         assert isinstance(epsilon, float)
         gain = gamma / (variance + epsilon).sqrt()
         gain = gain.where(gain != 0, torch.ones_like(gain))
-        gain = gain.view([-1 if axis == product.axis else 1 for axis in range(product.raw.dim())])
+        gain = gain.view(-1, *[1] * (product.raw.dim() - 1))
         return product.compute(round_weight(product.raw * gain, None, self._grid.weight_levels) / gain)
 
 

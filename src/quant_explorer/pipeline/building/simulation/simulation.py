@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import fx, nn
 
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
-from quant_explorer.core.quantspec import Grid, QuantSpec
+from quant_explorer.core.quantspec import FULL_RANGE, Grid, QuantSpec
 from quant_explorer.pipeline.building.simulation.activation_range import Observed, Range
-from quant_explorer.pipeline.building.simulation.following import Following, Value
+from quant_explorer.pipeline.building.simulation.following import Following, Value, is_transposed
 from quant_explorer.pipeline.building.simulation.rounding import Rounding
 from quant_explorer.pipeline.building.simulation.sensitive import Call, call_of, find_unrounded
 
@@ -22,10 +23,9 @@ _FIXED = {
     **dict.fromkeys(("sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_"), Range(0.0, 1.0)),
     **dict.fromkeys(("tanh", "tanh_"), Range(-1.0, 1.0)),
 }
-# What PyTorch and ExecuTorch leave on the grid of its input, and ONNX Runtime and OpenVINO do not.
+# What is left on the grid of its input where a runtime shares pools.
 _SHARING = (
-    *("mean", "_adaptive_avg_pool2d", "avg_pool2d", "hardtanh", "hardtanh_", "clamp", "clamp_"),
-    *("upsample_nearest2d", "upsample_bilinear2d"),
+    *("mean", "_adaptive_avg_pool2d", "avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d"),
 )
 
 
@@ -48,6 +48,7 @@ class Simulation:
         self._observed: dict[Value, Observed] = {}
         self._calls: dict[Value, Call] = {}
         self._learned: dict[Value, Range] = {}
+        self._transposes = False
         if self._spec.activations == "static":
             self._observe(calibration)
         self._ranges = functools.cache(self._find_ranges)
@@ -56,8 +57,8 @@ class Simulation:
         """Return the logits (n, classes) that quantization to `grid` leaves of the images.
 
         They are several for static INT8, as runtimes differ: ranges by minimum and maximum, of least squared
-        error where the observer is "histogram", and learned ones where there are any; pools on the grid of
-        their input or on their own. The model is left untouched. Raises BuildError when forward() calls other
+        error where the observer is "histogram", and learned ones where there are any; pools on their own grid,
+        or on that of their input where the runtime shares it. The model is left untouched. Raises BuildError when forward() calls other
         operators for other images, UnsupportedError when none of them gives numbers.
         """
         if self._spec.activations != "static":
@@ -67,7 +68,7 @@ class Simulation:
             roundings = [
                 Rounding(self._model, self._spec, grid, ranges, *sharing, unrounded=unrounded)
                 for ranges in self._ranges(grid.activation_levels)
-                for sharing in ((), _SHARING)
+                for sharing in ((), *([_SHARING] if grid.shares_pools else []))
             ]
         logits = [rounding.run(images) for rounding in roundings]
         pairs = zip(roundings, logits, strict=True)
@@ -79,6 +80,14 @@ class Simulation:
             )
         return finite
 
+    def reduce(self, grid: Grid) -> Grid:
+        """Return `grid` without what this model has no layers for, so that equal runs have equal grids."""
+        if self._transposes:
+            return grid
+        return replace(
+            grid, transposed=FULL_RANGE.transposed, transposed_groups=FULL_RANGE.transposed_groups
+        )
+
     def _observe(self, calibration: Sequence[Batch]) -> None:
         names: dict[str, Value] = {}
         for batch in calibration:
@@ -89,6 +98,7 @@ class Simulation:
                 observing.run(batch, naming.run)
             else:
                 observing.run(batch)
+            self._transposes |= observing.transposes
         self._learned = {
             names[learned.layer]: Range(learned.low, learned.high)
             for learned in self._spec.activation_ranges
@@ -117,17 +127,21 @@ class _Observing(Following):
     ) -> None:
         super().__init__(model, spec)
         self._observed, self._calls_by_value = observed, calls
-        self._seen: set[Value] = set()
+        # With the part of the value: what views of it show has one range.
+        self._seen: set[tuple[Value, int, torch.Size]] = set()
+        self.transposes = False
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         """Record the range of an activation, and return it as it is."""
-        if value not in self._seen and not value.constant and not value.masked:
-            self._seen.add(value)
+        part = value, tensor.data_ptr(), tensor.shape
+        if part not in self._seen and not value.constant and not value.masked:
+            self._seen.add(part)
             self._observed.setdefault(value, Observed(_FIXED.get(value.operator))).add(tensor)
         return tensor
 
     def note_call(self, made: Value, name: str, args: Sequence[object], operands: Sequence[Value]) -> None:
         """Keep it: it is the same for every batch."""
+        self.transposes |= is_transposed(name, args)
         self._calls_by_value[made] = call_of(name, args, operands)
 
 
