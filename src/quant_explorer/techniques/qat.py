@@ -46,7 +46,7 @@ class QuantizationAwareTraining:
     epochs: int = 1
     learning_rate: float = 0.005
     name: ClassVar[str] = "qat"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     trains: ClassVar[bool] = True
 
     def versions(self) -> dict[str, str]:

@@ -13,6 +13,8 @@ import torch
 from torch import fx, nn
 from torch.ao import quantization
 from torch.ao.quantization import quantize_fx
+from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
+from torch.nn import functional as F
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
@@ -24,7 +26,9 @@ from quant_explorer.tracing.normal_form import check, normalize
 from quant_explorer.tracing.observers.clipping import narrow_observers
 from quant_explorer.tracing.observers.sharing import separate_observers
 from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
+from quant_explorer.tracing.training_only import find_skipped, make_dropout_modules
 
+_NORMS = (F.batch_norm, F.instance_norm)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -34,7 +38,14 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     Raises UnsupportedError when the model cannot be traced, has a layer that FX cannot fuse for training, or
     weights that FX takes for activations.
     """
-    graph = normalize(model, calibration[0], trainable=True)
+    skipped = find_skipped(model, calibration[0])
+    graph = normalize(model, calibration[0], trainable=True, whole=skipped)
+    norms = [node.name for node in graph.module.graph.nodes if node.target in _NORMS]
+    if norms:
+        raise UnsupportedError(
+            "PyTorch's FX graph mode trains no norm that forward() calls as a function with "
+            f"training=self.training: {', '.join(norms)}"
+        )
     computed = [node.name for node in graph.module.graph.nodes if node.target in KINDS]
     if computed:
         raise UnsupportedError(
@@ -47,8 +58,13 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     with explain_refusal(failed, QUANTIZE_ADVICE, LookupError):
         # Dropout and norms are modules, which switch; the rest of the graph is that of evaluation mode.
         prepared = quantize_fx.prepare_qat_fx(
-            graph.module.train(), mapping, (torch.from_numpy(calibration[0]),)
+            graph.module.train(),
+            mapping,
+            (torch.from_numpy(calibration[0]),),
+            PrepareCustomConfig().set_non_traceable_module_classes(list(skipped)),
         )
+        # Now, because layers have the names of the graph that is shipped.
+        make_dropout_modules(prepared)
         separate_observers(prepared, mapping)
         narrow_observers(prepared)
         _check(prepared, model, calibration[0])
@@ -140,8 +156,12 @@ def restore_float(prepared: fx.GraphModule, example: Batch, model: nn.Module) ->
     graph = normalize(model, example, trainable=True)
     before = {norm: layer for layer, norm in _batch_norms(graph.module)}
     restored: dict[str, torch.Tensor] = {}
+    # Without buffers that are constants of the code, which no checkpoint keeps.
+    kept = model.state_dict().keys()
     # The graph's names, for a module may have several and others are never called.
     for name, known in graph.tensors.items():
+        if known not in kept:
+            continue
         layer, _, parameter = name.rpartition(".")
         fused = before.get(layer, layer)
         # As it was; inside a quantized layer; or first or second of a fused sequence that stays in float.

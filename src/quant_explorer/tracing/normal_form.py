@@ -46,15 +46,17 @@ class FloatGraph:
     tensors: Mapping[str, str]
 
 
-def normalize(model: nn.Module, example: Batch, *, trainable: bool = False) -> FloatGraph:
+def normalize(
+    model: nn.Module, example: Batch, *, trainable: bool = False, whole: tuple[type[nn.Module], ...] = ()
+) -> FloatGraph:
     """Trace a copy of `model` and rewrite the graph; `example` are images (n, C, H, W).
 
-    What depends on weights alone is computed once, unless the graph is `trainable`. Raises UnsupportedError
-    when the model cannot be traced or the graph computes something else for `example`.
+    What depends on weights alone is computed once, unless the graph is `trainable`. Layers of the kinds
+    `whole` are not looked into. Raises UnsupportedError when the model cannot be traced or the graph computes something else for `example`.
     """
     copied = copy.deepcopy(model).eval()
     names = {id(value): name for name, value in _tensors(copied).items()}
-    graph = trace(copied, example)
+    graph = trace(copied, example, whole)
     if not trainable:
         _fold_constants(graph)
     for node in list(graph.graph.nodes):

@@ -38,10 +38,10 @@ _FACTORIES: Final = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tens
 _Values = tuple[object, object]
 
 
-def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
+def trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
     """Trace `model`, which is in evaluation mode and becomes part of the graph.
 
-    `example` are images (n, C, H, W), of which a few are used.
+    `example` are images (n, C, H, W), of which a few are used. Layers of the kinds `whole` are not looked into.
 
     Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
     of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers
@@ -51,11 +51,11 @@ def trace(model: nn.Module, example: Batch) -> fx.GraphModule:
     try:
         # Functions marked by torch.fx.wrap are looked into: most are marked because of sizes alone.
         with mock.patch.dict(_symbolic_trace._wrapped_fns_to_patch, clear=True):
-            return _trace(model, example)
+            return _trace(model, example, whole)
     except _FAILURES:
         pass
     try:
-        return _trace(model, example)
+        return _trace(model, example, whole)
     except _FAILURES as error:
         raise UnsupportedError(
             f"the model cannot be traced to a graph by torch.fx: {explain_trace(error)}"
@@ -69,13 +69,13 @@ _FAILURES: Final = (
 )
 
 
-def _trace(model: nn.Module, example: Batch) -> fx.GraphModule:
+def _trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...]) -> fx.GraphModule:
     fastpath = torch.backends.mha.get_fastpath_enabled()
     # Its conditions look at values, and its operators do all of a layer at once.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad():
-            tracer = _ValueTracer(example)
+            tracer = _ValueTracer(example, whole)
             graph = tracer.trace(model)
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -137,8 +137,9 @@ class _Sizes(tuple[object, ...]):
 
 
 class _ValueTracer(fx.Tracer):
-    def __init__(self, example: Batch) -> None:
+    def __init__(self, example: Batch, kept: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
+        self._kept = kept
         self._batches = tuple(
             torch.from_numpy(example[np.arange(length) % len(example)]) for length in _LENGTHS
         )
@@ -148,6 +149,8 @@ class _ValueTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Look into PyTorch's own modules of modules, but for attention with masks, which is one operator."""
+        if isinstance(m, self._kept):
+            return True
         whole = not any(True for _ in m.children()) or isinstance(m, nn.MultiheadAttention)
         return whole and m is not self._opened and super().is_leaf_module(m, module_qualified_name)
 

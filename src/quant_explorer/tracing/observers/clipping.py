@@ -58,7 +58,7 @@ def narrow_observers(prepared: fx.GraphModule) -> None:
     places: defaultdict[nn.Module, list[fx.Node]] = defaultdict(list)
     for node in prepared.graph.nodes:
         observer = _observer(prepared, node)
-        if observer is not None:
+        if observer is not None and not _keeps_grid(prepared, node, observer):
             places[observer].append(node)
     for observer, nodes in places.items():
         interval = _Interval.around(_needed(prepared, node) for node in nodes)
@@ -71,13 +71,20 @@ def _observer(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return layer if hasattr(layer, "calculate_qparams") else None
 
 
+def _keeps_grid(graph: fx.GraphModule, node: fx.Node, observer: nn.Module) -> bool:
+    """Say whether what is observed at `node` is made of values that `observer` sees already, as by a pool.
+
+    An operator that keeps the grid of its operand gives nothing beyond the operand.
+    """
+    maker = node.args[0]
+    sources = maker.all_input_nodes if isinstance(maker, fx.Node) else []
+    return any(_observer(graph, source) is observer for source in sources)
+
+
 def _needed(graph: fx.GraphModule, node: fx.Node) -> _Interval:
     """Return what is read of the values that an observer sees at `node`."""
-    source = node.args[0]
-    # PyTorch gives an activation that keeps the grid its input's observer, whose values these are.
-    made = _clipping(graph, source) if isinstance(source, fx.Node) else _WHOLE
-    if made != _WHOLE or not node.users:
-        return made
+    if not node.users:
+        return _WHOLE
     return _Interval.around(_clipping(graph, reader) for reader in node.users)
 
 
