@@ -1,5 +1,6 @@
 """What was trained is what is shipped: the artifact computes what the fake-quantized model computed."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,15 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 from torch import nn
-from torch.ao.quantization import FakeQuantize
+from torch.ao.quantization import FakeQuantize, disable_fake_quant
+from torch.nn import functional
 
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import Granularity, Observer, QuantSpec
 from quant_explorer.runtimes.eager.runtime import Eager, select_engine
 from quant_explorer.runtimes.torch_graph.engine import activation_bits
-from quant_explorer.techniques import qat
+from quant_explorer.techniques import qat, qat_fx
 from quant_explorer.techniques.qat import QuantizationAwareTraining
 from quant_explorer.testing.reference import Affine, float_logits
 from quant_explorer.testing.toys import ToyTraining, settle_batch_norms, toy_batches, toy_model
@@ -316,6 +318,119 @@ def test_a_transposed_convolution_with_a_batch_norm_is_trained_by_torchao() -> N
         "transposed convolution '0' with the batch norm '1' behind it",
     )
     assert not torch.equal(result.model.state_dict()["0.weight"], model.state_dict()["0.weight"])
+
+
+class Dropping(nn.Module):
+    """A path that is dropped for some images, as in timm: in evaluation mode it returns its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop whole images of `x` (n, c, h, w)."""
+        return x * (torch.rand(len(x), 1, 1, 1) > 0.5) if self.training else x
+
+
+class Regularized(nn.Module):
+    """A residual block with the given `drop` on its branch."""
+
+    def __init__(self, drop: Callable[[nn.Module, torch.Tensor], torch.Tensor], layer: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.layer, self.drop, self.head = layer, drop, nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first(x))
+        logits: torch.Tensor = self.head((x + self.drop(self, self.second(x))).mean((2, 3)))
+        return logits
+
+
+def _dropout(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return functional.dropout(x, 0.5, training=model.training)
+
+
+def _layer(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(model, Regularized)
+    dropped: torch.Tensor = model.layer(x)
+    return dropped
+
+
+def _doubled(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return 2 * x if model.training else x
+
+
+@pytest.mark.parametrize(
+    ("drop", "layer"),
+    [
+        pytest.param(_dropout, nn.Identity(), id="functional dropout"),
+        pytest.param(_layer, torchvision.ops.StochasticDepth(0.5, "row"), id="stochastic depth"),
+        pytest.param(_layer, Dropping(), id="drop path"),
+    ],
+)
+def test_what_forward_drops_in_training_is_dropped(
+    drop: Callable[[nn.Module, torch.Tensor], torch.Tensor], layer: nn.Module
+) -> None:
+    """As an ordinary fine-tuning step does, with the same random numbers and without rounding."""
+    model, batches = Regularized(drop, layer).eval(), toy_batches()
+    prepared = qat_fx.prepare(model, STATIC, batches)
+    prepared.module.apply(disable_fake_quant)
+    ordinary = copy.deepcopy(model)
+    for trained in (ordinary, prepared.module):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(5)
+            trained.train()(torch.from_numpy(batches[0])).square().sum().backward()
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                parameter -= 0.01 * parameter.grad
+    restored = prepared.restore(model)
+    for name, value in ordinary.state_dict().items():
+        assert not torch.equal(value, model.state_dict()[name])
+        torch.testing.assert_close(restored.state_dict()[name], value)
+
+
+def test_what_forward_does_in_training_alone_is_noted() -> None:
+    other, _ = train(Regularized(_doubled, nn.Identity()).eval(), STATIC, toy_batches())
+    assert "was left out" in other.notes[-1]
+    same, _ = train(Regularized(_dropout, nn.Identity()).eval(), STATIC, toy_batches())
+    assert "was left out" not in same.notes[-1]
+
+
+class Scaled(nn.Module):
+    """Logits times a constant that is a buffer, so that it moves with the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = toy_model()
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0, 4.0]), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert isinstance(self.scale, torch.Tensor)
+        logits: torch.Tensor = self.body(x) * self.scale
+        return logits
+
+
+def test_buffers_that_no_checkpoint_keeps_are_not_missed() -> None:
+    model = Scaled().eval()
+    result, _ = train(model, STATIC, toy_batches())
+    before, after = model.state_dict(), result.model.state_dict()
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["body.0.weight"], after["body.0.weight"])
+
+
+def test_a_norm_that_is_called_as_a_function_is_trained_by_torchao() -> None:
+    pytest.importorskip("torchao")
+
+    def drop(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        assert isinstance(model, Regularized)
+        norm = model.layer
+        assert isinstance(norm, nn.BatchNorm2d)
+        return functional.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, model.training
+        )
+
+    model = Regularized(drop, nn.BatchNorm2d(8)).eval()
+    result, _ = train(model, STATIC, toy_batches())
+    assert "trains no norm that forward() calls as a function" in result.notes[0]
+    assert not torch.equal(
+        result.model.state_dict()["layer.running_mean"], model.state_dict()["layer.running_mean"]
+    )
 
 
 def test_what_fx_cannot_fuse_is_not_called_untraceable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,10 +30,12 @@ class Margin:
     least_db: float = -math.inf
 
 
-# Of 36 small networks on the runtimes, right files were at most 6.3 dB below the simulation, a single output
-# 8.3. What loses a ReLU, a folded bias, a layer's scales or a factor of 1.1 was 11 to 33 dB below it.
+# Of the zoo's networks on the runtimes, right files were at most 6.3 dB below the simulation, a single output
+# 8.3. What loses a ReLU, a layer's scales or a factor of 1.1 was 9.5 to 33 dB below it. Within what right
+# files differ by are results that are off by a step (2 to 8 dB), one scale in place of a channel's (up to 8),
+# and some biases that are lost (2 to 20).
 # An output of zeros has 0 dB, one that has nothing to do with the images -3 dB.
-ORDINARY = Margin(10.0, 13.0, least_db=2.0)
+ORDINARY = Margin(9.0, 13.0, least_db=2.0)
 # Of nearly uniform images, whose errors are all alike, so that fewer average out: at most 9.4 and 15.0 dB.
 UNIFORM = Margin(13.0, 18.0)
 

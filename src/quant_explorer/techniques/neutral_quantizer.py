@@ -28,7 +28,7 @@ _WEIGHTED = {
     *(_aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default, _aten.linear.default),
     *(_aten.conv1d.padding, _aten.conv2d.padding, _aten.conv3d.padding),
 }
-_TRANSPOSED = {_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input}
+TRANSPOSED = {_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input}
 _COMBINING = {
     *(_aten.add.Tensor, _aten.add_.Tensor, _aten.mul.Tensor, _aten.mul_.Tensor),
     *(_aten.cat.default, _aten.matmul.default, _aten.bmm.default),
@@ -67,9 +67,9 @@ class NeutralQuantizer(Quantizer):  # type: ignore[misc]
         for node in model.graph.nodes:
             if self._is_in_float(node):
                 continue
-            if node.target in _WEIGHTED | _TRANSPOSED:
+            if node.target in _WEIGHTED | TRANSPOSED:
                 # Output channels are the second dimension of transposed weights.
-                weight = self._tensor if node.target in _TRANSPOSED else self._weight
+                weight = self._tensor if node.target in TRANSPOSED else self._weight
                 self._annotate(node, {node.args[0]: self._input(node.args[0]), node.args[1]: weight})
             elif node.target in _COMBINING:
                 inputs = [source for source in node.all_input_nodes if _is_float(source)]

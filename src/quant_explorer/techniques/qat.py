@@ -11,12 +11,13 @@ Source: Jacob et al., CVPR 2018.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from quant_explorer.core.contracts import Candidate, Workbench
+from quant_explorer.core.contracts import Batch, Candidate, Workbench
 from quant_explorer.core.errors import UnsupportedError, explain
 from quant_explorer.core.host.packages import explain_missing, package_versions
 from quant_explorer.core.quantspec import ActivationRange
@@ -73,6 +74,9 @@ class QuantizationAwareTraining:
         Raises UnsupportedError when the model can be captured neither by torch.fx nor by torch.export.
         """
         prepared = _prepare(candidate, workbench)
+        notes = (prepared.note,)
+        if not _trains_alike(prepared.module, candidate.model, workbench.calibration[0]):
+            notes = (*notes, _OTHER_TRAINING)
         workbench.fine_tune(
             prepared.module,
             epochs=self.epochs,
@@ -83,8 +87,36 @@ class QuantizationAwareTraining:
             candidate,
             model=prepared.restore(candidate.model),
             spec=dataclasses.replace(candidate.spec, activation_ranges=prepared.activation_ranges),
-            notes=(*candidate.notes, prepared.note),
+            notes=(*candidate.notes, *notes),
         )
+
+
+_OTHER_TRAINING = (
+    "training took place in the graph of evaluation mode: what forward() does in training alone, beside "
+    "norms and dropout, was left out"
+)
+# Folding a batch norm only rounds differently.
+_TOLERANCE = 1e-2
+
+
+def _trains_alike(prepared: nn.Module, model: nn.Module, example: Batch) -> bool:
+    """Say whether both compute the same for images (n, C, H, W) in training, without fake quantization."""
+    import torch
+
+    outputs: list[object] = []
+    for module in (model, prepared):
+        copied = copy.deepcopy(module).train()
+        for part in copied.modules():
+            if hasattr(part, "disable_fake_quant"):
+                part.disable_fake_quant()
+        # The same numbers for dropout.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(0)
+            outputs.append(copied(torch.from_numpy(example.copy())))
+    expected, found = outputs
+    if not isinstance(expected, torch.Tensor) or not isinstance(found, torch.Tensor):
+        return False
+    return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
 def _prepare(candidate: Candidate, workbench: Workbench) -> FakeQuantized:

@@ -24,7 +24,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import BuildError, UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
-from quant_explorer.techniques.neutral_quantizer import BATCH_NORM, NeutralQuantizer
+from quant_explorer.techniques.neutral_quantizer import BATCH_NORM, TRANSPOSED, NeutralQuantizer
 from quant_explorer.techniques.qat import FakeQuantized
 from quant_explorer.tracing.capture import capture
 from quant_explorer.tracing.reasons import QUANTIZE_ADVICE, explain_refusal
@@ -39,6 +39,8 @@ _MODES = {
     **dict.fromkeys((_aten.dropout.default, _aten.dropout_.default, _aten.alpha_dropout.default), 2),
     **dict.fromkeys((_aten.feature_dropout.default, _aten.feature_alpha_dropout.default), 2),
 }
+# The place of the number of groups among the arguments of a transposed convolution.
+_GROUPS = 6
 _RUNNING_MEAN, _RUNNING_VARIANCE, _MOMENTUM, _EPS = 3, 4, 6, 7
 
 
@@ -54,6 +56,7 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
     program = capture(copy.deepcopy(model).eval(), calibration[0].shape[1:])
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
+    _refuse_groups(graph)
     settings = {str(node.args[_RUNNING_MEAN]): node.args[_MOMENTUM:] for node in _norms(graph)}
     failed = "torchao cannot prepare the exported graph for training"
     with explain_refusal(failed, QUANTIZE_ADVICE):
@@ -67,6 +70,21 @@ def prepare(model: nn.Module, spec: QuantSpec, calibration: Sequence[Batch]) -> 
         restore=partial(_restore_float, module, program),
         note="fine-tuned with the fake quantization of torchao's PT2E",
     )
+
+
+def _refuse_groups(graph: fx.GraphModule) -> None:
+    for norm in _norms(graph):
+        layer = norm.args[0]
+        if isinstance(layer, fx.Node) and layer.target in TRANSPOSED and _groups(layer) > 1:
+            raise UnsupportedError(
+                f"torchao folds no batch norm into a transposed convolution of several groups ({layer.name})"
+            )
+
+
+def _groups(layer: fx.Node) -> int:
+    groups = layer.args[_GROUPS] if len(layer.args) > _GROUPS else 1
+    assert isinstance(groups, int)
+    return groups
 
 
 class SwitchedGraph(nn.Module):

@@ -52,7 +52,8 @@ def normalize(
     """Trace a copy of `model` and rewrite the graph; `example` are images (n, C, H, W).
 
     What depends on weights alone is computed once, unless the graph is `trainable`. Layers of the kinds
-    `whole` are not looked into. Raises UnsupportedError when the model cannot be traced or the graph computes something else for `example`.
+    `whole` are not looked into. Raises UnsupportedError when the model cannot be traced or the graph
+    computes something else for `example`.
     """
     copied = copy.deepcopy(model).eval()
     names = {id(value): name for name, value in _tensors(copied).items()}

@@ -41,7 +41,7 @@ _Values = tuple[object, object]
 def trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
     """Trace `model`, which is in evaluation mode and becomes part of the graph.
 
-    `example` are images (n, C, H, W), of which a few are used. Layers of the kinds `whole` are not looked into.
+    `example` are images (n, C, H, W), of which a few are used. Layers of the kinds `whole` stay calls.
 
     Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
     of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers

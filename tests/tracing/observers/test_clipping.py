@@ -78,6 +78,7 @@ def seen_of_sums(prepared: fx.GraphModule) -> tuple[float, float]:
     [
         pytest.param(nn.ReLU6(), 0.0, 6.0, id="relu6"),
         pytest.param(F.relu6, 0.0, 6.0, id="function"),
+        pytest.param(nn.Sequential(nn.ReLU6(), nn.AvgPool2d(2), nn.Flatten()), 0.0, 6.0, id="and a pool"),
         pytest.param(nn.Hardtanh(-2.0, 1.5), -2.0, 1.5, id="hardtanh"),
         pytest.param(nn.Hardswish(), -3.0, math.inf, id="hardswish"),
         pytest.param(lambda sums: sums.clamp(max=4), -math.inf, 4.0, id="clamp"),

@@ -48,6 +48,15 @@ def test_least_squares_is_the_best_part_of_the_range_that_was_seen() -> None:
     assert error(found.low, found.high) < 1.1 * best
 
 
+def test_samples_are_of_all_columns_of_a_map() -> None:
+    """As behind a transposed convolution of stride 2: the values in the odd columns are much larger."""
+    maps = torch.zeros(8, 8, 32, 32)
+    maps[..., 1::2] = torch.linspace(5, 10, 8 * 8 * 32 * 16).view(8, 8, 32, 16)
+    observed = Observed(None)
+    observed.add(maps)
+    assert observed.least_squares(255).high > 9
+
+
 def test_a_range_that_the_operator_fixes_is_kept() -> None:
     observed = Observed(Range(0.0, 1.0))
     observed.add(torch.tensor([0.1, 0.2]))

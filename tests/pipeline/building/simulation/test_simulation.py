@@ -126,6 +126,40 @@ def test_grids_that_differ_in_layers_the_model_has_not_are_equal() -> None:
     assert Simulation(Candidate(model, STATIC), IMAGES).reduce(grid) == grid
 
 
+def test_parts_of_a_value_have_one_range() -> None:
+    """The first part that is read has small values, which are no range for the second."""
+
+    class Parts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = torch.cat([x, 100 * x], 1).chunk(2, 1)
+            return torch.cat([first.sigmoid(), second.tanh() + second], 1).flatten(1)
+
+    model = Parts().eval()
+    expected = float_logits(model, LINEAR_IMAGES)
+    for logits in simulated(model, STATIC, LINEAR_IMAGES):
+        assert logits.max() == pytest.approx(expected.max(), rel=0.02)
+
+
+def test_sums_that_are_clamped_are_rounded_behind_the_clamp_alone() -> None:
+    """On the grid of the sums, a tenth of their range would have 26 steps."""
+    images = toy_batches((3, 4, 4), count=1, size=1024)[0]
+    model = toy_linear_model()
+    sums = float_logits(model, images)
+    bound = float(sums.max() - sums.min()) / 20
+    for logits in simulated(nn.Sequential(*model, nn.Hardtanh(-bound, bound)), STATIC, images):
+        assert len(np.unique(logits)) > 100
+
+
+def test_pools_have_the_grid_of_their_input_only_where_the_runtime_shares_it() -> None:
+    model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
+    shared = simulated(model, STATIC, LINEAR_IMAGES)
+    assert len(shared) == 2
+    (own,) = simulated(model, STATIC, LINEAR_IMAGES, Grid(shares_pools=False))
+    np.testing.assert_array_equal(own, shared[0])
+    step = Affine.of(LINEAR_IMAGES.astype(np.float64)).scale
+    assert np.abs(shared[1] / step - np.rint(shared[1] / step)).max() < 0.01
+
+
 def test_a_dynamic_linear_layer_has_the_range_of_the_batch_and_float_outputs() -> None:
     model = toy_linear_model()
     calibration, images = LINEAR_IMAGES, 3 * LINEAR_IMAGES[:5]

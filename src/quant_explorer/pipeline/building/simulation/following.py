@@ -63,8 +63,8 @@ class Value:
 class Outputs:
     """Where a weight has its output channels: along `axis`.
 
-    `transposed_groups` is the number of groups of a transposed convolution, which has the inputs of all groups
-    along axis 0 and the outputs of a single group along axis 1; None for other products.
+    `transposed_groups` is the number of groups of a transposed convolution, which has the inputs of all
+    groups along axis 0 and the outputs of a single group along axis 1; None for other products.
     """
 
     axis: int

@@ -24,9 +24,7 @@ _FIXED = {
     **dict.fromkeys(("tanh", "tanh_"), Range(-1.0, 1.0)),
 }
 # What is left on the grid of its input where a runtime shares pools.
-_SHARING = (
-    *("mean", "_adaptive_avg_pool2d", "avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d"),
-)
+_SHARING = (*("mean", "_adaptive_avg_pool2d", "avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d"),)
 
 
 class Simulation:
@@ -57,9 +55,10 @@ class Simulation:
         """Return the logits (n, classes) that quantization to `grid` leaves of the images.
 
         They are several for static INT8, as runtimes differ: ranges by minimum and maximum, of least squared
-        error where the observer is "histogram", and learned ones where there are any; pools on their own grid,
-        or on that of their input where the runtime shares it. The model is left untouched. Raises BuildError when forward() calls other
-        operators for other images, UnsupportedError when none of them gives numbers.
+        error where the observer is "histogram", and learned ones where there are any; pools on their own grid
+        or on that of their input where the runtime shares it. The model is left untouched. Raises BuildError
+        when forward() calls other operators for other images, UnsupportedError when none of them gives
+        numbers.
         """
         if self._spec.activations != "static":
             roundings = [Rounding(self._model, self._spec, grid, {})]
@@ -84,9 +83,7 @@ class Simulation:
         """Return `grid` without what this model has no layers for, so that equal runs have equal grids."""
         if self._transposes:
             return grid
-        return replace(
-            grid, transposed=FULL_RANGE.transposed, transposed_groups=FULL_RANGE.transposed_groups
-        )
+        return replace(grid, transposed=FULL_RANGE.transposed, transposed_groups=FULL_RANGE.transposed_groups)
 
     def _observe(self, calibration: Sequence[Batch]) -> None:
         names: dict[str, Value] = {}
