@@ -378,7 +378,8 @@ def test_what_forward_drops_in_training_is_dropped(
             trained.train()(torch.from_numpy(batches[0])).square().sum().backward()
         with torch.no_grad():
             for parameter in trained.parameters():
-                parameter -= 0.01 * parameter.grad
+                assert parameter.grad is not None
+                parameter.sub_(parameter.grad, alpha=0.01)
     restored = prepared.restore(model)
     for name, value in ordinary.state_dict().items():
         assert not torch.equal(value, model.state_dict()[name])

@@ -74,7 +74,7 @@ class QuantizationAwareTraining:
         Raises UnsupportedError when the model can be captured neither by torch.fx nor by torch.export.
         """
         prepared = _prepare(candidate, workbench)
-        notes = (prepared.note,)
+        notes: tuple[str, ...] = (prepared.note,)
         if not _trains_alike(prepared.module, candidate.model, workbench.calibration[0]):
             notes = (*notes, _OTHER_TRAINING)
         workbench.fine_tune(
@@ -107,8 +107,10 @@ def _trains_alike(prepared: nn.Module, model: nn.Module, example: Batch) -> bool
     for module in (model, prepared):
         copied = copy.deepcopy(module).train()
         for part in copied.modules():
-            if hasattr(part, "disable_fake_quant"):
-                part.disable_fake_quant()
+            # Of either library.
+            disable = getattr(part, "disable_fake_quant", None)
+            if callable(disable):
+                disable()
         # The same numbers for dropout.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(0)

@@ -52,18 +52,18 @@ def trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...] =
         # Functions marked by torch.fx.wrap are looked into: most are marked because of sizes alone.
         with mock.patch.dict(_symbolic_trace._wrapped_fns_to_patch, clear=True):
             return _trace(model, example, whole)
-    except _FAILURES:
+    except FAILURES:
         pass
     try:
         return _trace(model, example, whole)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise UnsupportedError(
             f"the model cannot be traced to a graph by torch.fx: {explain_trace(error)}"
         ) from error
 
 
 # Tracing calls the user's own forward() with stand-ins for tensors, which fails in any of these ways.
-_FAILURES: Final = (
+FAILURES: Final = (
     *(AssertionError, AttributeError, LookupError, NameError, RuntimeError, StopIteration),
     *(TypeError, ValueError),
 )

@@ -107,7 +107,8 @@ def test_a_transposed_convolution_has_the_scales_of_the_runtime(scales: Scales, 
     if scales != "float":
         scale = np.abs(weight).max((1, 2) if scales == "channel" else None, keepdims=True) / 127.5
         rounded = np.clip(np.rint(weight / scale), -128, 127) * scale
-    flat, float_output = images.reshape(64, 4), np.maximum(images.reshape(64, 4) @ weight.reshape(24, 4).T, 0)
+    flat = images.reshape(64, 4).astype(np.float64)
+    float_output = np.maximum(flat @ weight.reshape(24, 4).T, 0)
     sums = Affine.of(flat).round_trip(flat) @ rounded.reshape(24, 4).T
     expected = Affine.of(float_output).round_trip(np.maximum(sums, 0))
     # The runtime's scales for the other number of groups are none of this layer's.
@@ -220,6 +221,16 @@ def test_learned_ranges_are_one_way_more() -> None:
     for logits in (first, second):
         assert logits.max() == pytest.approx(0.25, abs=0.5 / 255)
         assert logits.min() == pytest.approx(-0.25, abs=0.5 / 255)
+
+
+def test_ranges_are_learned_where_forward_computes_with_sizes() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.sum((2, 3)) / float(x.shape[2] * x.shape[3])).relu()
+
+    learned = (ActivationRange("relu", 0.0, 0.01),)
+    *_, last = simulated(Mean(), replace(STATIC, activation_ranges=learned), LINEAR_IMAGES)
+    assert last.max() == pytest.approx(0.01)
 
 
 def test_the_histogram_observer_adds_ranges_of_least_squared_error() -> None:

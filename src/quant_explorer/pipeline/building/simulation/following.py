@@ -74,7 +74,8 @@ class Outputs:
         """Return the weight with all output channels along axis 0."""
         if self.transposed_groups is None:
             return weight.movedim(self.axis, 0)
-        return weight.unflatten(0, (self.transposed_groups, -1)).transpose(1, 2).flatten(0, 1)
+        grouped = weight.reshape(self.transposed_groups, -1, *weight.shape[1:])
+        return grouped.transpose(1, 2).flatten(0, 1)
 
     def back(self, weight: torch.Tensor) -> torch.Tensor:
         """Return what `first` was given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from quant_explorer.pipeline.building.simulation.activation_range import Observe
 from quant_explorer.pipeline.building.simulation.following import Following, Value, is_transposed
 from quant_explorer.pipeline.building.simulation.rounding import Rounding
 from quant_explorer.pipeline.building.simulation.sensitive import Call, call_of, find_unrounded
+from quant_explorer.tracing.valued import FAILURES, trace
 
 # PyTorch fixes the range of what these give, whatever is observed.
 _FIXED = {
@@ -91,7 +93,7 @@ class Simulation:
             observing = _Observing(self._model, self._spec, self._observed, self._calls)
             if self._spec.activation_ranges and not names:
                 # As training did, whose ranges have the names of this graph.
-                naming = _Naming(fx.symbolic_trace(self._model), observing, names)
+                naming = _Naming(self._trace(batch), observing, names)
                 observing.run(batch, naming.run)
             else:
                 observing.run(batch)
@@ -101,6 +103,13 @@ class Simulation:
             for learned in self._spec.activation_ranges
             if learned.layer in names
         }
+
+    def _trace(self, batch: Batch) -> fx.GraphModule:
+        try:
+            return fx.symbolic_trace(self._model)
+        except FAILURES:
+            # As training did where forward() computes with sizes.
+            return trace(copy.deepcopy(self._model).eval(), batch)
 
     def _find_ranges(self, levels: int) -> tuple[Mapping[Value, Range], ...]:
         widest = {value: observed.min_max() for value, observed in self._observed.items()}
