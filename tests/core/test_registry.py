@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from quant_explorer.core.errors import UnknownNameError
-from quant_explorer.core.registry import Registry, nearest
+from quant_explorer.core.registry import Registry, nearest, unknown_name_message
 
 RUNTIMES = Registry("runtime", {"onnxruntime": 2, "eager": 1})
 
@@ -46,3 +46,11 @@ def test_nearest_is_what_begins_like_it_before_what_is_spelled_like_it() -> None
     assert nearest("e", ["onnxruntime", "eager"]) == "eager"
     assert nearest("torch", ["porch", "torchscript"]) == "torchscript"
     assert nearest("", ["eager"]) is None
+
+
+def test_of_many_names_those_that_are_spelled_like_it_are_listed() -> None:
+    names = [f"network_{number}" for number in range(1000)]
+    message = unknown_name_message("model", "netwrok_77", names)
+    assert "Did you mean 'network_77'?" in message
+    assert message.endswith("and others, 1000 in all.")
+    assert message.count(",") < 30

@@ -129,6 +129,10 @@ def test_a_folder_without_training_images(tmp_path: Path, name: str) -> None:
     assert [len(part) for part in (dataset.train, *parts)] == [0, 4, 1, 35]
     assert len(np.unique(np.concatenate([part.indices for part in parts]))) == 40
     assert any(f"only {name}/" in note and "no figure is of them" in note for note in dataset.notes)
+    # As for a model that says mean and std: training images would be decoded later, if there were any.
+    later = find_dataset(f"imagefolder:{root}", options, Silent()).load(everything=False)
+    assert later.train.undecoded is None
+    assert len(later.train.take(slice(0, 5))) == 0
 
 
 def test_files_left_out_are_counted_by_suffix(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_files_that_cannot_be_opened_are_a_failure_with_the_reason(
     monkeypatch.setattr(FakeRuntime, "lower", lambda *_: Lowering((), ()))
     outcome = explored(run, STATIC)
     assert statuses(run) == {"static_int8": Status.FAILED}
-    assert reasons(outcome)["static_int8"].startswith(f"{CHECKED}FileNotFoundError: ")
+    assert reasons(outcome)["static_int8"].startswith(f"{CHECKED}No such file or directory: ")
     assert list(run.artifacts.iterdir()) == []
 
 

@@ -26,6 +26,14 @@ class Computed(nn.Module):
         return self.function(x)
 
 
+def _hooked() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    model[0].register_forward_pre_hook(lambda layer, images: (images[0] - 0.5,))
+    model[0].register_forward_hook(lambda layer, images, output: output.relu())
+    model[1].register_forward_hook(lambda layer, images, output: output * 2)
+    return model.eval()
+
+
 def _in_place(x: torch.Tensor) -> torch.Tensor:
     y = x * 2
     y.add_(1)
@@ -95,3 +103,15 @@ def test_attention_is_its_linear_layers_and_a_product(batch_first: bool) -> None
     graph = trace(model, IMAGES)
     assert "call_module" not in {node.op for node in graph.graph.nodes}
     torch.testing.assert_close(graph(torch.from_numpy(IMAGES)), model(torch.from_numpy(IMAGES)))
+
+
+def test_what_hooks_compute_is_in_the_graph() -> None:
+    model = _hooked()
+    images = torch.from_numpy(IMAGES)
+    expected = model(images)
+    graph = trace(model, IMAGES)
+    for layer in (*graph.modules(), *model.modules()):
+        layer._forward_hooks.clear()
+        layer._forward_pre_hooks.clear()
+    assert torch.equal(graph(images), expected)
+    assert not torch.equal(model(images), expected)

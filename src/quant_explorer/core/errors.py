@@ -74,12 +74,14 @@ class WorkerTimeoutError(WorkerError):
 def explain(error: BaseException) -> str:
     """Return what an exception says, for a place inside of a sentence.
 
-    Ours say it in words. Others may say nothing, a number, or what Python shows of an object, so their text
-    comes with the type, and is called no message where it has no words.
+    Ours say it in words, and the system says it of a file. Others may say nothing, a number, or what Python
+    shows of an object, so their text comes with the type, and is called no message where it has no words.
     """
     kind, text = type(error).__name__, _text(error)
     if isinstance(error, QuantExplorerError) and text:
         return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, KeyError) and error.args and not re.search(r"\s", text):
         return f"{kind}: there is no {error.args[0]!r}"
     if _WORD.search(_OBJECT.sub("", text)):

@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 from quant_explorer.core.errors import UnknownNameError
 
 T = TypeVar("T")
+# More names than these are no answer; those that are spelled most like the wrong one are listed.
+_LISTED = 20
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
@@ -47,8 +49,16 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def unknown_name_message(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """Say that `name` is no `kind`, list what is allowed and suggest the nearest."""
+    """Say that `name` is no `kind`, list what is allowed, of many what is near, and suggest the nearest."""
     names = sorted(allowed)
     suggestion = nearest(name, names)
     hint = f" Did you mean {suggestion!r}?" if suggestion else ""
-    return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names)}."
+    near = ", ".join(_spelled_like(name, names) if len(names) > _LISTED else names) or "none"
+    others = f" and others, {len(names)} in all" if len(names) > _LISTED else ""
+    return f"unknown {kind} {name!r}.{hint} Allowed: {near}{others}."
+
+
+def _spelled_like(name: str, names: list[str]) -> list[str]:
+    begun = [candidate for candidate in names if name and candidate.startswith(name)]
+    like = difflib.get_close_matches(name, names, _LISTED, 0)
+    return sorted(list(dict.fromkeys((*begun, *like)))[:_LISTED])

@@ -122,8 +122,9 @@ class FoundData:
         needed = np.unique(np.concatenate([splits.calibrate, splits.search, splits.report]))
         decoded = self._decode_chosen(source, spec, needed)
         later = _DecodedLater(lambda: self._decode_chosen(source, spec, splits.train))
+        undecoded = later if len(splits.train) else None
         nothing = np.empty((0, *decoded.pixels.shape[1:]), np.uint8)
-        train = Images(nothing, np.arange(len(splits.train)), labels[splits.train], later)
+        train = Images(nothing, np.arange(len(splits.train)), labels[splits.train], undecoded)
         places = Splits(
             splits.train,
             *(np.searchsorted(needed, part) for part in (splits.calibrate, splits.search, splits.report)),

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import math
+import pickle
+import urllib.error
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import ModelError, UnknownNameError, explain
 from quant_explorer.core.registry import unknown_name_message
 from quant_explorer.models.architecture import Shape
+from quant_explorer.models.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
     from torch import nn
     from torchvision.models import WeightsEnum
 
@@ -22,6 +29,8 @@ DEFAULT = "DEFAULT"
 PUBLISHED = ("torchvision:", "timm:")
 # What downloading is known to raise; RuntimeError is a checksum that does not fit.
 _DOWNLOAD = (OSError, RuntimeError, http.client.HTTPException)
+# What a file that is there already raises in timm's own reader.
+_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -76,12 +85,16 @@ class TorchvisionByName:
                 self.architecture, weights=None, num_classes=classes
             )
             return model
+        cached = _cached(weights.url)
+        if cached.is_file():
+            # torchvision loads what is there without asking whether it is weights alone.
+            read_checkpoint(cached)
         try:
             model = torchvision.models.get_model(self.architecture, weights=weights)
         except _DOWNLOAD as error:
             raise ModelError(
-                f"--weights {DEFAULT}: {weights.url} cannot be fetched ({explain(error)}). "
-                "Fetch it elsewhere and give the file: --weights FILE."
+                f"--weights {DEFAULT}: {weights.url} cannot be fetched ({_explain_download(error)}), and "
+                f"{cached} does not exist. Fetch it elsewhere and put it there, or give it: --weights FILE."
             ) from error
         return model
 
@@ -116,31 +129,82 @@ class TimmByName:
 
     def preprocessing(self) -> Preprocessing:
         """Return what timm's pretrained configuration of the name says."""
-        self._require()
-        import timm
-
-        if not timm.is_model(self.architecture):
-            raise UnknownNameError(
-                unknown_name_message("model of timm", self.architecture, timm.list_models())
-            )
-        cfg = timm.get_pretrained_cfg(self.architecture)
+        cfg = self._configuration()
         return preprocessing_of_timm(cfg.to_dict() if cfg else {}, f"timm's {self.architecture}")
+
+    def outputs(self) -> tuple[str, ...]:
+        """Return the WordNet ids of the outputs that weights trained on ImageNet have, in order."""
+        cfg = self._configuration() if self.published else None
+        if cfg is None:
+            return ()
+        from timm.data import ImageNetInfo, infer_imagenet_subset
+
+        subset = infer_imagenet_subset(cfg.to_dict())
+        return tuple(ImageNetInfo(subset).label_names()) if subset else ()
 
     def build(self, classes: int, input_shape: Shape) -> nn.Module:
         """Return the model; raises ModelError when timm is missing or weights cannot be fetched."""
+        cfg = self._configuration()
+        import safetensors
+        import timm
+
+        if not self.published:
+            model: nn.Module = timm.create_model(
+                self.architecture, num_classes=classes, in_chans=input_shape[0]
+            )
+            return model
+        if cfg is None or not cfg.has_weights:
+            raise ModelError(
+                f"--weights {DEFAULT}: timm has no published weights of {self.architecture}. Allowed: "
+                "--weights FILE, or one of timm.list_pretrained()."
+            )
+        try:
+            model = timm.create_model(self.architecture, pretrained=True)
+        except _DOWNLOAD as error:
+            raise ModelError(
+                f"--weights {DEFAULT}: {cfg.hf_hub_id or cfg.url} cannot be fetched, and is not in the cache "
+                f"of huggingface_hub ({_explain_download(error)}). Fetch its model.safetensors elsewhere and "
+                "give the file: --weights FILE."
+            ) from error
+        except (safetensors.SafetensorError, *_UNREADABLE) as error:
+            raise ModelError(
+                f"--weights {DEFAULT}: the file of {cfg.hf_hub_id or cfg.url} in the cache cannot be read "
+                f"({explain(error)}). Remove it there, or give another file: --weights FILE."
+            ) from error
+        return model
+
+    def _configuration(self) -> PretrainedCfg | None:
+        """Return what timm knows of the weights; raises ModelError without timm, UnknownNameError."""
         self._require()
         import timm
 
-        wanted = {} if self.published else {"num_classes": classes, "in_chans": input_shape[0]}
+        kind, _, weights = self.architecture.partition(".")
+        if not timm.is_model(kind):
+            raise UnknownNameError(unknown_name_message("model of timm", kind, timm.list_models()))
         try:
-            model: nn.Module = timm.create_model(self.architecture, pretrained=self.published, **wanted)
-        except _DOWNLOAD as error:
-            raise ModelError(f"--model {self.name}: cannot be made ({explain(error)})") from error
-        return model
+            return timm.get_pretrained_cfg(self.architecture)
+        except RuntimeError as error:
+            known = [name.partition(".")[2] for name in timm.list_pretrained(f"{kind}.*")]
+            message = unknown_name_message(f"name of weights of timm's {kind}", weights, known)
+            raise UnknownNameError(message) from error
 
     def _require(self) -> None:
         if importlib.util.find_spec("timm") is None:
             raise ModelError(f"--model {self.name}: the package timm is not installed: pip install timm")
+
+
+def _cached(url: str) -> Path:
+    """Return the file that torch.hub keeps of an address."""
+    import torch
+
+    return Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urllib.parse.urlparse(url).path).name)
+
+
+def _explain_download(error: Exception) -> str:
+    """Return why a file was not fetched; urllib puts the cause inside of its own error."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        return explain(error.reason)
+    return explain(error)
 
 
 def preprocessing_of_timm(cfg: Mapping[str, object], where: str) -> Preprocessing:
@@ -149,8 +213,16 @@ def preprocessing_of_timm(cfg: Mapping[str, object], where: str) -> Preprocessin
     size = cfg.get("input_size")
     if isinstance(size, tuple | list) and len(size) == 3:
         asked |= {"channels": size[0], "image_size": tuple(size[1:])}
-    if cfg.get("crop_pct"):
-        asked["crop"] = cfg["crop_pct"]
+    crop = cfg.get("crop_pct")
+    match cfg.get("crop_mode") or "center":
+        case "center" if crop:
+            asked["crop"] = crop
+        case "squash" if isinstance(size, tuple | list) and isinstance(crop, int | float) and crop > 0:
+            asked["resize"] = tuple(math.floor(side / crop) for side in size[1:])
+        case "border":
+            raise ModelError(
+                f"{where}: its images are padded to a square (crop_mode 'border'). Allowed: center, squash."
+            )
     if asked:
         asked["value_range"] = 1.0
     return Preprocessing.of(asked, where)

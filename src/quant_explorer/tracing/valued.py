@@ -148,10 +148,14 @@ class _ValueTracer(fx.Tracer):
         self._proxies: defaultdict[int, list[_ValueProxy]] = defaultdict(list)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Look into PyTorch's own modules of modules, but for attention with masks, which is one operator."""
+        """Look into PyTorch's own modules of modules, but for attention with masks, which is one operator.
+
+        A layer with hooks is looked into as well: so what they compute is recorded, for files have no hooks.
+        """
         if isinstance(m, self._kept):
             return True
         whole = not any(True for _ in m.children()) or isinstance(m, nn.MultiheadAttention)
+        whole = whole and not (m._forward_hooks or m._forward_pre_hooks)
         return whole and m is not self._opened and super().is_leaf_module(m, module_qualified_name)
 
     def call_module(

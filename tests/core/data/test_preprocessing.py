@@ -2,6 +2,7 @@ import pytest
 
 from quant_explorer.core.data.dataset import InputSpec
 from quant_explorer.core.errors import SettingsError
+from quant_explorer.core.data.dataset import Resize
 from quant_explorer.core.data.preprocessing import Preprocessing, describe_preprocessing, parse_image_size, resolve
 from quant_explorer.core.recipe import digest_of
 
@@ -40,13 +41,15 @@ def test_the_option_counts_before_the_model_and_the_model_before_the_data() -> N
         # Another size keeps the share that the model's crop had.
         (Preprocessing(image_size=(299, 299)), Preprocessing(image_size=(224, 224), resize=256), 341),
         (Preprocessing(image_size=(299, 299)), Preprocessing(image_size=(224, 224), crop=0.875), 341),
+        (Preprocessing(image_size=(112, 448)), Preprocessing(image_size=(224, 224), resize=(256, 240)), (128, 480)),
+        (Preprocessing(resize=(240, 320)), Preprocessing(image_size=(224, 224), crop=0.875), (240, 320)),
         (Preprocessing(image_size=(299, 299), resize=300), Preprocessing(image_size=(9, 9), crop=0.5), 300),
         (Preprocessing(crop=0.5), Preprocessing(image_size=(224, 200), resize=256), 400),
         (NOTHING, NOTHING, None),
     ],
 )
 def test_shorter_side_before_the_crop(
-    option: Preprocessing, model: Preprocessing, resize: int | None
+    option: Preprocessing, model: Preprocessing, resize: Resize | None
 ) -> None:
     assert resolve(option, model, DATA).resize == resize
 

@@ -27,6 +27,15 @@ def test_scaled_and_cropped_to_the_pixel_as_torchvision_does(
     assert (np.asarray(framed) == np.asarray(expected)).all()
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("resize", [(24, 20), (30, 31), (10, 40)])
+def test_scaled_to_height_and_width_as_torchvision_does(
+    size: tuple[int, int], resize: tuple[int, int]
+) -> None:
+    expected = v2.CenterCrop([24, 20])(v2.Resize(resize)(picture(size)))
+    assert (np.asarray(frame(picture(size), replace(SPEC, resize=resize))) == np.asarray(expected)).all()
+
+
 def test_without_antialias_as_torchvision_does_with_a_tensor() -> None:
     tensor = v2.functional.pil_to_tensor(picture((60, 50)))
     expected = v2.CenterCrop([24, 20])(v2.Resize(26, antialias=False)(tensor)).permute(1, 2, 0).numpy()

@@ -64,8 +64,9 @@ def picture(folder: Path, mode: str, size: tuple[int, int]) -> Path:
         replace(SPEC, shape=(3, 24, 10), resize=9, interpolation="lanczos"),
         replace(SPEC, antialias=False, interpolation="bilinear"),
         replace(GREY, resize=40),
+        replace(SPEC, resize=(20, 31)),
     ],
-    ids=["resized", "grey", "covering", "padded", "without antialias", "grey resized"],
+    ids=["resized", "grey", "covering", "padded", "without antialias", "grey resized", "squashed"],
 )
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
 def test_predict_sees_the_same_pixels(

@@ -49,6 +49,19 @@ def test_float_layers(layer: str) -> None:
     )
 
 
+class _Branched(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.cond(x.sum() > 0, lambda y: y @ y.mT @ y, lambda y: y @ y, (x,))
+        return result
+
+
+def test_the_branch_that_is_taken_is_counted() -> None:
+    images = np.ones((2, 8, 12, 12), np.float32)
+    program = torch.export.export(_Branched().eval(), (torch.from_numpy(images),)).module()
+    assert count_macs(program, images).macs == {"fp32": 2 * 8 * 12**3}
+    assert count_macs(program, -images).macs == {"fp32": 8 * 12**3}
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_static_int8_layers(layer: str) -> None:
     make, expected = LAYERS[layer]

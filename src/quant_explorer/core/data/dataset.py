@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from quant_explorer.core.recipe import digest_of
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+# The shorter side, or height and width.
+Resize = int | tuple[int, int]
 
 
 class Undecoded(Protocol):
@@ -92,8 +94,9 @@ class Dataset:
 class InputSpec:
     """What a model takes: `shape` is (channels, height, width); `mean` and `std` are per channel.
 
-    An image is scaled with `interpolation` until its shorter side is `resize`, or until it covers height x
-    width where that is None, and cropped in the centre (zeros where it is too small). Its values go from 0
+    An image is scaled with `interpolation` until its shorter side is `resize`, to the (height, width) that
+    `resize` is whatever its own ratio, or until it covers height x width where that is None, and cropped in
+    the centre (zeros where it is too small). Its values go from 0
     to `value_range`, then (value - mean) / std. `sources` are pairs of what was decided and by whom: the
     "option", the "model" or the "data".
     """
@@ -101,7 +104,7 @@ class InputSpec:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: int | None = None
+    resize: Resize | None = None
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     value_range: float = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
-from quant_explorer.core.data.dataset import InputSpec, Interpolation
+from quant_explorer.core.data.dataset import InputSpec, Interpolation, Resize
 from quant_explorer.core.errors import SettingsError
 
 Source = Literal["option", "model", "data"]
@@ -20,13 +20,14 @@ class Preprocessing:
     """What one source asks for; None where it asks for nothing.
 
     `image_size` is (height, width) of what the model takes. An image is scaled until its shorter side is
-    `resize`, or min(image_size) / `crop` where a share is given instead, and cropped in the centre.
+    `resize`, or min(image_size) / `crop` where a share is given instead, or to the (height, width) that
+    `resize` is, and cropped in the centre.
     `mean` and `std` are per channel, of values from 0 to `value_range`. Raises SettingsError for a value
     out of range.
     """
 
     image_size: tuple[int, int] | None = None
-    resize: int | None = None
+    resize: Resize | None = None
     crop: float | None = None
     interpolation: Interpolation | None = None
     antialias: bool | None = None
@@ -38,8 +39,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.image_size is not None and min(self.image_size) < 1:
             raise SettingsError(f"image size {self.image_size}. Allowed: height and width of at least 1.")
-        if self.resize is not None and self.resize < 1:
-            raise SettingsError(f"resize {self.resize}. Allowed: a shorter side of at least 1.")
+        if self.resize is not None and min(_sides(self.resize)) < 1:
+            raise SettingsError(
+                f"resize {self.resize}. Allowed: a shorter side, or height and width, of at least 1."
+            )
         if self.crop is not None and not 0 < self.crop <= 1:
             raise SettingsError(f"crop {self.crop}. Allowed: a share above 0 and at most 1.")
         if self.resize is not None and self.crop is not None:
@@ -61,7 +64,8 @@ class Preprocessing:
     def of(cls, content: Mapping[str, object], where: str) -> Preprocessing:
         """Return what a mapping with the names of the fields asks for; raises SettingsError naming `where`.
 
-        `image_size` may be one number, or text as on the command line; `mean` and `std` may be one number.
+        `image_size` may be one number; it and `resize` may be text as on the command line, and `mean` and
+        `std` one number.
         """
         names = [field.name for field in fields(cls)]
         unknown = [key for key in content if key not in names]
@@ -72,7 +76,7 @@ class Preprocessing:
         try:
             return cls(
                 image_size=_size(content.get("image_size")),
-                resize=_whole(content.get("resize")),
+                resize=_resized(content.get("resize")),
                 crop=_number(content.get("crop")),
                 interpolation=_interpolation(content.get("interpolation")),
                 antialias=_flag("antialias", content.get("antialias")),
@@ -96,11 +100,21 @@ def merged(first: Preprocessing, second: Preprocessing) -> Preprocessing:
 
 def parse_image_size(text: str) -> tuple[int, int]:
     """Return (height, width) of `299` or `240x320`; raises SettingsError."""
+    sides = _parse_sides(text, "--image-size")
+    return sides[0], sides[-1]
+
+
+def parse_resize(text: str) -> Resize:
+    """Return the shorter side of `292`, or (height, width) of `240x320`; raises SettingsError."""
+    sides = _parse_sides(text, "--resize")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _parse_sides(text: str, option: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
-        raise SettingsError(f"--image-size {text}. Allowed: 299, or height x width as in 240x320.")
-    height, width = (int(parts[0]), int(parts[-1]))
-    return height, width
+        raise SettingsError(f"{option} {text}. Allowed: 299, or height x width as in 240x320.")
+    return tuple(map(int, parts))
 
 
 def resolve(option: Preprocessing, model: Preprocessing, data: Preprocessing) -> InputSpec:
@@ -164,7 +178,13 @@ def describe_preprocessing(spec: InputSpec) -> str:
         return f" ({', '.join(found)})" if found else ""
 
     channels, height, width = spec.shape
-    scaled = "scaled to cover it" if spec.resize is None else f"shorter side to {spec.resize}"
+    match spec.resize:
+        case None:
+            scaled = "scaled to cover it"
+        case (tall, wide):
+            scaled = f"scaled to {tall} x {wide} whatever their ratio"
+        case side:
+            scaled = f"shorter side to {side}"
     filtered = spec.interpolation + ("" if spec.antialias else " without antialias")
     return (
         f"{channels} channel{'s' * (channels > 1)}{origin('channels')}, "
@@ -175,12 +195,22 @@ def describe_preprocessing(spec: InputSpec) -> str:
     )
 
 
-def _resize(asked: Preprocessing, size: tuple[int, int]) -> int | None:
+def _resize(asked: Preprocessing, size: tuple[int, int]) -> Resize | None:
     if asked.crop is not None:
         return math.floor(min(size) / asked.crop)
     if asked.resize is None or asked.image_size is None or asked.image_size == size:
         return asked.resize
-    return math.floor(min(size) * asked.resize / min(asked.image_size))
+    if isinstance(asked.resize, int):
+        return math.floor(min(size) * asked.resize / min(asked.image_size))
+    height, width = (
+        math.floor(side * scaled / own)
+        for side, scaled, own in zip(size, asked.resize, asked.image_size, strict=True)
+    )
+    return height, width
+
+
+def _sides(resize: Resize) -> tuple[int, ...]:
+    return resize if isinstance(resize, tuple) else (resize,)
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int, unit: float) -> tuple[float, ...]:
@@ -227,6 +257,15 @@ def _size(value: object) -> tuple[int, int] | None:
         case [side]:
             return _required(side), _required(side)
     return _required(value), _required(value)
+
+
+def _resized(value: object) -> Resize | None:
+    match value:
+        case str():
+            return parse_resize(value)
+        case [height, width]:
+            return _required(height), _required(width)
+    return _whole(value)
 
 
 def _required(value: object) -> int:

@@ -159,6 +159,9 @@ class Setting:
                 value = content * times
             case str() if self.kind in (str, Path):
                 value = self.kind(content)
+            case int() if self.kind is str and not self.choices and not isinstance(content, bool):
+                # YAML takes 299 for a number, which is text here because 240x320 is.
+                value = str(content)
             case _:
                 raise NotAllowedError(self, content)
         if not self._is_inside(value):

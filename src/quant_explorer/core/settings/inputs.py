@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from quant_explorer.core.data.dataset import Interpolation
-from quant_explorer.core.data.preprocessing import Preprocessing, parse_image_size
+from quant_explorer.core.data.preprocessing import Preprocessing, parse_image_size, parse_resize
 from quant_explorer.core.settings.declaration import setting
 
 ClassOrder = Literal["name", "number"]
@@ -21,11 +21,10 @@ class InputSettings:
     image_size: str = setting(
         "", "What the model takes: 299, or height x width as in 240x320.", metavar="SIZE", unset=_ELSE
     )
-    resize: int | None = setting(
+    resize: str | None = setting(
         None,
-        "Scale images to this shorter side before the centre crop.",
-        at_least=1,
-        metavar="N",
+        "Scale images to this shorter side before the centre crop, or to 240x320 whatever their ratio.",
+        metavar="SIZE",
         unset=_ELSE,
     )
     crop: float | None = setting(
@@ -65,7 +64,7 @@ class InputSettings:
         """What the options ask of images; raises SettingsError."""
         return Preprocessing(
             image_size=parse_image_size(self.image_size) if self.image_size else None,
-            resize=self.resize,
+            resize=None if self.resize is None else parse_resize(self.resize),
             crop=self.crop,
             interpolation=self.interpolation,
             antialias=self.antialias,

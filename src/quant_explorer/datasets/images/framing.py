@@ -32,6 +32,8 @@ def frame(image: Image.Image, spec: InputSpec) -> Image.Image:
 def _scaled_size(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
     width, height = size
     _, wanted_height, wanted_width = spec.shape
+    if isinstance(spec.resize, tuple):
+        return spec.resize[1], spec.resize[0]
     if spec.resize is not None:
         short, long = sorted(size)
         longer = int(spec.resize * long / short)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from quant_explorer.core.artifact import write_atomically
 from quant_explorer.core.contracts import Teacher
-from quant_explorer.core.data.dataset import Dataset, Images, InputSpec
+from quant_explorer.core.data.dataset import Dataset, Images, InputSpec, Resize
 from quant_explorer.core.errors import TrainingError
 from quant_explorer.core.progress import Progress
 from quant_explorer.core.settings.groups import Augment
@@ -176,7 +176,7 @@ class Trainer:
         channels, *sides = spec.shape
         if scale != 1:
             height, width = (max(1, round(side * scale)) for side in sides)
-            resize = None if spec.resize is None else max(1, round(spec.resize * scale))
+            resize = None if spec.resize is None else _scaled(spec.resize, scale)
             if resize is None:
                 pixels = _resize(pixels, height, width)
             batch = prepare(pixels, replace(spec, shape=(channels, height, width), resize=resize))
@@ -198,6 +198,13 @@ def distillation_loss(
     student = F.log_softmax(logits / teacher.temperature, dim=1)
     divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
     return teacher.weight * teacher.temperature**2 * divergence + (1 - teacher.weight) * label_loss
+
+
+def _scaled(resize: Resize, scale: float) -> Resize:
+    if isinstance(resize, int):
+        return max(1, round(resize * scale))
+    height, width = (max(1, round(side * scale)) for side in resize)
+    return height, width
 
 
 def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -57,11 +57,13 @@ def render_export(
 def describe_input(spec: InputSpec) -> dict[str, object]:
     """Return pre-processing as data; `rule` says in words what the numbers mean."""
     channels, height, width = spec.shape
-    resized = (
-        "scale the image until it just covers height x width"
-        if spec.resize is None
-        else "scale the image until its shorter side is `resize` pixels"
-    )
+    match spec.resize:
+        case None:
+            resized = "scale the image until it just covers height x width"
+        case (_, _):
+            resized = "scale the image to the height and width of `resize`, whatever its ratio"
+        case _:
+            resized = "scale the image until its shorter side is `resize` pixels"
     return {
         "channels": channels,
         "colour_order": "grey" if channels == 1 else "RGB",

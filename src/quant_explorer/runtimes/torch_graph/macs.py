@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import nn
@@ -64,6 +65,8 @@ def _follow_layers(module: nn.Module) -> Iterator[list[str]]:
 
 
 class _MacCounter(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, layers: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs: Counter[str] = Counter()
@@ -78,11 +81,17 @@ class _MacCounter(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: torch._ops.OpOverload,
+        func: torch._ops.OperatorBase,
         types: Sequence[type],
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
+        if not isinstance(func, torch._ops.OpOverload):
+            return self._run_branch(func, args, kwargs or {})
+        # Inside of a branch PyTorch does not take operators apart by itself.
+        if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         output = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
         if packet in _FLOPS:
@@ -96,6 +105,17 @@ class _MacCounter(TorchDispatchMode):
             assert isinstance(args[0], torch.Tensor)
             self._add(func, "fp32", output.numel() * args[0].shape[-1])
         return output
+
+    def _run_branch(
+        self, func: torch._ops.OperatorBase, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        """Count what torch.cond computes for this batch; of other operators that hold a graph, nothing."""
+        if func is not torch.ops.higher_order.cond:
+            return func(*args, **kwargs)
+        holds, branches, operands = args[0], args[1:3], args[3]
+        chosen = cast(Callable[..., object], branches[0] if holds else branches[1])
+        with self:
+            return chosen(*cast(Sequence[object], operands))
 
     def _add_quantized(self, func: torch._ops.OpOverload, args: tuple[object, ...], output: object) -> None:
         name = func.overloadpacket.__name__
