@@ -47,6 +47,10 @@ def load(
             r"other outputs the second time.*mine\.py:13: return .*dropout.*training=self\.training",
         ),
         (
+            "return self.linear.bfloat16()(x.bfloat16()).float()",
+            r"computes in torch\.bfloat16 inside \(see .*mine\.py:13: return",
+        ),
+        (
             "return self.linear(x).double()",
             r"gives torch\.float64 \(see .*mine\.py:13: return .*\)\. Allowed: torch\.float32",
         ),
@@ -182,3 +186,10 @@ def test_a_model_with_heads_for_training(tmp_path: Path) -> None:
 def test_more_outputs_than_classes_point_to_the_list_of_names(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the data set has 4 classes.*--classes FILE names them"):
         load(tmp_path, "return self.linear(x)", classes=4)
+
+
+def test_layers_that_are_in_no_file_are_refused(tmp_path: Path) -> None:
+    message = r"layers in a plain list, tuple or dict .* weights: conv\.more\. Allowed: nn\.ModuleList"
+    conv = "Conv2d(3, 4, 3); self.conv.more = {'own': self.conv, 'hidden': nn.Linear(5, 5)}"
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path, "return self.linear(x)", conv=conv)

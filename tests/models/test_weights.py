@@ -96,6 +96,18 @@ def test_prefixes_of_wrappers_are_taken_off_and_it_is_reported(tmp_path: Path, p
     assert all("was taken off all names" in note for note in notes)
 
 
+def test_wrappers_of_parts_are_taken_out_and_counters_left_out(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 4)), nn.Linear(4, 2))
+    state = model.state_dict()
+    wrapped = {f"module.{name.replace('0.0.', '0._orig_mod.0.')}": value for name, value in state.items()}
+    counters = {"module.total_ops": torch.zeros(1), "module.1.total_params": torch.zeros(1)}
+    torch.save(wrapped | counters, tmp_path / "weights.pth")
+    other = nn.Sequential(nn.Sequential(nn.Linear(3, 4)), nn.Linear(4, 2))
+    notes = load_weights(other, tmp_path / "weights.pth")
+    assert parameter_digest(other) == parameter_digest(model)
+    assert any("wrappers inside: 0._orig_mod.0.weight, 0._orig_mod.0.bias" in note for note in notes)
+
+
 def test_what_a_wrapper_has_beside_the_model_is_left_out_and_named(tmp_path: Path) -> None:
     saved, loaded = model(0), model(1)
     state = {f"model.{name}": tensor for name, tensor in saved.state_dict().items()}

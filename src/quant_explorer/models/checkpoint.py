@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,10 @@ KEYS = (
 )
 # What wrappers of a model put before the names of its weights: DataParallel, torch.compile, Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.")
+# What wrappers of a part of a model put into them.
+_INNER = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
+# Beside the weights: how often torch.optim.swa_utils.AveragedModel averaged, and what thop counted.
+_COUNTERS = ("n_averaged", "total_ops", "total_params")
 _DEEPEST = 2
 _LISTED = 10
 # What PyTorch's reader raises for bytes that are no checkpoint.
@@ -92,8 +97,8 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
     What else a wrapper has, weights of a loss for instance, has no such prefix and is left out.
     """
     notes: list[str] = []
-    # AveragedModel of torch.optim.swa_utils counts its updates beside the weights.
-    state = {name: tensor for name, tensor in state.items() if name != "n_averaged" or name in own}
+    counters = {name for name in state if name.rpartition(".")[2] in _COUNTERS and name not in own}
+    state = {name: tensor for name, tensor in state.items() if name not in counters}
     while not own & state.keys():
         counts = {prefix: sum(name.startswith(prefix) for name in state) for prefix in PREFIXES}
         prefix = max(counts, key=counts.__getitem__)
@@ -104,7 +109,11 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
         notes.append(f"Weights: the prefix {prefix!r} was taken off {'the' if others else 'all'} names")
         if others:
             notes.append(f"Weights: left out without the prefix {prefix!r}: {list_some(others, _LISTED)}")
-    return Checkpoint(state, tuple(notes))
+    wrapped = {name: _INNER.sub(r"\1", name) for name in state if name not in own}
+    wrapped = {name: plain for name, plain in wrapped.items() if plain in own and plain not in state}
+    if wrapped:
+        notes.append(f"Weights: names without those of wrappers inside: {list_some(wrapped, _LISTED)}")
+    return Checkpoint({wrapped.get(name, name): tensor for name, tensor in state.items()}, tuple(notes))
 
 
 def _rank(key: str) -> tuple[int, int]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import re
-import traceback
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from quant_explorer.core.errors import ModelError, explain
 from quant_explorer.core.units import format_count, list_some
+from quant_explorer.models.precision import watch_precision
+from quant_explorer.models.source_lines import line_of, places_of, returns_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +27,12 @@ _SQUEEZE = re.compile(r"\bsqueeze\(\s*(\w+\s*)?\)")
 _DROPOUT = re.compile(r"\bdropout\d?d?\((?!.*training).*\)")
 _SOFTMAX = re.compile(r"softmax\(", re.IGNORECASE)
 _DTYPE = re.compile(r"\bdtype=|\.(double|half|bfloat16|to)\(")
+_LOWER = re.compile(r"autocast|bfloat16|float16|\.half\(")
 _LAZY = re.compile(r"\bLazy\w+\(")
-_RETURN = re.compile(r"\s*return\b")
 _BATCH = re.compile(r"\.train\(\)|training=True|\b(mean|std|var|amax|amin|norm)\(\s*(\w+\s*)?\)")
 _IN_PLACE = re.compile(r"\w\s*[-+*/]=|\.\w+[a-z]_\(|inplace=True")
 _RANDOM = re.compile(r"\b(rand|randn|randint|rand_like|randn_like|bernoulli|randperm)\(")
 
-_NOT_OF_USERS = ("torch", "quant_explorer")
 # Of the largest output: other kernels compute other numbers of images.
 _ALONE = 1e-3
 
@@ -51,7 +49,7 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
         if not isinstance(output, torch.Tensor):
             raise ModelError(
                 f"the model returned {type(output).__name__}, not one tensor (n, {classes})"
-                f"{_returns(module)}. {_wrapper(output)}"
+                f"{returns_of(module)}. {_wrapper(output)}"
             )
         if tuple(output.shape) != (count, classes) or not output.is_floating_point():
             raise ModelError(
@@ -62,15 +60,23 @@ def check_output(module: nn.Module, input_shape: tuple[int, int, int], classes: 
             )
         if output.dtype != torch.float32:
             raise ModelError(
-                f"the model gives {output.dtype}{_returns(module)}. Allowed: torch.float32; "
+                f"the model gives {output.dtype}{returns_of(module)}. Allowed: torch.float32; "
                 "call .float() on it."
             )
 
 
 def check_held(module: nn.Module, *, name: str) -> None:
-    """Raise ModelError unless all that `module` holds are tensors in memory, and its numbers float32."""
+    """Raise ModelError unless all that `module` holds are tensors in memory, and its numbers float32.
+
+    Layers that a part holds outside of PyTorch's own lists are refused too: no file has their weights.
+    """
     import torch
 
+    if hidden := _hidden_layers(module):
+        raise ModelError(
+            f"--model {name}: layers in a plain list, tuple or dict are not part of it, so that no file has "
+            f"their weights: {list_some(hidden)}. Allowed: nn.ModuleList and nn.ModuleDict."
+        )
     others = [
         f"{part} ({type(value).__name__})"
         for part, value in module.state_dict().items()
@@ -94,9 +100,27 @@ def check_held(module: nn.Module, *, name: str) -> None:
     if kinds:
         held = ", ".join(f"{kind} (for instance in {part})" for kind, part in sorted(kinds.items()))
         raise ModelError(
-            f"--model {name}: it holds {held}{_places(module, _DTYPE)}. Allowed: torch.float32; "
+            f"--model {name}: it holds {held}{places_of(module, _DTYPE)}. Allowed: torch.float32; "
             "return model.float()."
         )
+
+
+def _hidden_layers(module: nn.Module) -> list[str]:
+    """Return the plain containers in which parts of a module hold modules with weights of their own."""
+    from torch import nn
+
+    known = set(module.modules())
+    hidden = []
+    for name, part in module.named_modules():
+        for attribute, held in vars(part).items():
+            values = held.values() if isinstance(held, dict) else held
+            # PyTorch keeps its own in dicts like _modules.
+            if attribute.startswith("_") or not isinstance(held, dict | list | tuple):
+                continue
+            found = [item for item in values if isinstance(item, nn.Module) and item not in known]
+            if any(any(True for _ in item.parameters()) for item in found):
+                hidden.append(f"{name}.{attribute}".lstrip("."))
+    return hidden
 
 
 def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) -> tuple[str, ...]:
@@ -108,10 +132,17 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
 
     batch = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
     batch[1] *= 0.25  # of another brightness, so that a mean over both is that of neither
-    first, second = (_outputs(module, batch, name) for _ in range(2))
+    with watch_precision() as lower:
+        first = _outputs(module, batch, name)
+    if lower:
+        raise ModelError(
+            f"--model {name}: it computes in {', '.join(sorted(lower))} inside{places_of(module, _LOWER)}. "
+            "Allowed: torch.float32 throughout; which precision is enough is what is measured."
+        )
+    second = _outputs(module, batch, name)
     alone = torch.cat([_outputs(module, image, name) for image in batch.split(1)])
     if not torch.equal(first, second):
-        places = _places(module, _DROPOUT) or _places(module, _RANDOM)
+        places = places_of(module, _DROPOUT) or places_of(module, _RANDOM)
         raise ModelError(
             f"--model {name}: the same images give other outputs the second time, also in eval mode{places}. "
             "F.dropout needs training=self.training; nn.Dropout does it by itself."
@@ -119,14 +150,14 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
     if (first - alone).abs().max() > _ALONE * first.abs().max():
         raise ModelError(
             f"--model {name}: an image gets other outputs beside another image than alone, also in eval mode"
-            f"{_places(module, _BATCH)}. Allowed: outputs that follow from the image alone. A batch norm has "
-            "to be in eval mode (model.eval() before an export), and a mean must not be over images."
+            f"{places_of(module, _BATCH)}. Allowed: outputs that follow from the image alone. A batch norm "
+            "has to be in eval mode (model.eval() before an export), and a mean must not be over images."
         )
     sums = first.sum(1)
     if bool((first >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-4)):
         return (
             f"{name} ends with a softmax (its outputs are shares that add up to 1)"
-            f"{_places(module, _SOFTMAX)}. Accuracy is the same; decibels and training are not, so return "
+            f"{places_of(module, _SOFTMAX)}. Accuracy is the same; decibels and training are not, so return "
             "the logits",
         )
     return ()
@@ -150,7 +181,7 @@ def check_training(module: nn.Module, input_shape: tuple[int, int, int], classes
     found = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
     raise ModelError(
         f"in training mode the model returns {found}, not one tensor (n, {classes}) as in evaluation"
-        f"{_returns(module)}. Leave out what only training has (aux_logits=False in torchvision's models). "
+        f"{returns_of(module)}. Leave out what only training has (aux_logits=False in torchvision's models). "
         f"{_wrapper(output, 'if self.training else self.inner(images)')}"
     )
 
@@ -177,7 +208,7 @@ def initialize_lazy(module: nn.Module, input_shape: tuple[int, int, int]) -> tup
     left = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
     if left:
         raise ModelError(
-            f"lazy layers that no image reaches have no shape: {', '.join(left)}{_places(module, _LAZY)}. "
+            f"lazy layers that no image reaches have no shape: {', '.join(left)}{places_of(module, _LAZY)}. "
             "Call them in forward(), or leave them out."
         )
     return (f"Lazy layers got their shapes from a batch {(2, *input_shape)}: {', '.join(lazy)}",)
@@ -195,7 +226,7 @@ def _run(module: nn.Module, batch: torch.Tensor, *, training: bool = False) -> o
         mode = " in training mode" if training else ""
         raise ModelError(
             f"the model cannot take a batch of shape {tuple(batch.shape)}{mode} ({explain(error)})"
-            f"{_line_of(error, module)}"
+            f"{line_of(error, module)}"
         ) from error
     finally:
         module.train(was_training)
@@ -211,7 +242,7 @@ def _outputs(module: nn.Module, images: torch.Tensor, name: str) -> torch.Tensor
     assert isinstance(output, torch.Tensor)
     if not torch.equal(given, images):
         raise ModelError(
-            f"--model {name}: it writes into the images that it is given{_places(module, _IN_PLACE)}. "
+            f"--model {name}: it writes into the images that it is given{places_of(module, _IN_PLACE)}. "
             "Allowed: new tensors, as x = x - 1 for x -= 1; x = x.clone() at the start of forward()."
         )
     return output.nan_to_num()
@@ -244,55 +275,8 @@ def _why_shape(module: nn.Module, output: torch.Tensor, count: int, classes: int
             "data set may have some of them"
         )
     if count == 1 and output.ndim == 1:
-        places = _places(module, _SQUEEZE)
+        places = places_of(module, _SQUEEZE)
         return f". A squeeze without a dimension takes the batch away too{places}; use flatten(1)"
     if output.ndim > 2 and tuple(output.shape[:2]) == (count, classes):
         return ". Return output.flatten(1)"
     return ""
-
-
-def _line_of(error: Exception, module: nn.Module) -> str:
-    """Name the last line of the model's own file that an error passed through."""
-    files = {file for file, _, _ in _sources(module)}
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    return f", at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-
-
-def _places(module: nn.Module, pattern: re.Pattern[str]) -> str:
-    """Name the lines of the model's own code that a pattern is in."""
-    found = [
-        f"{file}:{number}: {line.strip()}"
-        for file, start, lines in _sources(module)
-        for number, line in enumerate(lines, start)
-        if pattern.search(line.partition("#")[0])
-    ]
-    return f" (see {'; '.join(dict.fromkeys(found))})" if found else ""
-
-
-def _returns(module: nn.Module) -> str:
-    """Name the last line of the model's own `forward` that returns something."""
-    if type(module).__module__.partition(".")[0] in _NOT_OF_USERS:
-        return ""
-    try:
-        lines, start = inspect.getsourcelines(type(module).forward)
-    except (OSError, TypeError):
-        return ""
-    found = [(number, line.strip()) for number, line in enumerate(lines, start) if _RETURN.match(line)]
-    if not found:
-        return ""
-    number, line = found[-1]
-    return f" (see {inspect.getsourcefile(type(module))}:{number}: {line})"
-
-
-def _sources(module: nn.Module) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield file, first line number and lines of the user's own classes in a model."""
-    for kind in dict.fromkeys(type(part) for part in module.modules()):
-        if kind.__module__.partition(".")[0] in _NOT_OF_USERS:
-            continue
-        try:
-            lines, start = inspect.getsourcelines(kind)
-            file = inspect.getsourcefile(kind)
-        except (OSError, TypeError):
-            continue
-        if file:
-            yield file, start, lines

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import importlib.util
 import math
 import pickle
 import urllib.error
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -130,17 +131,20 @@ class TimmByName:
     def preprocessing(self) -> Preprocessing:
         """Return what timm's pretrained configuration of the name says."""
         cfg = self._configuration()
-        return preprocessing_of_timm(cfg.to_dict() if cfg else {}, f"timm's {self.architecture}")
+        return preprocessing_of_timm(dataclasses.asdict(cfg) if cfg else {}, f"timm's {self.architecture}")
 
     def outputs(self) -> tuple[str, ...]:
         """Return the WordNet ids of the outputs that weights trained on ImageNet have, in order."""
         cfg = self._configuration() if self.published else None
         if cfg is None:
             return ()
-        from timm.data import ImageNetInfo, infer_imagenet_subset
+        from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
-        subset = infer_imagenet_subset(cfg.to_dict())
-        return tuple(ImageNetInfo(subset).label_names()) if subset else ()
+        subset = infer_imagenet_subset(dataclasses.asdict(cfg))
+        if not subset:
+            return ()
+        names: Callable[[], list[str]] = ImageNetInfo(subset).label_names
+        return tuple(names())
 
     def build(self, classes: int, input_shape: Shape) -> nn.Module:
         """Return the model; raises ModelError when timm is missing or weights cannot be fetched."""

@@ -77,6 +77,7 @@ class UserModel:
         if not isinstance(model, nn.Module):
             kind = type(model).__name__
             raise ModelError(f"{self.where}: {self.function}() returned {kind}, not a torch.nn.Module")
+        _unwrap_parts(model)
         return model
 
     def preprocessing(self) -> Preprocessing:
@@ -184,6 +185,21 @@ def _wrapped(model: object) -> object:
     from torch import nn
 
     return model.module if isinstance(model, nn.DataParallel) else getattr(model, "_orig_mod", None)
+
+
+def _unwrap_parts(model: nn.Module) -> None:
+    from torch import nn
+
+    for module in list(model.modules()):
+        # What module.compile() leaves behind; None where it was not called.
+        module._compiled_call_impl = None
+        compiled = getattr(type(module).forward, "_torchdynamo_orig_callable", None)
+        if compiled is not None:
+            type(module).forward = compiled
+        for name, child in list(module.named_children()):
+            while isinstance(inner := _wrapped(child), nn.Module):
+                child = inner
+            setattr(module, name, child)
 
 
 def _folders(path: Path) -> tuple[Path, Path]:

@@ -282,7 +282,8 @@ def _map(items: object, function: Callable[[object], object]) -> object:
 
 def _version(proxy: _ValueProxy) -> int:
     value = proxy.values[0]
-    return value._version if isinstance(value, torch.Tensor) else 0
+    # Nobody counts the changes of what torch.inference_mode() computes.
+    return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
 
 
 def _is_plain(value: object) -> bool:
