@@ -6,6 +6,7 @@ import pytest
 from quant_explorer.core.errors import DataError, SettingsError
 from quant_explorer.core.progress import Silent
 from quant_explorer.datasets import DataOptions, find_dataset, read_classes
+from quant_explorer.datasets.class_names import map_classes
 from tests.datasets.image_trees import Recorder, make_tree
 
 NUMBERS = {str(number): 2 for number in range(12)}
@@ -62,4 +63,17 @@ def test_a_list_that_lacks_a_class_names_it(tmp_path: Path) -> None:
 def test_a_file_that_is_no_list_of_classes(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "names.txt").write_text(content)
     with pytest.raises(DataError, match=message):
+        read_classes(tmp_path / "names.txt")
+
+
+def test_a_list_from_windows_names_folders_from_macos(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("\ufeffdog\r\ncafé\r\n\r\n".encode())
+    outputs = read_classes(tmp_path / "names.txt")
+    assert outputs == ("dog", "café")
+    assert map_classes(["cafe\u0301", "dog"], outputs, "the list").tolist() == [1, 0]
+
+
+def test_text_of_another_encoding_is_no_list_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("dog\ncat\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"names\.txt: not text in UTF-8"):
         read_classes(tmp_path / "names.txt")

@@ -245,13 +245,6 @@ def test_an_unreadable_image_names_its_file(tmp_path: Path, content: bytes) -> N
         load(root, tmp_path / "cache")
 
 
-def test_a_broken_link_names_its_file(tmp_path: Path) -> None:
-    root = two_classes(tmp_path / "tree")
-    (root / "test" / "cat" / "link.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(DataError, match=r"link\.png: cannot be read"):
-        load(root, tmp_path / "cache")
-
-
 def test_sixteen_bits_are_refused_not_clipped(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "tree")
     deep = np.full((10, 12), 40000, np.uint16)
@@ -331,3 +324,23 @@ def test_a_part_of_real_cifar10(tmp_path: Path) -> None:
 def int_name(member: tarfile.TarInfo) -> int:
     stem = Path(member.name).stem
     return int(stem) if member.isfile() else 10**6
+
+
+def test_links_are_followed_but_not_in_a_circle_and_not_to_nowhere(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "tree")
+    (root / "train" / "cat" / "linked.png").symlink_to(root / "train" / "cat" / "001.png")
+    dataset = load(root, tmp_path / "cache")
+    assert len(dataset.train) + len(dataset.search) == 13
+
+    (root / "train" / "dog" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    options = DataOptions(tmp_path, tmp_path / "cache", calibration_images=1)
+    assert len(find_dataset(f"imagefolder:{root}", options, Silent()).load(everything=False).report) == 6
+    (root / "test" / "dog" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"(?s)lost\.png: not a readable image.*--skip-unreadable"):
+        load(root, tmp_path / "cache")
+    options = DataOptions(tmp_path, tmp_path / "cache", skip_unreadable=True)
+    assert len(find_dataset(f"imagefolder:{root}", options, Silent()).load().report) == 6
+
+    (root / "test" / "dog" / "circle").symlink_to(root / "test")
+    with pytest.raises(DataError, match=r"test/dog/circle: cannot be read \(it is a link to a folder"):
+        load(root, tmp_path / "cache")

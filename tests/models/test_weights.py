@@ -86,7 +86,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
         load_weights(model(), tmp_path / "w.pt")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["net.", "task.backbone.", "module.", "_orig_mod.", "model.", "module._orig_mod."])
 def test_prefixes_of_wrappers_are_taken_off_and_it_is_reported(tmp_path: Path, prefix: str) -> None:
     saved, loaded = model(0), model(1)
     torch.save({f"{prefix}{name}": t for name, t in saved.state_dict().items()}, tmp_path / "w.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +29,15 @@ def order_by_number(names: Sequence[str]) -> tuple[str, ...]:
 def read_classes(path: Path) -> tuple[str, ...]:
     """Return the names in a text file, a line for each output of the model.
 
-    Raises DataError for a file that cannot be read, a line that is empty, and a name that is there twice.
+    Empty lines at the end do not count. Raises DataError for a file that cannot be read, another line that is
+    empty, and a name that is there twice.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # Editors of Windows put a mark of the encoding first.
+        lines = path.expanduser().read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"--classes {path}: not text in UTF-8. Expected: a name a line.") from error
+    except OSError as error:
         raise DataError(f"--classes {path}: cannot be read ({explain(error)})") from error
     names = tuple(line.strip() for line in lines)
     if len(names) < 2 or not all(names):
@@ -49,9 +54,14 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def map_classes(own: Sequence[str], outputs: Sequence[str], where: str) -> NDArray[np.int64]:
-    """Return the output of each class, shape (classes,); raises DataError naming classes without one."""
-    position = {name: number for number, name in enumerate(outputs)}
-    missing = [name for name in own if name not in position]
+    """Return the output of each class, shape (classes,); raises DataError naming classes without one.
+
+    Names may differ in how Unicode composes their letters, as those of folders from macOS do.
+    """
+    exact = {name: number for number, name in enumerate(outputs)}
+    composed = {unicodedata.normalize("NFC", name): number for number, name in enumerate(outputs)}
+    position = {name: exact.get(name, composed.get(unicodedata.normalize("NFC", name))) for name in own}
+    missing = [name for name in own if position[name] is None]
     if missing:
         raise DataError(
             f"{where} does not hold {list_some(missing, _SHOWN)}, which the data set has. "

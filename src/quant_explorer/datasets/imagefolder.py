@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import hashlib
 import os
@@ -176,7 +177,8 @@ class ImageFolder:
         sizes = {files[index].stat().st_size for index in test}
         by_end: defaultdict[tuple[int, bytes], list[Path]] = defaultdict(list)
         for index in train:
-            if files[index].stat().st_size in sizes:
+            # A link to nowhere: training images may not have been read yet.
+            if files[index].exists() and files[index].stat().st_size in sizes:
                 by_end[_end(files[index])].append(files[index])
         return sum(
             any(
@@ -225,13 +227,21 @@ def _images_below(folder: Path | str, left_out: Counter[str]) -> Iterator[_File]
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
+                if entry.is_symlink() and _is_around(entry.path, folder):
+                    raise OSError(errno.ELOOP, "it is a link to a folder that it is in", entry.path)
                 yield from _images_below(entry.path, left_out)
             elif entry.name.lower().endswith(SUFFIXES):
-                stat = entry.stat()
+                # A link to nowhere is an image that cannot be read, as it turns out with all others.
+                lost = entry.is_symlink() and not Path(entry.path).exists()
+                stat = entry.stat(follow_symlinks=not lost)
                 yield _File(entry.path, stat.st_size, stat.st_mtime_ns)
             else:
                 # Escaped, for it is shown.
                 left_out[ascii(Path(entry.name).suffix.lower() or "no suffix")[1:-1]] += 1
+
+
+def _is_around(outer: str, inner: Path | str) -> bool:
+    return Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer))
 
 
 def _check(tree: _Tree) -> None:

@@ -103,6 +103,8 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
         counts = {prefix: sum(name.startswith(prefix) for name in state) for prefix in PREFIXES}
         prefix = max(counts, key=counts.__getitem__)
         if not counts[prefix]:
+            prefix = _common_prefix(set(state), own)
+        if not prefix:
             break
         others = [name for name in state if not name.startswith(prefix)]
         state = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
@@ -114,6 +116,17 @@ def strip_prefixes(state: dict[str, Tensor], own: set[str]) -> Checkpoint:
     if wrapped:
         notes.append(f"Weights: names without those of wrappers inside: {list_some(wrapped, _LISTED)}")
     return Checkpoint({wrapped.get(name, name): tensor for name, tensor in state.items()}, tuple(notes))
+
+
+def _common_prefix(names: set[str], own: set[str]) -> str:
+    """Return what all names of the model have before them, the attribute of a trainer for instance; or ""."""
+    for name in sorted(names):
+        part, _, _ = name.partition(".")
+        while part != name:
+            if all(f"{part}.{wanted}" in names for wanted in own):
+                return f"{part}."
+            part = f"{part}.{name[len(part) + 1 :].partition('.')[0]}"
+    return ""
 
 
 def _rank(key: str) -> tuple[int, int]:
