@@ -158,6 +158,10 @@ def test_weights_that_are_computed_are_named(tmp_path: Path, wrap: str) -> None:
             r".*\[0\] if self\.training else self\.inner\(images\)",
         ),
         (
+            "return self.linear(x).detach()",
+            r"outputs have no gradient, .*mine\.py:13: return .*detach\(\)",
+        ),
+        (
             "return x if self.training else self.linear(x)",
             r"returns a tensor \(2, 4\), not one tensor \(n, 5\)",
         ),

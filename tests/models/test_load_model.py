@@ -13,6 +13,8 @@ from quant_explorer.core.errors import ModelError, UnknownNameError
 from quant_explorer.models import MODELS, check_output, load_model, parameter_digest, save_weights
 
 NO_ARCHITECTURES = {
+    "precision",
+    "source_lines",
     *("architecture", "checkpoint", "checks", "exported", "onnx_file", "onnx_graph", "published", "user"),
     "weights",
 }

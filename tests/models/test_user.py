@@ -1,12 +1,15 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from quant_explorer.core.data.preprocessing import Preprocessing
 from quant_explorer.core.errors import ModelError, UnknownNameError
 from quant_explorer.models import LoadedModel, load_model, parameter_digest
+from quant_explorer.tracing.valued import trace
 
 SOUND = """
 from torch import nn
@@ -52,6 +55,32 @@ def test_what_wraps_a_model_comes_off(tmp_path: Path, wrapper: str) -> None:
     )
     assert type(wrapped.module) is nn.Sequential
     assert parameter_digest(wrapped.module) == parameter_digest(plain.module)
+
+
+WRAPPED_PARTS = """
+import torch
+
+class Compiled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wrapped = torch.compile(nn.Conv2d(3, 4, 3))
+        self.parallel = nn.DataParallel(nn.Conv2d(4, 5, 3))
+        self.in_place = nn.ReLU()
+        self.in_place.compile()
+
+    @torch.compile
+    def forward(self, x):
+        return self.in_place(self.parallel(self.wrapped(x))).mean((2, 3))
+"""
+
+
+def test_what_wraps_parts_of_a_model_comes_off(tmp_path: Path) -> None:
+    module = load(tmp_path, SOUND + WRAPPED_PARTS, "Compiled").module
+    assert set(module.state_dict()) == {
+        f"{part}.{tensor}" for part in ("wrapped", "parallel") for tensor in ("weight", "bias")
+    }
+    images = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+    assert torch.equal(trace(module, images)(torch.from_numpy(images)), module(torch.from_numpy(images)))
 
 
 def test_initial_weights_follow_the_seed(tmp_path: Path) -> None:

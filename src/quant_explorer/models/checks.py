@@ -28,6 +28,7 @@ _DROPOUT = re.compile(r"\bdropout\d?d?\((?!.*training).*\)")
 _SOFTMAX = re.compile(r"softmax\(", re.IGNORECASE)
 _DTYPE = re.compile(r"\bdtype=|\.(double|half|bfloat16|to)\(")
 _LOWER = re.compile(r"autocast|bfloat16|float16|\.half\(")
+_NO_GRADIENT = re.compile(r"no_grad|inference_mode|requires_grad|\.detach\(")
 _LAZY = re.compile(r"\bLazy\w+\(")
 _BATCH = re.compile(r"\.train\(\)|training=True|\b(mean|std|var|amax|amin|norm)\(\s*(\w+\s*)?\)")
 _IN_PLACE = re.compile(r"\w\s*[-+*/]=|\.\w+[a-z]_\(|inplace=True")
@@ -166,7 +167,8 @@ def check_model(module: nn.Module, input_shape: tuple[int, int, int], *, name: s
 def check_training(module: nn.Module, input_shape: tuple[int, int, int], classes: int) -> None:
     """Run two images in training mode; raises ModelError unless it gives what it does in evaluation.
 
-    Heads that help training come out too then, for instance of GoogLeNet. The module is not touched.
+    Heads that help training come out too then, for instance of GoogLeNet. What it gives needs a gradient. The
+    module is not touched.
     """
     import torch
 
@@ -177,7 +179,12 @@ def check_training(module: nn.Module, input_shape: tuple[int, int, int], classes
     with torch.random.fork_rng(devices=[]):
         output = _run(own, images, training=True)
     if isinstance(output, torch.Tensor) and tuple(output.shape) == (2, classes):
-        return
+        if output.requires_grad:
+            return
+        raise ModelError(
+            f"its outputs have no gradient, so nothing can be trained{places_of(module, _NO_GRADIENT)}. "
+            "Allowed: a forward() without torch.no_grad(), and parameters of which some require a gradient."
+        )
     found = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
     raise ModelError(
         f"in training mode the model returns {found}, not one tensor (n, {classes}) as in evaluation"
@@ -220,7 +227,7 @@ def _run(module: nn.Module, batch: torch.Tensor, *, training: bool = False) -> o
     was_training = module.training
     module.train(training)
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(training):
             output: object = module(batch)
     except Exception as error:  # a user's own code: it may raise anything
         mode = " in training mode" if training else ""
