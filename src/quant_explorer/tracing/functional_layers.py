@@ -66,7 +66,8 @@ def make_modules(graph: fx.GraphModule) -> dict[str, str]:
             name = fresh_name(graph, f"{str(weight.target).replace('.', '_')}_{node.name}")
             names[name] = owner
         called.add(name)
-        # Whatever else is read of the owner moves to the root before it is replaced.
+        if name == owner:
+            _move_others(graph, owner, layer)
         _set_module(graph, name, layer)
         with graph.graph.inserting_before(node):
             call = graph.graph.call_module(name, (given["input"],))
@@ -109,6 +110,26 @@ def _parameter(graph: fx.GraphModule, node: fx.node.Argument) -> nn.Parameter:
     value = getattr(graph.get_submodule(owner), leaf)
     assert isinstance(value, torch.Tensor)
     return value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
+
+
+def _move_others(graph: fx.GraphModule, owner: str, layer: nn.Module) -> None:
+    """Move to the root what is read of `owner` and `layer`, which will replace it, does not have."""
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and str(node.target).rpartition(".")[0] == owner:
+            if not hasattr(layer, str(node.target).rpartition(".")[2]):
+                move_to_root(graph, node)
+
+
+def move_to_root(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Give the graph itself the weight or buffer that `node` reads of a layer."""
+    owner, _, leaf = str(node.target).rpartition(".")
+    value = getattr(graph.get_submodule(owner), leaf)
+    name = fresh_name(graph, str(node.target).replace(".", "_"))
+    if isinstance(value, nn.Parameter):
+        graph.register_parameter(name, value)
+    else:
+        graph.register_buffer(name, value)
+    node.target = name
 
 
 def _set_module(graph: fx.GraphModule, name: str, layer: nn.Module) -> None:

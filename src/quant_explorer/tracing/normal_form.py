@@ -30,6 +30,7 @@ _SUMS: Final[Mapping[object, Callable[..., object]]] = {
     **dict.fromkeys(("sub", "sub_", "subtract", "subtract_"), torch.sub),
     torch.subtract: torch.sub,
 }
+_CLAMPS: Final = (torch.clamp, torch.clip, "clamp", "clamp_", "clip", "clip_")
 _VIEWS: Final = ("view", "reshape", torch.reshape)
 
 
@@ -62,6 +63,7 @@ def normalize(
         _fold_constants(graph)
     for node in list(graph.graph.nodes):
         _spell_out_alpha(node)
+        _spell_out_bounds(node)
         _make_views_general(node)
     layers = functional_layers.make_modules(graph)
     functional_layers.make_resizing_modules(graph)
@@ -144,6 +146,28 @@ def _spell_out_alpha(node: fx.Node) -> None:
     graph.erase_node(node)
 
 
+def _spell_out_bounds(node: fx.Node) -> None:
+    """Write a clamp to tensors as a maximum and a minimum: quantizers take its bounds for numbers."""
+    if node.target not in _CLAMPS:
+        return
+    given = dict(zip(("input", "min", "max"), node.args, strict=False)) | dict(node.kwargs)
+    if not any(isinstance(given.get(bound), fx.Node) for bound in ("min", "max")):
+        return
+    clamped = given["input"]
+    with node.graph.inserting_before(node):
+        for bound, choose in (("min", torch.maximum), ("max", torch.minimum)):
+            limit = given.get(bound)
+            if isinstance(limit, fx.Node):
+                clamped = node.graph.call_function(choose, (clamped, limit))
+            elif limit is not None:
+                clamped = node.graph.call_function(torch.clamp, (clamped,), {bound: limit})
+            if isinstance(clamped, fx.Node) and clamped is not given["input"]:
+                clamped.meta = dict(node.meta)
+    assert isinstance(clamped, fx.Node)
+    node.replace_all_uses_with(clamped)
+    node.graph.erase_node(node)
+
+
 def _make_views_general(node: fx.Node) -> None:
     """Let views copy where they must, and leave the length that depends on the number of images open."""
     if node.target not in _VIEWS:
@@ -197,13 +221,6 @@ def _own_read_tensors(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.op != "get_attr":
             continue
-        owner, _, leaf = str(node.target).rpartition(".")
-        if not any(owner == name or owner.startswith(f"{name}.") for name in called):
-            continue
-        value = getattr(graph.get_submodule(owner), leaf)
-        name = functional_layers.fresh_name(graph, str(node.target).replace(".", "_"))
-        if isinstance(value, nn.Parameter):
-            graph.register_parameter(name, value)
-        else:
-            graph.register_buffer(name, value)
-        node.target = name
+        owner = str(node.target).rpartition(".")[0]
+        if any(owner == name or owner.startswith(f"{name}.") for name in called):
+            functional_layers.move_to_root(graph, node)

@@ -43,9 +43,10 @@ def trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...] =
 
     `example` are images (n, C, H, W), of which a few are used. Layers of the kinds `whole` stay calls.
 
-    Nodes have in `meta`: "number" (True for Python numbers), "magnitude" (the largest finite absolute value
-    of a float tensor), "finite", "complex", "constant" (the value of what depends on weights and buffers
-    alone), "scope" (the qualified name of the module that makes the call). Raises UnsupportedError with the
+    Nodes have in `meta`: "number" (True for Python numbers), "unreal" (True for tensors of integers, truth
+    values and complex numbers), "magnitude" (the largest finite absolute value of a float tensor), "finite",
+    "constant" (the value of what depends on weights and buffers alone), "scope" (the qualified name of the
+    module that makes the call). Raises UnsupportedError with the
     line of the user's code that cannot be traced.
     """
     try:
@@ -222,7 +223,7 @@ class _ValueTracer(fx.Tracer):
         if isinstance(value, torch.Tensor):
             self._proxies[id(value)].append(proxy)
         meta["number"] = _is_plain(value)
-        meta["complex"] = isinstance(value, torch.Tensor) and value.is_complex()
+        meta["unreal"] = isinstance(value, torch.Tensor) and not value.is_floating_point()
         if constant and isinstance(value, torch.Tensor):
             meta["constant"] = value.clone()
         if isinstance(value, torch.Tensor) and value.is_floating_point():

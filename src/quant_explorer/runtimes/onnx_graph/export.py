@@ -21,11 +21,14 @@ from torch import nn
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
+from quant_explorer.runtimes.onnx_graph.spelling import KnownToOnnx
 from quant_explorer.tracing.onnx_program import INPUT_NAME, OUTPUT_NAME, OnnxProgram
 from quant_explorer.tracing.reasons import in_brackets
 
 _AVERAGE_POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
 _DIVISOR = 6
+# Of an einsum's indices, in the name of its node.
+ELLIPSIS = "~"
 _log = logging.getLogger(__name__)
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -88,15 +91,16 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
     # Two images: of one, torch.export concludes that there is always one.
     images = torch.from_numpy(np.concatenate([example[:1], example[:1]]))
     try:
-        program = torch.onnx.export(
-            copy.deepcopy(model).eval(),
-            (images,),
-            dynamo=True,
-            verbose=False,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        with KnownToOnnx():
+            program = torch.onnx.export(
+                copy.deepcopy(model).eval(),
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
         _log.info("the ONNX exporter: %s", cause)
@@ -109,6 +113,11 @@ def _export(model: nn.Module, example: Batch) -> onnx.ModelProto:
     assert program.exported_program is not None
     _refuse_divisors(program.exported_program)
     exported = program.model_proto
+    if not exported.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise UnsupportedError(
+            "the model cannot be exported to ONNX for any number of images, only for the one it was traced "
+            "with, because of an operator of the model; write it without the number of images"
+        )
     _name_nodes(exported.graph, {name for name, _ in model.named_modules()})
     _complete_sizes(exported.graph)
     _strip(exported)
@@ -138,7 +147,9 @@ def _name_nodes(graph: onnx.GraphProto, layers: set[str]) -> None:
 def _indices(node: onnx.NodeProto) -> str:
     """Return the indices of an einsum, `[ij.jk-ik]`, which are all that says what it multiplies."""
     equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "")
-    return f"[{equation.replace(' ', '').replace(',', '.').replace('->', '-')}]" if equation else ""
+    for written, named in ((" ", ""), ("...", ELLIPSIS), (",", "."), ("->", "-")):
+        equation = equation.replace(written, named)
+    return f"[{equation}]" if equation else ""
 
 
 def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:

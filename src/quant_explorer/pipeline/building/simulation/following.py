@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch._ops import HigherOrderOperator, OpOverload
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.module_tracker import ModuleTracker
@@ -105,7 +107,11 @@ class Following(TorchDispatchMode):
         self._calls = 0
         self._tracker = ModuleTracker()
         # By storage, so that a view is the value it looks at.
-        self._values = {_storage(tensor): CONSTANT for tensor in (*model.parameters(), *model.buffers())}
+        self._values: dict[int, Value] = {}
+        # Of storages that are gone, whose numbers would be given to others.
+        self._references: dict[int, StorageWeakRef] = {}
+        for tensor in (*model.parameters(), *model.buffers()):
+            self._note(tensor, CONSTANT)
 
     def activation(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         """Return what an operator reads instead of `tensor`, which is `value`."""
@@ -130,9 +136,9 @@ class Following(TorchDispatchMode):
         """Return the logits (n, classes) of the model, called by `call` if given, for a batch of images."""
         # A copy, because forward() may write to what it is given.
         images = torch.from_numpy(batch).clone()
-        self._values[_storage(images)] = IMAGES
+        self._note(images, IMAGES)
         with torch.inference_mode(mode=False), torch.no_grad(), attention_as_products():
-            with self._tracker, self:
+            with _frozen(self._model), self._tracker, self:
                 output = (call or self._model)(images)
             assert isinstance(output, torch.Tensor)
             if self._spec.activations == "static" or self._spec.precision in HALF:
@@ -170,8 +176,13 @@ class Following(TorchDispatchMode):
             self.note_call(made, name, args, operands)
         result = self.compute(func, args, kwargs)
         for tensor in _tensors(result):
-            self._values[_storage(tensor)] = made
+            self._note(tensor, made)
         return result
+
+    def _note(self, tensor: torch.Tensor, value: Value) -> None:
+        storage = _storage(tensor)
+        self._values[storage] = value
+        self._references.setdefault(storage, StorageWeakRef(tensor.untyped_storage()))
 
     def _masks(self, name: str, args: Sequence[object], tensors: Sequence[torch.Tensor]) -> bool:
         if name not in _MASKING:
@@ -227,6 +238,19 @@ class Following(TorchDispatchMode):
             elif self._spec.activations != "float" or self._spec.precision in HALF:
                 read[position] = self.activation(factor, value)
         return read
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter ask for gradients: a view of it, given to a layer, would stop the tracker."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 def operator_name(func: OpOverload) -> str:
