@@ -56,6 +56,33 @@ class FixedSize(nn.Module):
         return logits
 
 
+class Rotated(nn.Module):
+    """Channels that are taken apart by a step and stacked again, as rotary positions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 8, 16), nn.Linear(8, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.convolution(images).flatten(1)
+        for _ in range(2):
+            x = x * 0.5 + torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
+        logits: torch.Tensor = self.head(x)
+        return logits
+
+
+class RootMeanSquare(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 8, 16), nn.Linear(8, 8)
+        self.norm, self.head = nn.RMSNorm(8), nn.Linear(8, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.stem(images).flatten(1))
+        logits: torch.Tensor = self.head(self.inner(x).relu())
+        return logits
+
+
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(3)
@@ -402,9 +429,10 @@ def test_the_library_is_not_imported_to_say_what_is_unsupported(monkeypatch: pyt
         (
             FixedSize,
             0.5,
-            r"not pruned: convolution, without whose channels the model fails \(RuntimeError: mat1",
+            r"not pruned: convolution, without whose channels the model fails \(mat1",
         ),
         (toy_model, 0.01, "no channel can be removed at ratio 0.01: 24 channels lie between"),
+        (Rotated, 0.5, "cannot be followed through its layers .the channels come back to where they were"),
     ],
 )
 def test_what_turns_out_not_to_be_possible_is_a_reason(
@@ -437,3 +465,9 @@ def test_every_model_is_pruned_runs_and_can_be_traced(name: str, shape: tuple[in
     assert logits.shape == (2, 7)
     traced = fx.symbolic_trace(found.model)
     np.testing.assert_allclose(float_logits(traced, batches[0]), logits, rtol=0, atol=ROUNDING)
+
+
+def test_an_rms_norm_takes_its_statistics_over_the_channels() -> None:
+    found = ChannelPruning(0.5).prune(seeded(RootMeanSquare).eval(), BATCHES)
+    assert found.whole == ("stem, whose channels norm takes its statistics over",)
+    assert found.model.get_submodule("inner").get_parameter("weight").shape == (4, 8)

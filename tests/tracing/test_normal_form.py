@@ -125,3 +125,43 @@ def test_what_is_not_finite_is_refused_and_never_near() -> None:
         wrong.load_state_dict({name: value * torch.nan for name, value in wrong.state_dict().items()})
         with pytest.raises(UnsupportedError, match=message):
             check(graph, model, images)
+
+
+class Gained(nn.Conv2d):
+    """A convolution that does more than its class, with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, 3)
+        self.gain = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(x, (1, 1, 1, 1))) * self.gain
+
+
+def test_a_subclass_of_a_layer_keeps_its_own_parameters() -> None:
+    model = nn.Sequential(Gained()).eval()
+    form = normalize(model, IMAGES)
+    assert type(form.module.get_submodule("0")) is nn.Conv2d
+    assert set(form.tensors.values()) == {"0.weight", "0.bias", "0.gain"}
+    images = torch.from_numpy(IMAGES)
+    torch.testing.assert_close(form.module(images), model(images))
+
+
+class Bounded(nn.Module):
+    """Clamps to a parameter, on one side and on both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(self.low, self.low + 1) + torch.clamp(x, max=self.low)
+
+
+def test_a_clamp_to_tensors_is_a_maximum_and_a_minimum() -> None:
+    model = Bounded().eval()
+    form = normalize(model, IMAGES)
+    assert {torch.maximum, torch.minimum} < set(targets(form.module))
+    assert "clamp" not in targets(form.module)
+    images = torch.from_numpy(IMAGES)
+    torch.testing.assert_close(form.module(images), model(images))

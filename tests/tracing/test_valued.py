@@ -64,6 +64,9 @@ WORKS: dict[str, Function] = {
     ),
     "in place": _in_place,
     "filled in": _filled,
+    "sizes one by one": lambda x: torch.cat(
+        [x, torch.zeros(x.shape[0], 1, 6, 8), torch.linspace(0, 1, 8).expand(x.size(0), 1, 6, -1)], 1
+    ),
     "wrapped": _wrapped,
 }
 

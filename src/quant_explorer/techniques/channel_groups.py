@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from quant_explorer.core.errors import explain
+from unittest import mock
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,8 @@ NOT_FOLLOWED = (
 
 # Of the largest logit: sums in another order, after all layers (5e-7 was seen in deep networks).
 TOLERANCE = 1e-5
+# Dependencies of a group; DenseNet-201 has 198. Those of a slice with a step can come back for ever.
+_MOST_DEPENDENCIES = 4000
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ def remove(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) ->
     """
     import torch
 
+    from quant_explorer.tracing.reasons import in_brackets
+
     pruned = model
     try:
         pruned, zeroed = _cut(model, images, choices)
         with torch.no_grad():
             expected, found = zeroed(images), pruned(images)
     except NOT_FOLLOWED as error:
-        return pruned, f"without whose channels the model fails ({explain(error).splitlines()[0]})"
+        return pruned, f"without whose channels the model fails{in_brackets(error)}"
     if expected.shape != found.shape:
         return pruned, f"without whose channels the output has shape {tuple(found.shape)}"
     off = float(
@@ -115,22 +119,43 @@ def _cut(model: nn.Module, images: torch.Tensor, choices: Sequence[Choice]) -> t
 
 def inner_groups(graph: Any) -> list[Any]:
     """Return the groups of channels that do not reach the outputs of the model."""
-    return [
-        group
-        for group in graph.get_all_groups()
-        if not any(
-            graph.is_out_channel_pruning_fn(item.dep.handler) and not item.dep.target.outputs
-            for item in group
-        )
-    ]
+    with _bounded():
+        return [
+            group
+            for group in graph.get_all_groups()
+            if not any(
+                graph.is_out_channel_pruning_fn(item.dep.handler) and not item.dep.target.outputs
+                for item in group
+            )
+        ]
 
 
-def norms_over_channels(group: Any) -> list[nn.Module]:
-    """Return the normalizations whose statistics change with the number of channels."""
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Let the search for what depends on a channel fail where it would not end."""
+    from torch_pruning.dependency.group import Group
+
+    add = Group.add_dep
+
+    def add_within(group: Any, dep: Any, idxs: Any) -> None:
+        if len(group) >= _MOST_DEPENDENCIES:
+            raise ValueError("the channels come back to where they were, by slices or by parts")
+        add(group, dep, idxs)
+
+    with mock.patch.object(Group, "add_dep", add_within):
+        yield
+
+
+def norms_over_channels(model: nn.Module, group: Any) -> list[nn.Module]:
+    """Return the normalizations of `model` whose statistics change with the number of channels of a group."""
     from torch import nn
 
-    found = dict.fromkeys(dep.target.module for dep, _ in group)
-    return [module for module in found if isinstance(module, nn.LayerNorm | nn.GroupNorm)]
+    # torch-pruning knows no RMS norm, only its weight.
+    owners: dict[object, nn.Module] = {
+        norm.weight: norm for norm in model.modules() if isinstance(norm, nn.RMSNorm)
+    }
+    found = dict.fromkeys(owners.get(dep.target.module, dep.target.module) for dep, _ in group)
+    return [module for module in found if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm)]
 
 
 def count_blocks(group: Any, graph: Any) -> int:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from quant_explorer.core.contracts import Batch, Candidate, Workbench
-from quant_explorer.core.errors import UnsupportedError, explain
+from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.host.packages import explain_missing
 from quant_explorer.core.settings.groups import Importance
 from quant_explorer.techniques.channel_groups import (
@@ -88,7 +88,7 @@ class ChannelPruning:
     importance: Importance = "l1"
     round_to: int = 1
     name: ClassVar[str] = "prune"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     trains: ClassVar[bool] = False
 
     def versions(self) -> dict[str, str]:
@@ -178,6 +178,8 @@ class ChannelPruning:
         self, model: nn.Module, images: torch.Tensor, batches: Sequence[Batch]
     ) -> tuple[list[Choice], list[str]]:
         """Return what to remove of each group, and which groups no channel can be removed of."""
+        from quant_explorer.tracing.reasons import in_brackets
+
         graph = follow(model, images)
         if self.importance == "taylor":
             _set_gradients(model, batches)
@@ -186,7 +188,7 @@ class ChannelPruning:
         whole: list[str] = []
         for number, group in enumerate(inner_groups(graph)):
             layer = names[group[0].dep.target.module]
-            norms = [names[norm] for norm in norms_over_channels(group)]
+            norms = [names[norm] for norm in norms_over_channels(model, group)]
             worst: tuple[int, ...] = ()
             if norms:
                 others = f" (and {len(norms) - 1} more)" if norms[1:] else ""
@@ -195,9 +197,7 @@ class ChannelPruning:
                 try:
                     worst = tuple(self._worst(group, graph))
                 except NOT_FOLLOWED as error:
-                    whole.append(
-                        f"{layer}, whose channels cannot be followed ({explain(error).splitlines()[0]})"
-                    )
+                    whole.append(f"{layer}, whose channels cannot be followed{in_brackets(error)}")
             choices.append(Choice(number, layer, len(group[0].idxs), worst))
         return choices, whole
 

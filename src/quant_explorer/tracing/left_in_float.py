@@ -82,7 +82,9 @@ def leave_in_float(
     inside = [node for node in nodes if is_inside(str(node.meta.get("scope", "")), float_layers)]
     # Sizes, what is computed from weights alone, and what is no tensor of real numbers.
     aside = [
-        node for node in nodes if node.meta.get("number") or "constant" in node.meta or node.meta.get("unreal")
+        node
+        for node in nodes
+        if node.meta.get("number") or "constant" in node.meta or node.meta.get("unreal")
     ]
     _exclude(mapping, graph.module, {*masked, *computed, *denominators, *steep, *inside, *aside})
     for name, module in graph.module.named_modules():

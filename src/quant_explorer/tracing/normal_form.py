@@ -30,6 +30,7 @@ _SUMS: Final[Mapping[object, Callable[..., object]]] = {
     **dict.fromkeys(("sub", "sub_", "subtract", "subtract_"), torch.sub),
     torch.subtract: torch.sub,
 }
+_OF_VECTORS: Final = 2
 _CLAMPS: Final = (torch.clamp, torch.clip, "clamp", "clamp_", "clip", "clip_")
 _VIEWS: Final = ("view", "reshape", torch.reshape)
 
@@ -68,6 +69,7 @@ def normalize(
     layers = functional_layers.make_modules(graph)
     functional_layers.make_resizing_modules(graph)
     layers |= _tell_calls_apart(graph)
+    _separate_norms_of_tokens(graph)
     functional_layers.split_paddings(graph)
     _own_read_tensors(graph)
     graph.graph.eliminate_dead_code()
@@ -151,21 +153,15 @@ def _spell_out_bounds(node: fx.Node) -> None:
     if node.target not in _CLAMPS:
         return
     given = dict(zip(("input", "min", "max"), node.args, strict=False)) | dict(node.kwargs)
-    if not any(isinstance(given.get(bound), fx.Node) for bound in ("min", "max")):
-        return
     clamped = given["input"]
-    with node.graph.inserting_before(node):
-        for bound, choose in (("min", torch.maximum), ("max", torch.minimum)):
-            limit = given.get(bound)
-            if isinstance(limit, fx.Node):
+    for bound, choose in (("min", torch.maximum), ("max", torch.minimum)):
+        if isinstance(limit := given.get(bound), fx.Node):
+            with node.graph.inserting_before(node):
                 clamped = node.graph.call_function(choose, (clamped, limit))
-            elif limit is not None:
-                clamped = node.graph.call_function(torch.clamp, (clamped,), {bound: limit})
-            if isinstance(clamped, fx.Node) and clamped is not given["input"]:
-                clamped.meta = dict(node.meta)
-    assert isinstance(clamped, fx.Node)
-    node.replace_all_uses_with(clamped)
-    node.graph.erase_node(node)
+            clamped.meta = dict(node.meta)
+    if isinstance(clamped, fx.Node) and clamped is not given["input"]:
+        node.replace_all_uses_with(clamped)
+        node.graph.erase_node(node)
 
 
 def _make_views_general(node: fx.Node) -> None:
@@ -205,6 +201,26 @@ def _tell_calls_apart(graph: fx.GraphModule) -> dict[str, str]:
         node.target = again
         added[again] = name
     return added
+
+
+def _separate_norms_of_tokens(graph: fx.GraphModule) -> None:
+    """Let no BatchNorm1d over the tokens (n, tokens, width) be folded into the linear layer before it.
+
+    PyTorch folds it for any number of dimensions, as if its channels were the layer's.
+    """
+    for node in list(graph.graph.nodes):
+        source = node.args[0] if node.op == "call_module" else None
+        if (
+            isinstance(source, fx.Node)
+            and source.op == "call_module"
+            and isinstance(graph.get_submodule(str(node.target)), nn.BatchNorm1d)
+            and isinstance(graph.get_submodule(str(source.target)), nn.Linear)
+            and source.meta["dimensions"] > _OF_VECTORS
+        ):
+            with graph.graph.inserting_before(node):
+                between = graph.graph.call_method("contiguous", (source,))
+            between.meta = dict(source.meta)
+            node.replace_input_with(source, between)
 
 
 def _all_tensors(module: nn.Module) -> list[torch.Tensor]:

@@ -28,6 +28,7 @@ from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.tracing import attention
 from quant_explorer.tracing.reasons import TENSOR_ADVICE, explain_trace
+from quant_explorer.tracing.sizes import joined_sizes
 
 # Two lengths that are no usual size of anything else and not one, which broadcasts.
 _LENGTHS: Final = (2, 3)
@@ -43,11 +44,11 @@ def trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...] =
 
     `example` are images (n, C, H, W), of which a few are used. Layers of the kinds `whole` stay calls.
 
-    Nodes have in `meta`: "number" (True for Python numbers), "unreal" (True for tensors of integers, truth
-    values and complex numbers), "magnitude" (the largest finite absolute value of a float tensor), "finite",
-    "constant" (the value of what depends on weights and buffers alone), "scope" (the qualified name of the
-    module that makes the call). Raises UnsupportedError with the
-    line of the user's code that cannot be traced.
+    Nodes have in `meta`: "number" (True for Python numbers), "dimensions", "unreal" (True for tensors of
+    integers, truth values and complex numbers), "magnitude" (the largest finite absolute value of a float
+    tensor), "finite", "constant" (the value of what depends on weights and buffers alone), "scope" (the
+    qualified name of the module that makes the call). Raises UnsupportedError with the line of the user's
+    code that cannot be traced.
     """
     try:
         # Functions marked by torch.fx.wrap are looked into: most are marked because of sizes alone.
@@ -75,7 +76,7 @@ def _trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...])
     # Its conditions look at values, and its operators do all of a layer at once.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), joined_sizes():
             tracer = _ValueTracer(example, whole)
             graph = tracer.trace(model)
     finally:
@@ -223,6 +224,7 @@ class _ValueTracer(fx.Tracer):
         if isinstance(value, torch.Tensor):
             self._proxies[id(value)].append(proxy)
         meta["number"] = _is_plain(value)
+        meta["dimensions"] = value.dim() if isinstance(value, torch.Tensor) else 0
         meta["unreal"] = isinstance(value, torch.Tensor) and not value.is_floating_point()
         if constant and isinstance(value, torch.Tensor):
             meta["constant"] = value.clone()

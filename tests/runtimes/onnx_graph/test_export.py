@@ -15,6 +15,7 @@ from torch import nn
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.runtimes.onnx_graph import export as onnx_export
+from quant_explorer.runtimes.onnx_graph.checking import check_exported
 from quant_explorer.runtimes.onnx_graph.export import export_onnx, nodes_of_layers
 from quant_explorer.testing.reference import float_logits
 from quant_explorer.testing.toys import settle_batch_norms, toy_batches, toy_model
@@ -189,3 +190,72 @@ def test_control_flow_is_refused_with_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match=r"cannot be exported to ONNX .*control flow") as raised:
         export_onnx(Branch().eval(), BATCH)
     assert "\n" not in str(raised.value)
+
+
+WIDE = np.random.default_rng(0).standard_normal((4, 3, 16, 16), dtype=np.float32)
+INDEX = torch.arange(16) % 5
+
+
+class Computed(nn.Module):
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.rand(16, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x[:, 0] @ self.weight).flatten(1)
+
+
+def _attend(x: torch.Tensor) -> torch.Tensor:
+    causal = nn.functional.scaled_dot_product_attention(x, 2 * x, x, is_causal=True)
+    mask = torch.eye(16, dtype=torch.bool)
+    return causal + nn.functional.scaled_dot_product_attention(x, x, x, mask, scale=0.5)
+
+
+def _scatter(x: torch.Tensor) -> torch.Tensor:
+    index = INDEX[None, :, None].expand_as(x)
+    with_self = x.scatter_reduce(1, index, 3 * x, "mean")
+    return with_self + torch.scatter_reduce(x, 1, index, x, reduce="mean", include_self=False)
+
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "attention of three dimensions": _attend,
+    "mean of what is scattered": _scatter,
+    "distances": lambda x: torch.cdist(x, torch.eye(16).expand_as(x)),
+    "ellipsis": lambda x: torch.einsum("...i, oi -> ...o", x, torch.eye(16)),
+    "factors of a product": lambda x: torch.addmm(torch.ones(16), x[:, 0], torch.eye(16), beta=0.5, alpha=2),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_that_the_exporter_does_not_know_are_spelled_out(name: str) -> None:
+    model = Computed(FUNCTIONS[name]).eval()
+    session = onnxruntime.InferenceSession(export_onnx(model, WIDE))
+    np.testing.assert_allclose(
+        session.run(None, {"images": WIDE})[0], float_logits(model, WIDE), rtol=0, atol=1e-4
+    )
+
+
+def test_a_product_has_no_factors_and_an_einsum_no_ellipsis() -> None:
+    product, einsum = (
+        onnx.load_from_string(export_onnx(Computed(FUNCTIONS[name]).eval(), WIDE)).graph
+        for name in ("factors of a product", "ellipsis")
+    )
+    given = [item.name for node in product.node if node.op_type == "Gemm" for item in node.attribute]
+    assert not {"alpha", "beta"} & set(given)
+    assert all("..." not in item.s.decode() for node in einsum.node for item in node.attribute)
+
+
+def test_a_graph_for_one_number_of_images_is_refused() -> None:
+    model = Computed(lambda x: torch.take_along_dim(x, INDEX.view(1, 16, 1), dim=1)).eval()
+    with pytest.raises(
+        UnsupportedError, match="for any number of images, only for the one it was traced with"
+    ):
+        export_onnx(model, WIDE)
+
+
+def test_a_graph_that_is_another_model_is_refused() -> None:
+    model = Computed(torch.sin).eval()
+    check_exported(model, WIDE, lambda images: float_logits(model, images))
+    with pytest.raises(UnsupportedError, match=r"is off by 0\.\d+ of the largest logit"):
+        check_exported(model, WIDE, lambda images: float_logits(model, images) * np.float32(0.9))

@@ -27,8 +27,6 @@ from quant_explorer.tracing.reasons import in_brackets
 
 _AVERAGE_POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
 _DIVISOR = 6
-# Of an einsum's indices, in the name of its node.
-ELLIPSIS = "~"
 _log = logging.getLogger(__name__)
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -147,9 +145,7 @@ def _name_nodes(graph: onnx.GraphProto, layers: set[str]) -> None:
 def _indices(node: onnx.NodeProto) -> str:
     """Return the indices of an einsum, `[ij.jk-ik]`, which are all that says what it multiplies."""
     equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "")
-    for written, named in ((" ", ""), ("...", ELLIPSIS), (",", "."), ("->", "-")):
-        equation = equation.replace(written, named)
-    return f"[{equation}]" if equation else ""
+    return f"[{equation.replace(' ', '').replace(',', '.').replace('->', '-')}]" if equation else ""
 
 
 def _layer_of(node: onnx.NodeProto, weights: set[str], layers: set[str]) -> str:

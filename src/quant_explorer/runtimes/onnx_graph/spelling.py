@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _BATCHES_OF_HEADS: Final = 4
+_ELLIPSIS: Final = "..."
 
 
 class KnownToOnnx(TorchFunctionMode):
@@ -39,7 +41,13 @@ def attend(
     """Attention of (..., tokens, width) for any number of dimensions: the exporter takes four."""
     if query.dim() == _BATCHES_OF_HEADS or dropout_p or named.get("enable_gqa"):
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, **named  # type: ignore[arg-type]
+            query,
+            key,
+            value,
+            attn_mask,
+            dropout_p,
+            is_causal,
+            **named,  # type: ignore[arg-type]
         )
     scale = named.get("scale")
     scores = query @ key.transpose(-2, -1) * (scale if isinstance(scale, float) else query.shape[-1] ** -0.5)
@@ -93,8 +101,24 @@ def add_product(
     return beta * summand + alpha * (first @ second)
 
 
+def einsum(equation: str, *operands: torch.Tensor) -> torch.Tensor:
+    """An einsum with an index for each dimension of an ellipsis, by which products are found and counted."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    written = inputs.split(",")
+    lengths = {
+        operand.dim() - len(indices.replace(_ELLIPSIS, ""))
+        for indices, operand in zip(written, operands, strict=False)
+        if _ELLIPSIS in indices
+    }
+    if len(lengths) == 1 and arrow:
+        free = [letter for letter in string.ascii_letters if letter not in equation]
+        equation = f"{inputs}->{output}".replace(_ELLIPSIS, "".join(free[: lengths.pop()]))
+    return torch.einsum(equation, *operands)
+
+
 _REPLACEMENTS: Final[Mapping[object, Callable[..., object]]] = {
     F.scaled_dot_product_attention: attend,
+    torch.einsum: einsum,
     torch.cdist: distances,
     torch.addmm: add_product,
     torch.Tensor.addmm: add_product,

@@ -18,7 +18,6 @@ from onnxruntime import InferenceSession, SessionOptions
 
 from quant_explorer.core.contracts import Batch
 from quant_explorer.core.measurement import Executed
-from quant_explorer.runtimes.onnx_graph.export import ELLIPSIS
 
 _KERNEL = "_kernel_time"
 _PRECISIONS = {
@@ -128,21 +127,15 @@ def _einsum_macs(node: _Arguments, name: str) -> tuple[str, int]:
     tensors = _tensors(node.input_type_shape)
     # As the exporter names it: `layer/Einsum[ij.jk-ik]`, followed by a number or not.
     operands = name.partition("[")[2].partition("-")[0].split(".")
-    if not len(tensors) == len(operands) == 2:
+    ranks = [len(tensor.shape) for tensor in tensors]
+    if len(ranks) != 2 or [len(operand) for operand in operands] != ranks:
         return "", 0
     sizes = {
         index: size
-        for operand, tensor in zip(operands, tensors, strict=True)
-        for index, size in zip(_spell_out_ellipsis(operand, len(tensor.shape)), tensor.shape, strict=True)
+        for indices, tensor in zip(operands, tensors, strict=True)
+        for index, size in zip(indices, tensor.shape, strict=True)
     }
     return _PRECISIONS.get(tensors[1].kind, tensors[1].kind), math.prod(sizes.values())
-
-
-def _spell_out_ellipsis(operand: str, dimensions: int) -> list[str]:
-    """Return an index for each dimension; those of an ellipsis are numbered from the last."""
-    before, ellipsis, after = operand.partition(ELLIPSIS)
-    count = dimensions - len(before) - len(after) if ellipsis else 0
-    return [*before, *(str(number) for number in range(count, 0, -1)), *after]
 
 
 def _tensors(listed: tuple[dict[str, tuple[int, ...]], ...]) -> list[_Tensor]:

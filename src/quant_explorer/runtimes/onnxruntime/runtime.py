@@ -7,7 +7,7 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class OnnxRuntime:
     """The `onnxruntime` runtime, with its CPU execution provider."""
 
     name: ClassVar[str] = "onnxruntime"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     deployment: ClassVar[Deployment] = Deployment(
         ("onnxruntime",), Path(__file__).with_name("predict.py.jinja")
     )
@@ -82,13 +82,16 @@ class OnnxRuntime:
     def lower(self, candidate: Candidate, calibration: Sequence[Batch], folder: Path) -> Lowering:
         """Export, convert as the spec asks, and write `model.onnx`.
 
-        Raises UnsupportedError when the model cannot be exported to ONNX, when a layer to be kept in
+        Raises UnsupportedError when the model cannot be exported to ONNX as it is, when a layer to be kept in
         float is not in the exported graph, or when layers to be quantized dynamically share weights.
         """
+        from quant_explorer.runtimes.onnx_graph.checking import check_exported
         from quant_explorer.runtimes.onnx_graph.export import export_onnx
         from quant_explorer.runtimes.onnxruntime import lowering as onnx_quantization
 
         exported = export_onnx(candidate.model, calibration[0])
+        if candidate.spec.precision != "fp32":
+            check_exported(candidate.model, calibration[0], _run_once(exported))
         converted = onnx_quantization.convert(exported, candidate, calibration)
         (folder / _FILE).write_bytes(converted.data)
         return Lowering(notes=converted.notes, options=(), needs=converted.needs, grid=converted.grid)
@@ -156,6 +159,17 @@ class OnnxSession:
         binding.bind_ortvalue_input(_INPUT, OrtValue.ortvalue_from_numpy(images))
         binding.bind_ortvalue_output(_OUTPUTS[0], OrtValue.ortvalue_from_numpy(logits))
         return _Bound(binding, images, logits)
+
+
+def _run_once(exported: bytes) -> Callable[[Batch], Batch]:
+    def run(images: Batch) -> Batch:
+        from onnxruntime import InferenceSession
+
+        session = InferenceSession(exported, session_options(), providers=["CPUExecutionProvider"])
+        logits: Batch = session.run(_OUTPUTS, {_INPUT: images})[0]
+        return logits
+
+    return run
 
 
 def _linear_layers(candidate: Candidate) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
@@ -63,6 +63,17 @@ def _refuse_transforms(model: openvino.Model) -> None:
             f"OpenVINO's CPU plugin computes something else behind Fourier transforms ({', '.join(names)}); "
             "write them as products with their matrix, or choose another runtime"
         )
+
+
+def run_once(data: bytes) -> Callable[[Batch], Batch]:
+    """Return what computes a serialized ONNX file in FP32."""
+
+    def run(images: Batch) -> Batch:
+        compiled = openvino.compile_model(convert(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        logits: Batch = compiled(images)[0]
+        return logits
+
+    return run
 
 
 @explain_failure("NNCF", nncf.InternalError, nncf.ValidationError)

@@ -74,6 +74,7 @@ class OpenVino:
 
         Raises UnsupportedError when the model cannot be exported, or a layer of `float_layers` is not in it.
         """
+        from quant_explorer.runtimes.onnx_graph.checking import check_exported
         from quant_explorer.runtimes.onnx_graph.export import export_onnx
         from quant_explorer.runtimes.openvino import lowering as openvino_lowering
         from quant_explorer.runtimes.openvino.saturation import explain_reduced_range
@@ -81,6 +82,8 @@ class OpenVino:
 
         spec = candidate.spec
         exported = export_onnx(candidate.model, calibration[0])
+        if spec.precision != "fp32":
+            check_exported(candidate.model, calibration[0], openvino_lowering.run_once(exported))
         needs: tuple[str, ...] = ()
         grid = FULL_RANGE
         if spec.precision == "int8":

@@ -310,6 +310,32 @@ def test_model_images_and_autograd_are_left_as_they_were(spec: QuantSpec) -> Non
         np.testing.assert_array_equal(first, second)
 
 
+class Asking(nn.Module):
+    """Attention that is asked by a parameter, and a part of a tensor that is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(2, 1, 16))
+        self.attention = nn.MultiheadAttention(16, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = images.flatten(1)[:, :48].reshape(-1, 3, 16).transpose(0, 1) * 1.0
+        tokens[:, :, 0] += 1
+        tokens[1] = 0.5
+        found: torch.Tensor = self.attention(self.queries.expand(-1, len(images), -1), tokens, tokens)[0]
+        return found.transpose(0, 1).flatten(1)
+
+
+def test_views_of_parameters_and_writes_to_parts_are_followed() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        model = Asking().eval()
+    quality = sqnr_db(simulated(model, STATIC, IMAGES[0])[0], float_logits(model, IMAGES[0]))
+    assert quality is not None
+    assert 15 < quality < 70
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 class Chooser(nn.Module):
     """Takes another way for few images."""
 
