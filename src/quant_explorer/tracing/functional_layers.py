@@ -115,9 +115,9 @@ def _parameter(graph: fx.GraphModule, node: fx.node.Argument) -> nn.Parameter:
 def _move_others(graph: fx.GraphModule, owner: str, layer: nn.Module) -> None:
     """Move to the root what is read of `owner` and `layer`, which will replace it, does not have."""
     for node in graph.graph.nodes:
-        if node.op == "get_attr" and str(node.target).rpartition(".")[0] == owner:
-            if not hasattr(layer, str(node.target).rpartition(".")[2]):
-                move_to_root(graph, node)
+        reader, _, leaf = str(node.target).rpartition(".")
+        if node.op == "get_attr" and reader == owner and not hasattr(layer, leaf):
+            move_to_root(graph, node)
 
 
 def move_to_root(graph: fx.GraphModule, node: fx.Node) -> None:

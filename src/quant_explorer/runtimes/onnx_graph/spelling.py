@@ -1,4 +1,4 @@
-"""Functions that PyTorch's ONNX exporter refuses or exports as another one, in terms of those that it knows."""
+"""Functions that PyTorch's ONNX exporter refuses or exports as another, in terms of those that it knows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def attend(
     value: torch.Tensor,
     attn_mask: torch.Tensor | None = None,
     dropout_p: float = 0.0,
-    is_causal: bool = False,  # noqa: FBT001, FBT002 - called as PyTorch's own
+    is_causal: bool = False,
     **named: object,
 ) -> torch.Tensor:
     """Attention of (..., tokens, width) for any number of dimensions: the exporter takes four."""

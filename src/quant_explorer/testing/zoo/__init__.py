@@ -17,6 +17,7 @@ from quant_explorer.testing.zoo import (
     pooling,
     shapes,
     structure,
+    tokens,
 )
 from quant_explorer.testing.zoo.specimen import Specimen
 
@@ -28,7 +29,7 @@ ZOO: Registry[Specimen] = Registry(
         specimen.name: specimen
         for family in (
             *(convolutions, activations, normalizations, attention, shapes, pooling, arithmetic),
-            structure,
+            *(structure, tokens),
         )
         for specimen in family.SPECIMENS
     },

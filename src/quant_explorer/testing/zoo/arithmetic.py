@@ -90,7 +90,18 @@ def _residual(name: str, pattern: str, function: Binary) -> Specimen:
     return Specimen(name, pattern, lambda: classifier(_Residual(function)))
 
 
+class _ClampTensors(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(8, 8, 3, padding=1)
+        self.low, self.high = nn.Parameter(-torch.rand(8, 1, 1)), nn.Parameter(0.5 + torch.rand(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.clamp(self.convolution(x), self.low, self.high)
+
+
 SPECIMENS = (
+    Specimen("clamp_tensors", "clamp to a parameter a channel", lambda: classifier(_ClampTensors())),
     _residual("residual", "a sum without an activation behind it", lambda y, x: y + x),
     _residual("residual_relu", "a sum and ReLU, as in ResNet", lambda y, x: functional.relu(y + x)),
     Specimen("residual_in_place", "y += x and a ReLU in place", lambda: classifier(_InPlaceResidual())),

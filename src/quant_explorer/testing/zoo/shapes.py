@@ -126,7 +126,26 @@ def _function(
     )
 
 
+class _Coordinates(nn.Module):
+    """A map of columns beside the others, made in forward() for each image (CoordConv)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(9, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        columns = torch.linspace(-1, 1, x.shape[3]).expand(x.shape[0], 1, x.shape[2], -1)
+        y = functional.relu(self.convolution(torch.cat([x, columns], 1)))
+        return functional.relu(self.second(y))
+
+
 SPECIMENS = (
+    Specimen(
+        "coordinates",
+        "a tensor made in forward(), expanded to the batch",
+        lambda: classifier(_Coordinates(), channels=16),
+    ),
     _function("concatenation", "cat of two maps", lambda x, y: torch.cat([x, y], 1), channels=16),
     _function(
         "scaled_concatenation",

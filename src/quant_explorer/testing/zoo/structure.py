@@ -193,7 +193,21 @@ class _CosineClassifier(nn.Module):
         return logits
 
 
+class _Gained(nn.Conv2d):
+    """A subclass of a layer that does more, with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8, 3, bias=False)
+        self.gain = nn.Parameter(0.5 + torch.rand(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(super().forward(functional.pad(x, (1, 1, 1, 1))) * self.gain)
+
+
 SPECIMENS = (
+    Specimen(
+        "subclassed_layer", "a subclass of nn.Conv2d that pads and scales", lambda: classifier(_Gained())
+    ),
     Specimen("lstm", "an LSTM over tokens", lambda: TokenClassifier(_Recurrent())),
     Specimen("gru_both_directions", "a GRU in both directions", lambda: TokenClassifier(_BothDirections())),
     Specimen("bilinear_head", "nn.Bilinear as the head", lambda: enliven(_BilinearHead())),
