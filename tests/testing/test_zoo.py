@@ -80,6 +80,10 @@ _CHOSEN = {
     "sorted_tokens": ("eager", INT8),
     "subclassed_layer": ("torchscript", INT8),
     "token_merging": ("onnxruntime", INT8),
+    "soft_pool": ("eager", INT8),
+    "attentive_statistics": ("torchscript", INT8),
+    "spatial_transformer": ("onnxruntime", INT8),
+    "fourier_mixing": ("onnxruntime", INT8),
     "view_by_size": ("torchscript", INT8),
     "weight_norm": ("eager", FP32),
 }
