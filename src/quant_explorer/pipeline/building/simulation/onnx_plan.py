@@ -12,7 +12,7 @@ from onnx.shape_inference import infer_shapes
 
 from quant_explorer.core.contracts import Candidate
 from quant_explorer.core.quantspec import MASKED, QuantSpec
-from quant_explorer.pipeline.building.simulation.following import HALF
+from quant_explorer.pipeline.building.simulation.following import HALF, Outputs
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
 from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
 from quant_explorer.tracing.onnx_program import INPUT_NAME, OUTPUT_NAME, linear_layers
@@ -35,16 +35,12 @@ _SIZES = ("Shape", "Size")
 
 @dataclass(frozen=True)
 class Operand:
-    """The input at `position` of node number `node`; `weight` is the constant factor of a product.
-
-    `axis` is that of a weight's output channels, None where there is one scale for all.
-    """
+    """The input at `position` of node number `node`; `outputs` is where the factor of a product has them."""
 
     node: int
     position: int
     name: str
-    weight: bool = False
-    axis: int | None = None
+    outputs: Outputs | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,9 @@ def plan_rounding(model: onnx.ModelProto, candidate: Candidate) -> Plan:
             factor = operand.name in constants and node.op_type in _PRODUCTS
             constant = factor or (operand.name in constants and node.op_type in _ARITHMETIC)
             if is_rounded(operand.name, constant=constant):
-                axis = _channel_axis(node, constants[operand.name], operand.position) if factor else None
-                operands.append(Operand(number, operand.position, operand.name, factor, axis))
+                weight = constants[operand.name] if factor else None
+                outputs = _outputs(node, weight, operand.position) if weight is not None else None
+                operands.append(Operand(number, operand.position, operand.name, outputs))
     if (spec.activations == "static" or spec.precision in HALF) and OUTPUT_NAME not in masked:
         operands.append(Operand(len(graph.node), 0, OUTPUT_NAME))
     return Plan(tuple(operands), makers, frozenset(constants))
@@ -111,18 +108,16 @@ def _read(number: int, node: onnx.NodeProto, spec: QuantSpec, makers: dict[str, 
     yield from operands
 
 
-def _channel_axis(node: onnx.NodeProto, weight: onnx.TensorProto, position: int) -> int | None:
+def _outputs(node: onnx.NodeProto, weight: onnx.TensorProto, position: int) -> Outputs:
     attributes = {item.name: item.i for item in node.attribute}
-    if node.op_type == "Conv":
-        return 0
+    if node.op_type in ("Conv", "Einsum"):
+        return Outputs(0)
     if node.op_type == "ConvTranspose":
-        return 1 if attributes.get("group", 1) == 1 else None
-    if node.op_type == "Einsum" or len(weight.dims) < 2:
-        return None
+        return Outputs(1, transposed_groups=attributes.get("group", 1))
     outputs_last = position == 1
     if node.op_type == "Gemm" and attributes.get("transB" if position else "transA", 0):
         outputs_last = not outputs_last
-    return len(weight.dims) - (1 if outputs_last else 2)
+    return Outputs(max(len(weight.dims) - (1 if outputs_last else 2), 0))
 
 
 def _find_moving(graph: onnx.GraphProto) -> set[str]:

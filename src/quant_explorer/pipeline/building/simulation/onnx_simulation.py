@@ -101,7 +101,7 @@ class OnnxSimulation:
         constants = {item.name: item for item in graph.initializer}
         rounded: dict[str, list[onnx.NodeProto]] = {}
         for operand in self._plan.operands:
-            made = f"{operand.name}/rounded" + (f"/{operand.axis}" if operand.weight else "")
+            made = f"{operand.name}/rounded" + (f"/{operand.outputs}" if operand.outputs else "")
             if operand.name in constants:
                 if made not in constants:
                     values = self._round_constant(
@@ -129,9 +129,8 @@ class OnnxSimulation:
         tensor = torch.from_numpy(values.copy())
         if self._spec.precision in _HALF:
             tensor = tensor.to(torch.float16 if self._spec.precision == "fp16" else torch.bfloat16).float()
-        elif operand.weight:
-            axis = operand.axis if self._spec.granularity == "per_channel" else None
-            tensor = round_weight(tensor, axis, grid.weight_levels)
+        elif operand.outputs:
+            tensor = round_weight(tensor, operand.outputs, self._spec, grid)
         else:
             tensor = Range.of(tensor).round(tensor, grid.activation_levels)
         found: NDArray[np.float32] = tensor.numpy()

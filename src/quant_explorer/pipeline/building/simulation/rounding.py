@@ -86,20 +86,9 @@ class Rounding(Following):
         """Round it, with a scale for each channel where the spec asks for that and the runtime has it."""
         if self._spec.precision in _DTYPES:
             return tensor.to(_DTYPES[self._spec.precision]).float()
-        scales = self._scales(outputs)
-        if scales == "float":
-            return tensor
-        raw = outputs.first(tensor)
-        if scales == "tensor":
-            self._raw = (raw, outputs)
-        return outputs.back(round_weight(raw, 0 if scales == "channel" else None, self._grid.weight_levels))
-
-    def _scales(self, outputs: Outputs) -> Scales:
-        grid, groups = self._grid, outputs.transposed_groups
-        scales: Scales = "channel"
-        if groups is not None:
-            scales = grid.transposed if groups == 1 else grid.transposed_groups
-        return "tensor" if scales == "channel" and self._spec.granularity == "per_tensor" else scales
+        if _scales(outputs, self._spec, self._grid) == "tensor":
+            self._raw = (outputs.first(tensor), outputs)
+        return round_weight(tensor, outputs, self._spec, self._grid)
 
     def compute(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         """Fold a batch norm into the weight before it: the one scale of all channels depends on that."""
@@ -127,7 +116,7 @@ class Rounding(Following):
         gain = gamma / (variance + epsilon).sqrt()
         gain = gain.where(gain != 0, torch.ones_like(gain))
         gain = gain.view(-1, *[1] * (product.raw.dim() - 1))
-        return product.compute(round_weight(product.raw * gain, None, self._grid.weight_levels) / gain)
+        return product.compute(_round(product.raw * gain, "tensor", self._grid) / gain)
 
 
 def _is_beyond(tensor: torch.Tensor) -> bool:
@@ -135,13 +124,26 @@ def _is_beyond(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and not bool((tensor < torch.inf).all())
 
 
-def round_weight(weight: torch.Tensor, axis: int | None, levels: float) -> torch.Tensor:
-    """Round to `levels` steps of the largest weight, of that of each channel along `axis` if there is any."""
-    others = [other for other in range(weight.dim()) if axis is not None and other != axis]
+def round_weight(weight: torch.Tensor, outputs: Outputs, spec: QuantSpec, grid: Grid) -> torch.Tensor:
+    """Round the constant factor of a product, with the scales that the spec asks for and the runtime has."""
+    scales = _scales(outputs, spec, grid)
+    return weight if scales == "float" else outputs.back(_round(outputs.first(weight), scales, grid))
+
+
+def _scales(outputs: Outputs, spec: QuantSpec, grid: Grid) -> Scales:
+    scales: Scales = "channel"
+    if outputs.transposed_groups is not None:
+        scales = grid.transposed if outputs.transposed_groups == 1 else grid.transposed_groups
+    return "tensor" if scales == "channel" and spec.granularity == "per_tensor" else scales
+
+
+def _round(weight: torch.Tensor, scales: Scales, grid: Grid) -> torch.Tensor:
+    """Round a weight whose output channels are along axis 0."""
     # In float64: the largest weight is in the middle between two steps where levels are 127.5.
     exact = weight.double()
-    largest = exact.abs().amax(others, keepdim=True) if others else exact.abs().amax()
-    scale = (largest / levels).clamp(min=torch.finfo(torch.float32).tiny)
+    others = list(range(1, weight.dim()))
+    largest = exact.abs().amax(others, keepdim=True) if scales == "channel" else exact.abs().amax()
+    scale = (largest / grid.weight_levels).clamp(min=torch.finfo(torch.float32).tiny)
     # 127.5 levels are -128 to 127, 127 are -127 to 127.
-    below, above = int(levels + 0.5), int(levels)
+    below, above = int(grid.weight_levels + 0.5), int(grid.weight_levels)
     return ((exact / scale).round().clamp(-below, above) * scale).float()
