@@ -328,7 +328,7 @@ class Attention(nn.Module):
 class Recurrent(nn.Module):
     """A layer over the tokens of an image."""
 
-    def __init__(self, kind: type[nn.RNNBase], **options: bool | int) -> None:
+    def __init__(self, kind: Callable[..., nn.Module], **options: bool | int) -> None:
         super().__init__()
         self.layer = kind(8, 6, batch_first=True, **options)
 

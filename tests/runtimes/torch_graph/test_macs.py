@@ -80,7 +80,7 @@ def test_static_int8_layers(layer: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
-def test_recurrent_layers(kind: type[nn.RNNBase], gates: int) -> None:
+def test_recurrent_layers(kind: Callable[..., nn.Module], gates: int) -> None:
     """PyTorch computes an LSTM by an operator of oneDNN, the others by linear layers."""
     rows = kind(12, 7, num_layers=2, bidirectional=True, batch_first=True).eval()
     first, second = (12 + 7), (2 * 7 + 7)

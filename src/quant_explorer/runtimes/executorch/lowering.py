@@ -119,7 +119,7 @@ def _with_own_weights(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
                 continue
             name = str(read.target)
             if name in seen:
-                value = functools.reduce(getattr, name.split("."), graph)
+                value: object = functools.reduce(getattr, name.split("."), graph)
                 assert isinstance(value, torch.Tensor)
                 own = f"{name.replace('.', '_')}_of_{node.name}"
                 graph.register_parameter(own, torch.nn.Parameter(value.detach().clone(), requires_grad=False))

@@ -16,6 +16,7 @@ from quant_explorer.tracing.onnx_program import OnnxProgram
 CHECKED_IMAGES: Final = 4
 # Of the largest logit: what is exported as something else is far off.
 _TOLERANCE: Final = 1e-3
+_TINY: Final = float(np.finfo(np.float32).tiny)
 
 
 def check_exported(model: nn.Module, images: Batch, run: Callable[[Batch], Batch]) -> None:
@@ -36,6 +37,6 @@ def check_exported(model: nn.Module, images: Batch, run: Callable[[Batch], Batch
     if not error <= _TOLERANCE * largest:
         raise UnsupportedError(
             f"the ONNX exporter makes something else of the model: in FP32 the exported graph is off by "
-            f"{error / max(largest, np.finfo(np.float32).tiny):.2g} of the largest logit; write its rarer "
+            f"{error / max(largest, _TINY):.2g} of the largest logit; write its rarer "
             "operators otherwise, or choose a runtime that is not lowered to by ONNX"
         )

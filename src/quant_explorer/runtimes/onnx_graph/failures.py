@@ -17,9 +17,10 @@ _NO_HISTOGRAM = "Too many bins for data range"
 @contextmanager
 def explain_failure(quantizer: str, *own: type[Exception]) -> Iterator[None]:
     """Raise UnsupportedError for what `quantizer`, by its name, raises inside; `own` are its own errors."""
+    known: tuple[type[Exception], ...] = (AssertionError, KeyError, RuntimeError, TypeError, ValueError)
     try:
         yield
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError, *own) as error:
+    except known + own as error:
         _log.info("%s: %s", quantizer, error)
         if str(error).startswith(_NO_HISTOGRAM):
             raise UnsupportedError(
