@@ -75,7 +75,7 @@ _CHOSEN = {
     "batch_norm_tokens": ("eager", INT8),
     "clamp_tensors": ("eager", INT8),
     "coordinates": ("eager", INT8),
-    "einsum_shared": ("openvino", INT8),
+    "einsum_shared": ("onnxruntime", INT8),
     "learned_queries": ("eager", FP32),
     "sorted_tokens": ("eager", INT8),
     "subclassed_layer": ("torchscript", INT8),

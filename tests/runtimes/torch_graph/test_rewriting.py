@@ -43,6 +43,8 @@ def standardized(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         (lambda x, w: x.clone().add_(x.relu(), alpha=2), "clone relu mul add_"),
         (lambda x, w: torch.add(x, 1.5, alpha=2), "add"),
         (lambda x, w: x + x.relu(), "relu add"),
+        (lambda x, w: x.clamp(w[0, :, 0, :1, None], max=w[3, :, 3, :1, None]), "maximum minimum"),
+        (lambda x, w: torch.clamp(x, max=w[0, :, 0, :1, None]), "minimum"),
         (lambda x, w: functional.conv2d(x, w[:, :, :3], padding="same"), "conv2d"),
         (lambda x, w: functional.conv2d(x, w, padding="same"), "constant_pad_nd conv2d"),
         (lambda x, w: functional.conv2d(x, w, padding="same", dilation=(1, 2)), "constant_pad_nd conv2d"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,7 +89,6 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
     ignored = float_operations(model, data, spec.float_layers)
     graph = onnx.load_from_string(data).graph
     ignored += _operations(model, graph, sensitive_nodes(graph))
-    ignored += _operations(model, graph, _sharing_einsums(graph))
     # The CPU plugin fails over recurrent layers whose weights are quantized.
     ignored += [node.get_friendly_name() for node in model.get_ordered_ops() if _is_recurrent(node)]
     if reduced:
@@ -116,15 +114,6 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
             weights_quantization_params=QuantizationParameters(per_channel=spec.granularity == "per_channel"),
         ),
     )
-
-
-def _sharing_einsums(graph: onnx.GraphProto) -> list[str]:
-    """Return the names of einsums whose weight others read too: NNCF gives it the channels of one of them."""
-    readers = Counter(name for node in graph.node for name in node.input)
-    shared = {item.name for item in graph.initializer if readers[item.name] > 1}
-    return [
-        node.name for node in graph.node if node.op_type == "Einsum" and not shared.isdisjoint(node.input)
-    ]
 
 
 def products_of_activations(model: openvino.Model) -> list[str]:

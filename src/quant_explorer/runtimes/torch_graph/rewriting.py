@@ -35,11 +35,13 @@ _KINDS: Final = {f"{kind.__module__}.{kind.__qualname__}" for kind in _LAYERS.va
 
 
 def rewrite(graph: fx.GraphModule) -> None:
-    """Fold what is the same for all images, and spell out factors of sums and paddings, in place."""
+    """Fold what is the same for all images; spell out factors of sums, bounds and paddings, in place."""
     _fold_constants(graph)
     for node in list(graph.graph.nodes):
         if node.target in _SUMS:
             _spell_out_alpha(graph.graph, node)
+        elif node.target is _aten.clamp.Tensor:
+            _spell_out_bounds(graph.graph, node)
         elif node.target in _CONVOLUTIONS:
             _spell_out_padding(graph.graph, node)
     for node in graph.graph.nodes:
@@ -101,6 +103,19 @@ def _spell_out_alpha(graph: fx.Graph, node: fx.Node) -> None:
         factor.meta = _origin(node) | {"source_fn_stack": [(factor.name, torch.mul)]}
         node.update_arg(place, factor)
     node.kwargs = kwargs
+
+
+def _spell_out_bounds(graph: fx.Graph, node: fx.Node) -> None:
+    """Write a clamp to tensors as a maximum and a minimum: kernels with a clamp in them take numbers."""
+    images, low, high = (*node.args, None, None)[:3]
+    low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
+    for limit, choose in ((low, _aten.maximum.default), (high, _aten.minimum.default)):
+        if limit is not None:
+            with graph.inserting_before(node):
+                images = graph.call_function(choose, (images, limit))
+            images.meta = _origin(node)
+    assert isinstance(images, fx.Node)
+    node.replace_all_uses_with(images)
 
 
 def _spell_out_padding(graph: fx.Graph, node: fx.Node) -> None:
