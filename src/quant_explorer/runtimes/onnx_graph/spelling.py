@@ -64,8 +64,7 @@ def distances(
     first: torch.Tensor, second: torch.Tensor, p: float = 2.0, compute_mode: str | None = None
 ) -> torch.Tensor:
     """Distances (..., m, n) between rows of (..., m, width) and (..., n, width), as torch.cdist gives."""
-    differences = first.unsqueeze(-2) - second.unsqueeze(-3)
-    found: torch.Tensor = torch.linalg.vector_norm(differences, ord=p, dim=-1)
+    found: torch.Tensor = torch.linalg.vector_norm(first.unsqueeze(-2) - second.unsqueeze(-3), ord=p, dim=-1)
     return found
 
 
