@@ -133,7 +133,7 @@ def _with_own_weights(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
 def _refuse_sampled(program: torch.export.ExportedProgram) -> None:
     """Raise UnsupportedError for grid_sample between INT8 layers: the graph is right, its file is not.
 
-    Seen in ExecuTorch 1.5: 31 and 3 dB, with its neighbours in float too.
+    Seen in ExecuTorch 1.5: 31 and 3 dB, with the pool and the convolution behind it in float too.
     """
     layers = [
         repr(pt2e.layer_of(node)) for node in program.graph.nodes if node.target is _aten.grid_sampler.default
