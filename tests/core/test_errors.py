@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from urllib.error import URLError
 
 import pytest
 
@@ -42,6 +43,7 @@ def test_every_error_is_of_one_tree_and_fails_the_command(error: type[Exception]
         (RuntimeError("no kernel for", 8), "RuntimeError: no kernel for 8"),
         (SystemExit(3), "SystemExit without a message (only 3)"),
         (OSError(2, "No such file", "a"), "No such file: a"),
+        (URLError(OSError(-2, "Name not known")), "Name not known"),
     ],
 )
 def test_what_an_exception_says_can_stand_in_a_sentence(error: BaseException, expected: str) -> None:

@@ -132,6 +132,7 @@ def test_a_folder_without_training_images(tmp_path: Path, name: str) -> None:
     # As for a model that says mean and std: training images would be decoded later, if there were any.
     later = find_dataset(f"imagefolder:{root}", options, Silent()).load(everything=False)
     assert later.train.undecoded is None
+    assert not any("training images too" in note for note in later.notes)
     assert len(later.train.take(slice(0, 5))) == 0
 
 

@@ -80,6 +80,10 @@ def explain(error: BaseException) -> str:
     kind, text = type(error).__name__, _text(error)
     if isinstance(error, QuantExplorerError) and text:
         return text
+    # urllib puts what the system says inside of an error of its own.
+    reason: object = getattr(error, "reason", None)
+    if isinstance(error, OSError) and isinstance(reason, BaseException):
+        return explain(reason)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, KeyError) and error.args and not re.search(r"\s", text):

@@ -130,7 +130,7 @@ class FoundData:
             *(np.searchsorted(needed, part) for part in (splits.calibrate, splits.search, splits.report)),
         )
         copies = source.count_copies(self.root, np.union1d(splits.train, splits.search), splits.report)
-        notes = (*decoded.entry.notes, *_explain_shared(copies, "byte by byte"))
+        notes = (*decoded.entry.notes, *_explain_shared(copies, "byte by byte", len(splits.train)))
         dataset = self._assemble(decoded, labels[needed], splits, train, places, notes)
         return replace(dataset, mean=(), std=())
 
@@ -205,9 +205,11 @@ class _DecodedLater:
         return self.decode()
 
 
-def _explain_shared(count: int, how: str) -> tuple[str, ...]:
+def _explain_shared(count: int, how: str, trainable: int = 1) -> tuple[str, ...]:
     if not count:
         return ()
+    if not trainable:
+        return (f"{count} test images are among those set apart for decisions too, {how}",)
     return (f"{count} test images are training images too, {how}: accuracy is overstated",)
 
 

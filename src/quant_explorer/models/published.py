@@ -7,7 +7,6 @@ import http.client
 import importlib.util
 import math
 import pickle
-import urllib.error
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ class TorchvisionByName:
             model = torchvision.models.get_model(self.architecture, weights=weights)
         except _DOWNLOAD as error:
             raise ModelError(
-                f"--weights {DEFAULT}: {weights.url} cannot be fetched ({_explain_download(error)}), and "
+                f"--weights {DEFAULT}: {weights.url} cannot be fetched ({explain(error)}), and "
                 f"{cached} does not exist. Fetch it elsewhere and put it there, or give it: --weights FILE."
             ) from error
         return model
@@ -167,7 +166,7 @@ class TimmByName:
         except _DOWNLOAD as error:
             raise ModelError(
                 f"--weights {DEFAULT}: {cfg.hf_hub_id or cfg.url} cannot be fetched, and is not in the cache "
-                f"of huggingface_hub ({_explain_download(error)}). Fetch its model.safetensors elsewhere and "
+                f"of huggingface_hub ({explain(error)}). Fetch its model.safetensors elsewhere and "
                 "give the file: --weights FILE."
             ) from error
         except (safetensors.SafetensorError, *_UNREADABLE) as error:
@@ -202,13 +201,6 @@ def _cached(url: str) -> Path:
     import torch
 
     return Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urllib.parse.urlparse(url).path).name)
-
-
-def _explain_download(error: Exception) -> str:
-    """Return why a file was not fetched; urllib puts the cause inside of its own error."""
-    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
-        return explain(error.reason)
-    return explain(error)
 
 
 def preprocessing_of_timm(cfg: Mapping[str, object], where: str) -> Preprocessing:
