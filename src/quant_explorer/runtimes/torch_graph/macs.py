@@ -24,6 +24,8 @@ from quant_explorer.tracing.flops import FORMULAS
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _FLOPS = flop_registry | {packet: shape_wrapper(formula) for packet, formula in FORMULAS.items()}
 
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
 
 def count_macs(module: nn.Module, batch: Batch) -> Executed:
     """Run `module` on `batch` (n, channels, height, width) once; counts are per image."""
@@ -73,6 +75,7 @@ class _MacCounter(TorchDispatchMode):
         self.kernels: Counter[str] = Counter()
         self.in_float: Counter[str] = Counter()
         self._layers = layers
+        self._in_branch = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -88,8 +91,8 @@ class _MacCounter(TorchDispatchMode):
     ) -> object:
         if not isinstance(func, torch._ops.OpOverload):
             return self._run_branch(func, args, kwargs or {})
-        # Inside of a branch PyTorch does not take operators apart by itself.
-        if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+        # There PyTorch does not take operators apart by itself.
+        if self._in_branch and func.has_kernel_for_dispatch_key(_COMPOSITE):
             with self:
                 return func.decompose(*args, **(kwargs or {}))
         output = func(*args, **(kwargs or {}))
@@ -114,8 +117,12 @@ class _MacCounter(TorchDispatchMode):
             return func(*args, **kwargs)
         holds, branches, operands = args[0], args[1:3], args[3]
         chosen = cast(Callable[..., object], branches[0] if holds else branches[1])
-        with self:
-            return chosen(*cast(Sequence[object], operands))
+        self._in_branch = True
+        try:
+            with self:
+                return chosen(*cast(Sequence[object], operands))
+        finally:
+            self._in_branch = False
 
     def _add_quantized(self, func: torch._ops.OpOverload, args: tuple[object, ...], output: object) -> None:
         name = func.overloadpacket.__name__
