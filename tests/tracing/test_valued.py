@@ -75,6 +75,7 @@ WORKS: dict[str, Function] = {
 def test_a_graph_computes_the_same_for_any_number_of_images(name: str) -> None:
     model = Computed(WORKS[name]).eval()
     graph = trace(model, IMAGES[:2])
+    assert "quant_explorer" not in graph.code, "files of this package alone could not be run without it"
     for count in (1, 4):
         images = torch.from_numpy(IMAGES[:count])
         torch.testing.assert_close(graph(images.clone()), WORKS[name](images.clone()))

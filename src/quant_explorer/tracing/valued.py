@@ -76,9 +76,10 @@ def _trace(model: nn.Module, example: Batch, whole: tuple[type[nn.Module], ...])
     # Its conditions look at values, and its operators do all of a layer at once.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), joined_sizes():
+        with torch.no_grad(), joined_sizes() as restore:
             tracer = _ValueTracer(example, whole)
             graph = tracer.trace(model)
+            restore(graph)
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
     for node in graph.nodes:
