@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from quant_explorer.analysis.evidence import gather
 from quant_explorer.core.measurement import EnergyBlock, Measurement, Round, Status, TimingGroup
 from quant_explorer.testing.replay import Played, Scene, play
@@ -26,16 +28,23 @@ def test_records_of_other_environments_stay_out(tmp_path: Path) -> None:
 
 
 IMPOSSIBLE = replace(BASELINE, status=Status.UNSUPPORTED, reason="it is an ONNX file")
+UNBUILT = replace(BASELINE, status=Status.BUILD_FAILED, reason="off by 0.3")
 SERVED = Played("fp32_baseline", runtime="served")
 
 
-def test_fp32_of_another_runtime_stands_in_where_the_baseline_is_impossible(tmp_path: Path) -> None:
-    study = play(tmp_path / "study.jsonl", (IMPOSSIBLE, Played("small", slowness=0.5), SERVED), Scene())
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [(IMPOSSIBLE, "is not possible: it is an ONNX file"), (UNBUILT, "could not be built: off by 0.3")],
+)
+def test_fp32_of_another_runtime_stands_in_where_the_baseline_cannot_be(
+    tmp_path: Path, own: Played, why: str
+) -> None:
+    study = play(tmp_path / "study.jsonl", (own, Played("small", slowness=0.5), SERVED), Scene())
     (evidence,) = gather(study, "env-a", (1,))
     assert evidence.baseline_name == "fp32_baseline@served"
     assert evidence.stand_in == (
-        "All ratios and differences of small_cnn are against fp32_baseline@served, as fp32_baseline@eager is "
-        "not possible: it is an ONNX file."
+        "All ratios and differences of small_cnn are against fp32_baseline@served, as fp32_baseline@eager "
+        f"{why}."
     )
 
 
@@ -47,7 +56,7 @@ def test_of_several_the_one_that_was_timed_against_stands_in(tmp_path: Path) -> 
     assert gather(study, environment, (1,))[0].baseline_name == "fp32_baseline@other"
 
 
-def test_nothing_stands_in_for_a_baseline_that_failed(tmp_path: Path) -> None:
+def test_nothing_stands_in_for_a_baseline_that_another_try_may_give(tmp_path: Path) -> None:
     died = replace(BASELINE, status=Status.DIED, reason="killed")
     (evidence,) = gather(play(tmp_path / "study.jsonl", (died, SERVED), Scene()), "env-a", (1,))
     assert evidence.baseline is None

@@ -200,7 +200,7 @@ def _find_baseline(
         return None, f"the baseline {BASELINE} was not measured"
     if own.status is Status.OK:
         return own, ""
-    if own.status is Status.UNSUPPORTED:
+    if own.status.lasts:
         sound = {
             digest: measurement for digest, measurement in fp32.items() if measurement.status is Status.OK
         }

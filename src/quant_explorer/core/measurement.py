@@ -23,6 +23,11 @@ class Status(StrEnum):
         """What a sentence says of a variant with this status."""
         return _PREDICATES[self]
 
+    @property
+    def lasts(self) -> bool:
+        """Whether another try would end the same: what is impossible, or could not be built."""
+        return self in (Status.UNSUPPORTED, Status.BUILD_FAILED)
+
     def explain(self, reason: str | None) -> str:
         """The predicate with its reason."""
         return f"{self.predicate}: {reason or 'no reason was recorded'}"

@@ -133,7 +133,7 @@ class Exploration:
                         baseline = result
                 else:
                     failures.append(result)
-                    if position == 0 and until > Until.BUILT and result.status is Status.UNSUPPORTED:
+                    if position == 0 and until > Until.BUILT and result.status.lasts:
                         references |= set(stand_ins := stand_in_recipes(order))
                         order[1:] = [*stand_ins, *(other for other in order[1:] if other not in references)]
                 bar.advance()
