@@ -172,6 +172,15 @@ PRODUCTS: dict[str, tuple[list[onnx.NodeProto], tuple[onnx.TensorProto, ...], di
         ),
         {"fp32": 8 * 5 * 12 * 7},
     ),
+    "heads of attention, as a transposition in front of a product is fused with it": (
+        [
+            helper.make_node("Reshape", ["x", "sizes"], ["r"]),
+            helper.make_node("Transpose", ["r"], ["q"], perm=[1, 0, 2]),
+            helper.make_node("MatMul", ["q", "w"], ["y"]),
+        ],
+        (weight(12, 12, 7), numpy_helper.from_array(np.array([-1, 12, 12]), "sizes")),
+        {"fp32": 12 * 8 * 12 * 7},
+    ),
     "einsum": (
         [helper.make_node("Einsum", ["x", "w"], ["y"], "/Einsum[nchw.wk-nchk]", equation="nchw,wk->nchk")],
         (weight(12, 7),),

@@ -34,6 +34,7 @@ from quant_explorer.testing.toys import (
     toy_linear_model,
     toy_model,
 )
+from quant_explorer.testing.zoo import ZOO
 
 BATCHES = toy_batches()
 STATIC = QuantSpec("int8", "static", observer="minmax")
@@ -316,6 +317,16 @@ def test_a_layer_that_is_not_in_the_graph_is_refused(toy: nn.Module, tmp_path: P
         with pytest.raises(UnsupportedError, match="layer '1' is not in the exported graph"):
             lower(toy, spec, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_added_to_places_is_float32_in_fp16(tmp_path: Path) -> None:
+    """ONNX Runtime has no other kernel for a scatter with a reduction."""
+    specimen = ZOO["token_merging"]
+    model, images = specimen.model(), specimen.images(4, seed=1)
+    lower(model, QuantSpec("fp16"), tmp_path, (images,))
+    expected = float_logits(model, images)
+    error = OnnxRuntime().open(tmp_path).run(images) - expected
+    assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 50
 
 
 def test_shared_linear_weights_are_refused_where_the_quantizer_gets_them_wrong(tmp_path: Path) -> None:

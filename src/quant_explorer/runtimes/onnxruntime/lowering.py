@@ -89,7 +89,10 @@ def _serialize(model: onnx.ModelProto) -> bytes:
 
 
 def _halve(model: onnx.ModelProto, spec: QuantSpec) -> Converted:
-    kept = [*nodes_of_layers(model.graph, spec.float_layers), *_transposes_before_layers(model.graph)]
+    graph = model.graph
+    kept = [*nodes_of_layers(graph, spec.float_layers), *_transposes_before_layers(graph)]
+    # ONNX Runtime adds up and multiplies what it scatters in FP32 alone.
+    kept += [node.name for node in graph.node if node.op_type in ("ScatterElements", "ScatterND")]
     half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
     notes = ["converted by onnxruntime.transformers.float16"]
     if not is_arm():

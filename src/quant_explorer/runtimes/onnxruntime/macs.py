@@ -115,11 +115,20 @@ def _macs(node: _Arguments) -> tuple[str, int]:
         # Every step of every image meets all weights of inputs and of states.
         return precision, math.prod(first.shape[:2]) * (second.size + operands[2].size)
     if node.op_name in _PRODUCTS:
-        # (..., m, k) x (..., k, n); the first operand may be given transposed.
-        return precision, output.size * (math.prod(first.shape[-2:]) // output.shape[-2])
+        return precision, output.size * _inner_size(first, output)
     # Each weight of a filter meets every output, or every input of a transposed convolution.
     met = first if node.op_name == "ConvTranspose" else output
     return precision, met.size * math.prod(second.shape[1:])
+
+
+def _inner_size(first: _Tensor, output: _Tensor) -> int:
+    """Return k of a product (..., m, k) x (..., k, n), whose first operand may be given transposed.
+
+    Also as (m, ..., k), where a fused product transposes: its batches are those of the output then.
+    """
+    if math.prod(first.shape[:-2]) in (1, math.prod(output.shape[:-2])):
+        return math.prod(first.shape[-2:]) // output.shape[-2]
+    return first.size * output.shape[-1] // output.size
 
 
 def _einsum_macs(node: _Arguments, name: str) -> tuple[str, int]:
