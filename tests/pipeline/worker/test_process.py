@@ -245,6 +245,6 @@ def test_a_missing_file_is_a_reason(lowered: Callable[..., ServedCandidate], log
     Path(described.opening.folder, "linear.npz").unlink()
     with (
         started(described, log=log, timeout_s=PATIENCE_S) as worker,
-        pytest.raises(WorkerError, match=r"FileNotFoundError.*linear\.npz"),
+        pytest.raises(WorkerError, match=r"No such file or directory: .*linear\.npz"),
     ):
         worker.open(BATCH)
