@@ -22,6 +22,7 @@ from quant_explorer.core.quantspec import Observer, QuantSpec
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
 from quant_explorer.runtimes.onnx_graph.failures import explain_failure
 from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
+from quant_explorer.runtimes.openvino.reductions import widen_reductions
 
 # NNCF reports its use over the network unless this is set when it is imported.
 os.environ.setdefault("NNCF_CI", "1")
@@ -49,6 +50,7 @@ def convert(data: bytes) -> openvino.Model:
     """
     model = openvino.Core().read_model(data)
     _refuse_transforms(model)
+    widen_reductions(model)
     apply_moc_transformations(model, cf=False)
     return model
 
