@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from quant_explorer.core.contracts import Batch, Candidate
-from quant_explorer.core.errors import BuildError, FidelityError
+from quant_explorer.core.errors import BuildError, FidelityError, UnsupportedError
 from quant_explorer.core.quantspec import Grid, QuantSpec
 from quant_explorer.pipeline.building.expectation import Expectation, stress_images
 from quant_explorer.runtimes.eager.runtime import select_engine
@@ -190,3 +190,19 @@ def test_fp32_must_be_right_on_all_images() -> None:
     beyond = (*calibration, 3 * np.abs(IMAGES[0]))
     with pytest.raises(BuildError, match="the lowered FP32 model is off by"):
         Expectation(Candidate(model, QuantSpec()), beyond).check(run, Grid())
+
+
+@pytest.mark.parametrize("spec", [QuantSpec(), QuantSpec("fp16"), STATIC], ids=str)
+def test_files_that_compute_something_else_the_second_time_are_refused(spec: QuantSpec) -> None:
+    model = network()
+    calls = 0
+
+    def run(images: Batch) -> Batch:
+        nonlocal calls
+        calls += 1
+        with torch.inference_mode():
+            logits: Batch = model(torch.from_numpy(images)).numpy()
+        return logits * (1.01 if calls == 2 else 1.0)
+
+    with pytest.raises(UnsupportedError, match=r"the second time \(off by 0\.01 of the largest logit\)"):
+        Expectation(Candidate(model, spec), IMAGES).check(run, Grid())

@@ -90,6 +90,7 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
     model = convert(data)
     ignored = float_operations(model, data, spec.float_layers)
     graph = onnx.load_from_string(data).graph
+    _refuse_shared_factors(graph)
     ignored += _operations(model, graph, sensitive_nodes(graph))
     # The CPU plugin fails over recurrent layers whose weights are quantized.
     ignored += [node.get_friendly_name() for node in model.get_ordered_ops() if _is_recurrent(node)]
@@ -116,6 +117,21 @@ def quantize(data: bytes, spec: QuantSpec, calibration: Sequence[Batch], *, redu
             weights_quantization_params=QuantizationParameters(per_channel=spec.granularity == "per_channel"),
         ),
     )
+
+
+def _refuse_shared_factors(graph: onnx.GraphProto) -> None:
+    # Seen in OpenVINO 2026.4, 3 dB: copies of the weight are merged again when the files are opened.
+    readers: dict[str, list[str]] = {item.name: [] for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Einsum":
+            for name in set(node.input) & readers.keys():
+                readers[name].append(node.name)
+    shared = sorted(name for names in readers.values() if len(names) > 1 for name in names)
+    if shared:
+        raise UnsupportedError(
+            f"OpenVINO computes something else of INT8 einsums that share a weight ({', '.join(shared)}); "
+            "choose FP32, or another runtime"
+        )
 
 
 def products_of_activations(model: openvino.Model) -> list[str]:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from quant_explorer.testing.zoo.specimen import TOKEN_WIDTH, Specimen, TokenClassifier
 
 _TOKENS = 16
+_QUERIES = 4
 _HEADS = 2
 
 
@@ -48,14 +49,15 @@ class _Queries(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(_TOKENS, 1, TOKEN_WIDTH))
+        # Few, because runtimes compute their part once.
+        self.queries = nn.Parameter(torch.randn(_QUERIES, 1, TOKEN_WIDTH))
         self.attention = nn.MultiheadAttention(TOKEN_WIDTH, _HEADS)
         self.perceptron = _Perceptron()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         first = tokens.transpose(0, 1)
         asked = self.attention(self.queries.expand(-1, first.shape[1], -1), first, first)[0]
-        mixed = asked.transpose(0, 1) + tokens
+        mixed = asked.transpose(0, 1).repeat(1, _TOKENS // _QUERIES, 1) + tokens
         result: torch.Tensor = mixed + self.perceptron(mixed)
         return result
 
