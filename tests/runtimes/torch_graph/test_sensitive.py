@@ -39,6 +39,9 @@ def soft_pool(x: torch.Tensor) -> torch.Tensor:
             id="what others read, too",
         ),
         pytest.param(
+            lambda x: (y := x.relu()) / y.sum((2, 3), keepdim=True), ["sum_1"], id="a fused clipping"
+        ),
+        pytest.param(
             lambda x: (x.abs() / x.abs().view(x.shape[0], -1).sum()).log(),
             [
                 "abs_1",

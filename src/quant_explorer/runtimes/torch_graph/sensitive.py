@@ -21,6 +21,7 @@ _STEEP: Final = (
     *(_aten.reciprocal, _aten.rsqrt, _aten.log, _aten.log2, _aten.log10, _aten.log1p, _aten.logsumexp),
     *(_aten.sqrt, _aten.sqrt_),
 )
+_CLIPPING: Final = (_aten.relu, _aten.clamp)
 # Between the last layers and these.
 _ARITHMETIC: Final = (
     *(_aten.add, _aten.add_, _aten.sub, _aten.rsub, _aten.mul, _aten.mul_, _aten.div, _aten.div_, _aten.pow),
@@ -43,12 +44,17 @@ def find_sensitive(graph: fx.GraphModule) -> set[fx.Node]:
     waiting = [operand for node in steep for operand in node.all_input_nodes]
     while waiting:
         node = waiting.pop()
-        if _packet(node) in _ARITHMETIC and node not in found:
+        if _packet(node) in _ARITHMETIC and node not in found and not _is_fused(node):
             found.add(node)
             waiting += node.all_input_nodes
     while shared := {node for node in found if not node.users.keys() <= found | steep | _sizes(node)}:
         found -= shared
     return found | computed
+
+
+def _is_fused(node: fx.Node) -> bool:
+    """Say whether a node clips the sums of a layer: kernels of both have its grid for their output."""
+    return _packet(node) in _CLIPPING and _packet(node.all_input_nodes[0]) in _CONVOLUTIONS
 
 
 def _sizes(node: fx.Node) -> set[fx.Node]:
