@@ -458,9 +458,10 @@ def test_gelu_by_tanh_is_not_taken_for_the_exact_function(tmp_path: Path) -> Non
     np.testing.assert_allclose(open_here(tmp_path).run(images), float_logits(model, images), atol=1e-5)
 
 
-def test_calls_of_a_layer_keep_the_batch_norms_that_they_have(tmp_path: Path) -> None:
-    """XNNPACK's pass would give both calls the weights of the last one."""
-    specimen = ZOO["shared_norms"]
+@pytest.mark.parametrize("name", ["shared_norms", "batch_norm_tokens"])
+def test_batch_norms_are_folded_into_their_own_layers(name: str, tmp_path: Path) -> None:
+    """XNNPACK's pass gave all calls the weights of the last one, and took tokens for the layer's channels."""
+    specimen = ZOO[name]
     model, images = specimen.model(), specimen.images(2, seed=1)
     lower_single(Candidate(model, QuantSpec()), tmp_path, (images,))
     np.testing.assert_allclose(open_here(tmp_path).run(images), float_logits(model, images), atol=1e-4)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,13 +35,13 @@ from torchao.quantization.pt2e.quantizer import QuantizationConfig
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.runtimes.executorch.norms import separate_norms
 from quant_explorer.runtimes.torch_graph import half, pt2e
 from quant_explorer.tracing.reasons import explain_refusal
 
 _aten = torch.ops.aten
 # XNNPACK rescales INT8 sums by factors of a limited range; the vendor's observers have the same bound.
 _SMALLEST_SCALE = 2.0**-12
-_BATCH_NORM = _aten.batch_norm.default
 
 
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
@@ -96,38 +95,13 @@ def prepare(candidate: Candidate, calibration: Sequence[Batch]) -> torch.fx.Grap
     shape = calibration[0].shape[1:]
     if candidate.spec.precision == "fp16":
         cast = half.HalfPrecisionModel(copy.deepcopy(candidate.model).half(), torch.float16).eval()
-        return _with_own_weights(pt2e.graph_of(pt2e.export(cast, shape)))
+        return separate_norms(pt2e.graph_of(pt2e.export(cast, shape)))
     program = pt2e.export(candidate.model, shape)
     if candidate.spec.precision == "fp32":
-        return _with_own_weights(pt2e.graph_of(program))
+        return separate_norms(pt2e.graph_of(program))
     if candidate.spec.activations == "static":
         _refuse_sampled(program)
     return pt2e.quantize(program, calibration, quantizer(candidate.spec))
-
-
-def _with_own_weights(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    """Copy the weights of each further call of a layer in front of a batch norm, in place.
-
-    XNNPACK's pass keeps folded weights by the name of the weights, so that the last call's would serve all.
-    """
-    seen: set[str] = set()
-    for node in list(graph.graph.nodes):
-        if _BATCH_NORM not in {user.target for user in node.users}:
-            continue
-        for position, read in enumerate(node.args):
-            if not isinstance(read, torch.fx.Node) or read.op != "get_attr":
-                continue
-            name = str(read.target)
-            if name in seen:
-                value: object = functools.reduce(getattr, name.split("."), graph)
-                assert isinstance(value, torch.Tensor)
-                own = f"{name.replace('.', '_')}_of_{node.name}"
-                graph.register_parameter(own, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
-                with graph.graph.inserting_before(node):
-                    node.update_arg(position, graph.graph.get_attr(own))
-            seen.add(name)
-    graph.recompile()
-    return graph
 
 
 def _refuse_sampled(program: torch.export.ExportedProgram) -> None:
