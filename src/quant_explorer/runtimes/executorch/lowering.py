@@ -35,6 +35,7 @@ from torchao.quantization.pt2e.quantizer import QuantizationConfig
 from quant_explorer.core.contracts import Batch, Candidate
 from quant_explorer.core.errors import UnsupportedError
 from quant_explorer.core.quantspec import QuantSpec
+from quant_explorer.core.units import list_some
 from quant_explorer.runtimes.executorch.norms import separate_norms
 from quant_explorer.runtimes.torch_graph import half, pt2e
 from quant_explorer.tracing.reasons import explain_refusal
@@ -42,6 +43,8 @@ from quant_explorer.tracing.reasons import explain_refusal
 _aten = torch.ops.aten
 # XNNPACK rescales INT8 sums by factors of a limited range; the vendor's observers have the same bound.
 _SMALLEST_SCALE = 2.0**-12
+# Of the operators outside of XNNPACK; a transformer has twenty.
+_NAMED = 8
 
 
 class _Quantizer(XNNPACKQuantizer):  # type: ignore[misc]  # ExecuTorch has no type information
@@ -216,8 +219,8 @@ def _outside_xnnpack(edge: EdgeProgramManager, method: str) -> tuple[str, ...]:
         calls.pop(plumbing, None)
     if not calls:
         return ("XNNPACK runs the whole graph",)
-    named = ", ".join(f"{name} x {times}" if times > 1 else name for name, times in sorted(calls.items()))
-    return (f"not taken by XNNPACK, run by ExecuTorch's portable kernels: {named}",)
+    named = [f"{name} x {times}" if times > 1 else name for name, times in sorted(calls.items())]
+    return (f"not taken by XNNPACK, run by ExecuTorch's portable kernels: {list_some(named, _NAMED)}",)
 
 
 def _refuse_unfused(edge: EdgeProgramManager, method: str) -> None:
