@@ -63,7 +63,7 @@ results: $(INSTALLED) ## Derive the committed reports from the committed observa
 readme: $(INSTALLED) ## Write the tables of committed results into README.md
 	$(BIN)/python tools/readme_tables.py README.md results/cifar10-jpeg/full_results.json results/cifar10-sweep/seed-0/full_results.json
 
-zoo: $(INSTALLED) ## Lower every model of the zoo on every runtime, and write docs/models.md: about an hour
+zoo: $(INSTALLED) ## Lower every model of the zoo on every runtime, and write docs/models.md: an hour or two
 	$(BIN)/python tools/zoo.py --publish
 
 families: $(INSTALLED) ## The same for ten families of torchvision with random weights

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Final
 
 import torch
+
+from quant_explorer.runtimes.torch_graph.rewriting import attribute
 
 _aten = torch.ops.aten
 _BATCH_NORM: Final = _aten.batch_norm.default
@@ -66,8 +67,7 @@ def _spell_out_norms_of_tokens(graph: torch.fx.GraphModule) -> None:
 
 
 def _value(graph: torch.fx.GraphModule, node: object) -> torch.Tensor:
-    """Return the parameter or buffer that a node reads."""
     assert isinstance(node, torch.fx.Node)
-    value: object = functools.reduce(getattr, str(node.target).split("."), graph)
+    value = attribute(graph, str(node.target))
     assert isinstance(value, torch.Tensor)
     return value

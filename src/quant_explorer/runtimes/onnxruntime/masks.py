@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from quant_explorer.core.quantspec import MASKED
+from quant_explorer.runtimes.onnx_graph.masks import is_mask
 
 _MASKING = ("Add", "Sub", "Where")
 # What hands masked values on; the softmax that ends them reads them too.
@@ -23,7 +23,7 @@ def limit_masks(graph: onnx.GraphProto) -> tuple[str, ...]:
 
     These are the nodes that add a mask, and those behind them as far as a softmax.
     """
-    masks = {item.name: item for item in graph.initializer if _is_mask(item)}
+    masks = {item.name: item for item in graph.initializer if is_mask(item)}
     reading = [
         node for node in graph.node if node.op_type in _MASKING and not masks.keys().isdisjoint(node.input)
     ]
@@ -32,13 +32,6 @@ def limit_masks(graph: onnx.GraphProto) -> tuple[str, ...]:
             limited = numpy_helper.to_array(masks[name]).clip(-MASKED, MASKED)
             masks[name].CopyFrom(numpy_helper.from_array(limited, name))
     return tuple(dict.fromkeys(node.name for start in reading for node in _behind(graph, start)))
-
-
-def _is_mask(item: onnx.TensorProto) -> bool:
-    if item.data_type != onnx.TensorProto.FLOAT:
-        return False
-    values = numpy_helper.to_array(item)
-    return bool(values.size) and float(np.abs(values).max()) >= MASKED
 
 
 def _behind(graph: onnx.GraphProto, start: onnx.NodeProto) -> Iterator[onnx.NodeProto]:

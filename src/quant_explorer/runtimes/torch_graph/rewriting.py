@@ -59,7 +59,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
     values: dict[fx.Node, torch.Tensor] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":
-            value = _attribute(graph, str(node.target))
+            value = attribute(graph, str(node.target))
             if isinstance(value, torch.Tensor):
                 values[node] = value
         elif _is_foldable(node) and all(source in values for source in node.all_input_nodes):
@@ -163,6 +163,7 @@ def _is_parameter(node: object) -> bool:
     return isinstance(node, fx.Node) and node.op == "get_attr"
 
 
-def _attribute(graph: fx.GraphModule, name: str) -> object:
+def attribute(graph: fx.GraphModule, name: str) -> object:
+    """Return the parameter or buffer of a qualified name."""
     owner, _, leaf = name.rpartition(".")
     return getattr(graph.get_submodule(owner), leaf)

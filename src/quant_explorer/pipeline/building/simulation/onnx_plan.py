@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 from onnx.shape_inference import infer_shapes
 
 from quant_explorer.core.contracts import Candidate
-from quant_explorer.core.quantspec import MASKED, QuantSpec
+from quant_explorer.core.quantspec import QuantSpec
 from quant_explorer.pipeline.building.simulation.following import HALF, Outputs
 from quant_explorer.runtimes.onnx_graph.export import nodes_of_layers
+from quant_explorer.runtimes.onnx_graph.masks import is_mask
 from quant_explorer.runtimes.onnx_graph.sensitive import sensitive_nodes
 from quant_explorer.tracing.onnx_program import INPUT_NAME, OUTPUT_NAME, linear_layers
 
@@ -85,8 +84,7 @@ def plan_rounding(model: onnx.ModelProto, candidate: Candidate) -> Plan:
             factor = operand.name in constants and node.op_type in _PRODUCTS
             constant = factor or (operand.name in constants and node.op_type in _ARITHMETIC)
             if is_rounded(operand.name, constant=constant):
-                weight = constants[operand.name] if factor else None
-                outputs = _outputs(node, weight, operand.position) if weight is not None else None
+                outputs = _outputs(node, constants[operand.name], operand.position) if factor else None
                 operands.append(Operand(number, operand.position, operand.name, outputs))
     if (spec.activations == "static" or spec.precision in HALF) and OUTPUT_NAME not in masked:
         operands.append(Operand(len(graph.node), 0, OUTPUT_NAME))
@@ -139,15 +137,8 @@ def _float_values(model: onnx.ModelProto) -> set[str]:
 
 def _find_masked(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> set[str]:
     """Return the values with a mask of attention in them, which have no useful scale."""
-    masked = {name for name, item in constants.items() if _is_mask(item)}
+    masked = {name for name, item in constants.items() if is_mask(item)}
     for node in graph.node:
         if node.op_type in (*_MASKING, *_MOVES) and not masked.isdisjoint(node.input):
             masked.update(node.output)
     return masked
-
-
-def _is_mask(item: onnx.TensorProto) -> bool:
-    if item.data_type != onnx.TensorProto.FLOAT:
-        return False
-    values = numpy_helper.to_array(item)
-    return bool(values.size) and float(np.abs(values).max()) >= MASKED
